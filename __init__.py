@@ -1,0 +1,1 @@
+"""MicroEmo: open, explainable emotion recognition from video dialogue."""
