@@ -1,0 +1,177 @@
+"""The audio branch (paper 3.4): ImageBind's audio tower over 2 s mel clips, then the audio Q-Former."""
+
+import math
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
+
+from ..configuration.configuration_microemo import MicroEmoAudioConfig, MicroEmoConfig
+from .video_qformer import WindowQFormer, whole_sequence
+
+
+class AudioTowerAttention(nn.Module):
+    """Self-attention with one learned key and value appended, which every token may attend to."""
+
+    def __init__(self, config: MicroEmoAudioConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.is_causal = False
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.bias_k = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.bias_v = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.projection = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        batch = hidden_states.shape[0]
+        query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
+        key = torch.cat([key, self.bias_k.expand(batch, -1, -1)], dim=1)
+        value = torch.cat([value, self.bias_v.expand(batch, -1, -1)], dim=1)
+        query, key, value = (
+            states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in (query, key, value)
+        )
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        output, _ = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask=None,
+            scaling=self.scaling,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.projection(output.flatten(2))
+
+
+class AudioTowerLayer(GradientCheckpointingLayer):
+    """A pre-norm Transformer block."""
+
+    def __init__(self, config: MicroEmoAudioConfig):
+        super().__init__()
+        self.layernorm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = AudioTowerAttention(config)
+        self.layernorm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        hidden_states = hidden_states + self.attention(self.layernorm1(hidden_states), **kwargs)
+        return hidden_states + self.fc2(self.activation(self.fc1(self.layernorm2(hidden_states))))
+
+
+class MicroEmoAudioModel(PreTrainedModel):
+    """ImageBind's audio tower: mel picture → patches → Transformer → one vector of the joint space."""
+
+    config: MicroEmoAudioConfig
+    main_input_name = "input_features"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["AudioTowerLayer"]
+
+    def __init__(self, config: MicroEmoAudioConfig):
+        super().__init__(config)
+        self.patch_embedding = nn.Conv2d(1, config.hidden_size, config.kernel_size, config.stride, bias=False)
+        self.patch_layernorm = nn.LayerNorm(config.hidden_size, eps=config.stem_layer_norm_eps)
+        self.class_embedding = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embedding = nn.Parameter(torch.zeros(1, 1 + config.num_patches, config.hidden_size))
+        self.layers = nn.ModuleList(AudioTowerLayer(config) for _ in range(config.num_hidden_layers))
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        # Fixed in the original too: a buffer, saved with the weights.
+        self.register_buffer("log_logit_scale", torch.tensor(math.log(config.logit_scale_init_value)))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, MicroEmoAudioModel):
+            init.normal_(module.class_embedding, std=std)
+            init.normal_(module.position_embedding, std=std)
+            init.constant_(module.log_logit_scale, math.log(self.config.logit_scale_init_value))
+        elif isinstance(module, AudioTowerAttention):
+            init.normal_(module.bias_k, std=std)
+            init.normal_(module.bias_v, std=std)
+
+    def forward(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            input_features (`torch.Tensor` of shape `(clips, 1, num_mel_bins, num_mel_frames)`): ImageBind mel clips.
+
+        Returns:
+            `pooler_output`, the features `(clips, projection_dim)` of length `exp(log_logit_scale)`, and
+            `last_hidden_state`, the tokens `(clips, 1 + num_patches, hidden_size)`, class token first.
+        """
+        hidden_states = self.patch_embedding(input_features.to(self.patch_embedding.weight.dtype))
+        hidden_states = self.patch_layernorm(hidden_states.flatten(2).transpose(1, 2))
+        class_token = self.class_embedding.expand(hidden_states.shape[0], -1, -1)
+        hidden_states = torch.cat([class_token, hidden_states], dim=1) + self.position_embedding
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        features = nn.functional.normalize(self.head(self.post_layernorm(hidden_states[:, 0])), dim=-1)
+        features = features * self.log_logit_scale.exp()
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=features)
+
+
+class AudioBranch(nn.Module):
+    """Mel clips → clip features → + clip position → [global; window 1; ...] audio tokens."""
+
+    def __init__(self, config: MicroEmoConfig):
+        super().__init__()
+        self.config = config
+        self.audio_tower = MicroEmoAudioModel._from_config(config.audio_config)
+        self.clip_positions = nn.Embedding(config.max_audio_clips, config.audio_config.projection_dim)
+        self.audio_qformer = WindowQFormer(config.audio_qformer_config, config.num_audio_query_tokens)
+
+    def forward(
+        self,
+        input_features: torch.Tensor | None,
+        clip_mask: torch.Tensor,
+        windows: torch.Tensor | None = None,
+        audio_features: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            input_features (`torch.Tensor` of shape `(B, C, 1, num_mel_bins, num_mel_frames)`): Mel clips.
+            clip_mask (`torch.BoolTensor` of shape `(B, C)`): Real clips.
+            windows (`torch.LongTensor` of shape `(B, K, 2)`): Clips [start, end), read with `use_utterance_audio`.
+            audio_features (`torch.Tensor` of shape `(B, C, projection_dim)`): The tower's output, in place of mels.
+
+        Returns:
+            Tokens `(B, W, num_audio_query_tokens, hidden_size)` and the mask `(B, W)` of real windows; W = 1, or 1 + K
+            with `use_utterance_audio`.
+
+        Raises:
+            ValueError: if there are more clips than `max_audio_clips`.
+        """
+        num_clips = clip_mask.shape[1]
+        if num_clips > self.config.max_audio_clips:
+            raise ValueError(
+                f"the sound has {num_clips} clips, the model's max_audio_clips is {self.config.max_audio_clips}"
+            )
+        if audio_features is None:
+            real_features = self.audio_tower(input_features[clip_mask]).pooler_output
+            audio_features = real_features.new_zeros(*clip_mask.shape, real_features.shape[-1])
+            audio_features = audio_features.index_put((clip_mask,), real_features)
+        positions = self.clip_positions(torch.arange(num_clips, device=audio_features.device))
+        hidden_states = (audio_features + positions)[:, :, None]
+
+        all_windows = whole_sequence(clip_mask)
+        if self.config.use_utterance_audio:
+            # A clip without sound has no windows over it either.
+            windows = windows.masked_fill(~clip_mask.any(dim=1)[:, None, None], -1)
+            all_windows = torch.cat([all_windows, windows], dim=1)
+        tokens = self.audio_qformer(hidden_states, clip_mask[:, :, None], all_windows)
+        return tokens, all_windows[..., 1] > all_windows[..., 0]

@@ -1,0 +1,216 @@
+"""The global-local attention visual encoder (paper 3.2): timestamp-bound frame tokens and masked attention inside
+facial clue regions."""
+
+import torch
+from torch import nn
+from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerModel
+from transformers.models.instructblipvideo.modeling_instructblipvideo import (
+    InstructBlipVideoQFormerModel,
+    InstructBlipVideoVisionModel,
+)
+
+from ..configuration.configuration_microemo import (
+    MicroEmoConfig,
+    MicroEmoImageQFormerConfig,
+    MicroEmoVideoQFormerConfig,
+    MicroEmoVisionConfig,
+)
+
+
+class MicroEmoVisionModel(InstructBlipVideoVisionModel):
+    """EVA-CLIP's image encoder. Its last LayerNorm has an epsilon of its own (`ln_vision` of the originals)."""
+
+    config: MicroEmoVisionConfig
+    _no_split_modules = ["InstructBlipVideoVisionEmbeddings", "InstructBlipVideoEncoderLayer"]
+
+    def __init__(self, config: MicroEmoVisionConfig):
+        super().__init__(config)
+        self.post_layernorm.eps = config.post_layernorm_eps
+
+
+class MaskedQFormerMixin:
+    """Keeps a Q-Former on attention kernels that take masks, whatever the language model runs on."""
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
+        return super()._check_and_adjust_attn_implementation(_takes_masks(attn_implementation), *args, **kwargs)
+
+    def get_correct_attn_implementation(self, requested_attention, *args, **kwargs):
+        return super().get_correct_attn_implementation(_takes_masks(requested_attention), *args, **kwargs)
+
+
+def _takes_masks(attn_implementation: str | None) -> str:
+    return "eager" if attn_implementation == "eager" else "sdpa"
+
+
+class MicroEmoImageQFormer(MaskedQFormerMixin, InstructBlipVideoQFormerModel):
+    """The image Q-Former that reads a timestamp beside the frame."""
+
+    config: MicroEmoImageQFormerConfig
+
+
+class MicroEmoQFormer(MaskedQFormerMixin, Blip2QFormerModel):
+    """A Q-Former without text: of the video, of the sound, or of frames without timestamps."""
+
+    config: MicroEmoVideoQFormerConfig
+
+
+class LocalClueAttention(nn.Module):
+    """Multi-head attention among the patches of a frame in which patch i sees patch j only where some facial clue
+    region holds both (paper 3.2, equations of the local branch). A learned embedding marks each region."""
+
+    def __init__(self, config: MicroEmoConfig):
+        super().__init__()
+        self.config = config.vision_config
+        hidden_size = self.config.hidden_size
+        self.num_heads = config.local_clue_num_attention_heads
+        self.region_embeddings = nn.Embedding(config.num_regions, hidden_size)
+        self.layernorm = nn.LayerNorm(hidden_size, eps=self.config.layer_norm_eps)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.projection = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, patches: torch.Tensor, region_masks: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            patches (`torch.Tensor` of shape `(frames, P, hidden_size)`): Patch features, the class token left out.
+            region_masks (`torch.BoolTensor` of shape `(frames, R, P)`): The patches each clue region covers.
+
+        Returns:
+            `torch.Tensor` of shape `(frames, P, hidden_size)`: exactly 0 for patches outside every region.
+        """
+        membership = region_masks.to(patches.dtype)
+        hidden_states = patches + membership.transpose(1, 2) @ self.region_embeddings.weight
+        allowed = (membership.transpose(1, 2) @ membership) > 0
+        outside = ~region_masks.any(dim=1)
+        # A patch outside sees itself, so that no row is without a key: such rows differ between attention kernels.
+        allowed = allowed | torch.diag_embed(outside)
+
+        query, key, value = (
+            self.qkv(self.layernorm(hidden_states)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        )
+        if self.config._attn_implementation == "eager":
+            scores = query @ key.transpose(-1, -2) * key.shape[-1] ** -0.5
+            scores = scores.masked_fill(~allowed[:, None], torch.finfo(scores.dtype).min)
+            attention = scores.softmax(dim=-1) @ value
+        else:
+            attention = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None])
+        hidden_states = hidden_states + self.projection(attention.transpose(1, 2).flatten(2))
+        return hidden_states.masked_fill(outside[..., None], 0.0)
+
+
+class GlobalLocalFusion(nn.Module):
+    """`global + gate * project(local)`. With the gate at 0 the local view leaves no trace."""
+
+    def __init__(self, config: MicroEmoConfig):
+        super().__init__()
+        hidden_size = config.image_qformer_config.hidden_size
+        self.projection = nn.Linear(hidden_size, hidden_size)
+        self.gate = nn.Parameter(torch.full((1,), float(config.fusion_gate_init)))
+
+    def forward(self, global_tokens: torch.Tensor, local_tokens: torch.Tensor) -> torch.Tensor:
+        """Both views and the result: `(frames, num_query_tokens, hidden_size)`."""
+        return global_tokens + self.gate * self.projection(local_tokens)
+
+
+class GlobalLocalVisualEncoder(nn.Module):
+    """Frames to timestamp-bound, face-aware frame tokens (paper 3.2).
+
+    Image encoder → the 32 queries of the image Q-Former meet the frame's features and, in a second view, the features
+    that attend inside the facial clue regions only → fusion. A frame without a face copies its global tokens as its
+    local view.
+    """
+
+    def __init__(self, config: MicroEmoConfig):
+        super().__init__()
+        self.config = config
+        self.vision_model = MicroEmoVisionModel._from_config(config.vision_config)
+        self.query_tokens = nn.Parameter(
+            torch.zeros(1, config.num_query_tokens, config.image_qformer_config.hidden_size)
+        )
+        qformer_class = MicroEmoImageQFormer if config.use_frame_timestamps else MicroEmoQFormer
+        self.image_qformer = qformer_class._from_config(config.image_qformer_config)
+        if config.use_local_clue_attention:
+            self.local_clue_attention = LocalClueAttention(config)
+            self.fusion = GlobalLocalFusion(config)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None,
+        region_masks: torch.Tensor | None = None,
+        pixel_values_faces: torch.Tensor | None = None,
+        qformer_input_ids: torch.Tensor | None = None,
+        qformer_attention_mask: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        face_features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        All tensors hold real frames only, F of them, from all clips of the batch.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(F, 3, H, W)`): The frames; or `vision_features` in their place.
+            region_masks (`torch.BoolTensor` of shape `(F, R, P)`): Patches of each clue region; all False: no face.
+            pixel_values_faces (`torch.Tensor` of shape `(F, 3, H, W)`):
+                The face crops that the masks refer to, with `local_view="face_crop"`; or `face_features`.
+            qformer_input_ids, qformer_attention_mask (`torch.LongTensor` of shape `(F, L)`): The timestamp's tokens.
+            vision_features, face_features (`torch.Tensor` of shape `(F, 1 + P, hidden_size)`):
+                What [`MicroEmoVisionModel`] gave for the frames and for the crops.
+
+        Returns:
+            `torch.Tensor` of shape `(F, num_query_tokens, hidden_size)`, with `keep_timestamp_tokens`
+            `(F, num_query_tokens + L, hidden_size)`.
+        """
+        if vision_features is None:
+            vision_features = self.vision_model(pixel_values).last_hidden_state
+        num_frames = vision_features.shape[0]
+        encoder_states, encoder_mask = vision_features, vision_features.new_ones(vision_features.shape[:2]).bool()
+        text = {}
+        if self.config.use_frame_timestamps:
+            text = {"input_ids": qformer_input_ids, "attention_mask": qformer_attention_mask}
+
+        if self.config.use_local_clue_attention:
+            # The local view joins the global one as further rows, so that both take one Q-Former forward.
+            has_face = region_masks.flatten(1).any(dim=1)
+            region_masks = region_masks[has_face]
+            local_states = self._face_features(has_face, vision_features, pixel_values_faces, face_features)
+            local_patches = self.local_clue_attention(local_states[:, 1:], region_masks)
+            # The class token saw the whole picture: it is no part of the local view and stays masked.
+            local_states = torch.cat([torch.zeros_like(local_states[:, :1]), local_patches], dim=1)
+            local_mask = nn.functional.pad(region_masks.any(dim=1), (1, 0))
+            encoder_states = torch.cat([encoder_states, local_states])
+            encoder_mask = torch.cat([encoder_mask, local_mask])
+            text = {key: torch.cat([value, value[has_face]]) for key, value in text.items()}
+
+        tokens = self._query(encoder_states, encoder_mask, **text)
+        if not self.config.use_local_clue_attention:
+            return tokens
+        global_tokens, face_tokens = tokens.split([num_frames, tokens.shape[0] - num_frames])
+        local_tokens = global_tokens.index_put((has_face,), face_tokens)
+        return self.fusion(global_tokens, local_tokens)
+
+    def _face_features(self, has_face, vision_features, pixel_values_faces, face_features) -> torch.Tensor:
+        """What the regions of frames with a face refer to: the frames' own patches, or those of the face crops."""
+        if self.config.local_view == "frame":
+            return vision_features[has_face]
+        if face_features is not None:
+            return face_features[has_face]
+        if not has_face.any():
+            return vision_features[has_face]  # no rows: nothing for the image encoder to do
+        return self.vision_model(pixel_values_faces[has_face]).last_hidden_state
+
+    def _query(self, encoder_states, encoder_mask, input_ids=None, attention_mask=None) -> torch.Tensor:
+        """One image Q-Former forward over rows of patch features, cut down to the rows that go on."""
+        query_tokens = self.query_tokens.expand(encoder_states.shape[0], -1, -1).to(encoder_states.device)
+        if input_ids is None:
+            return self.image_qformer(
+                query_embeds=query_tokens,
+                encoder_hidden_states=encoder_states,
+                encoder_attention_mask=encoder_mask.long(),
+            ).last_hidden_state
+        query_mask = attention_mask.new_ones(query_tokens.shape[:2])
+        tokens = self.image_qformer(
+            input_ids=input_ids,
+            attention_mask=torch.cat([query_mask, attention_mask], dim=1),
+            query_embeds=query_tokens,
+            encoder_hidden_states=encoder_states,
+            encoder_attention_mask=encoder_mask.long(),
+        ).last_hidden_state
+        return tokens if self.config.keep_timestamp_tokens else tokens[:, : query_tokens.shape[1]]
