@@ -1,0 +1,35 @@
+"""Write vocabulary/format.csv: every inflection of the word families in vocabulary/families.csv.
+
+python -m microemo.evaluation.build_vocabulary
+
+The families (derivations and polarity) are ours; inflections come from lemminflect (in the `dev` extra), so the package
+itself needs neither a dictionary nor a download.
+"""
+
+import csv
+import io
+
+from .emotion_labels import parse_labels
+from .emotion_wheel import DEFAULT_FOLDER, NEUTRAL
+from .plain_files import read_table, write_text
+
+
+def format_table() -> str:
+    """The text of format.csv: columns name, format (comma-separated word forms)."""
+    from lemminflect import getAllInflections
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "format"])
+    for row in read_table(DEFAULT_FOLDER / "families.csv"):
+        if row["name"] == NEUTRAL:  # outside the wheels; a label of its own by rule
+            continue
+        forms = set(parse_labels(row["family"]))
+        for word in list(forms):
+            forms.update(form.lower() for found in getAllInflections(word).values() for form in found)
+        writer.writerow([row["name"], ",".join(sorted(forms))])
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    print(write_text(DEFAULT_FOLDER / "format.csv", format_table()))

@@ -1,0 +1,256 @@
+"""Asking a language model questions whose answers are paid for once and kept for ever.
+
+Grouping, label extraction, sentiment and merging all ask through `ask_json`. The model is an OpenAI-compatible endpoint
+(a vendor's, `transformers serve`, vLLM, ...) or a local Transformers model; both keep every answer in a cache file keyed
+by model and prompt, so that a run can be stopped, resumed, and replayed offline.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from .plain_files import JsonLinesLog
+
+Message = dict[str, str]
+T = TypeVar("T")
+
+
+class Chat(Protocol):
+    """A model that answers conversations.
+
+    Attributes:
+        model: its name, for tables and for the cache.
+    """
+
+    model: str
+
+    def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
+        """Answer each conversation (a list of {"role", "content"} messages) at temperature 0."""
+        ...
+
+
+class ChatError(RuntimeError):
+    """The model could not be reached or would not answer. Answers received before it are in the cache."""
+
+
+class AnswerCache:
+    """Answers on disk: one JSON line each, `key` = SHA-256 of the model and the conversation.
+
+    Args:
+        path: a JSONL file; None keeps the answers in memory only.
+    """
+
+    def __init__(self, path: str | Path | None):
+        self._log = JsonLinesLog(path) if path is not None else None
+        self._answers = {row["key"]: row["answer"] for row in self._log.rows} if self._log else {}
+
+    @staticmethod
+    def key(model: str, conversation: list[Message]) -> str:
+        return hashlib.sha256(json.dumps([model, conversation], ensure_ascii=False).encode()).hexdigest()
+
+    def get(self, model: str, conversation: list[Message]) -> str | None:
+        return self._answers.get(self.key(model, conversation))
+
+    def put(self, model: str, conversation: list[Message], answer: str) -> None:
+        """Keep `answer`; it is on the disk when this returns."""
+        key = self.key(model, conversation)
+        self._answers[key] = answer
+        if self._log:
+            self._log.append([{"key": key, "model": model, "messages": conversation, "answer": answer}])
+
+    def close(self) -> None:
+        if self._log:
+            self._log.close()
+
+
+class _CachedChat:
+    """Answers what the cache holds and asks the model for the rest, once per distinct conversation."""
+
+    model: str
+    cache: AnswerCache
+
+    def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
+        unknown = {
+            self.cache.key(self.model, conversation): conversation
+            for conversation in conversations
+            if self.cache.get(self.model, conversation) is None
+        }
+        if unknown:
+            self._ask(list(unknown.values()))
+        return [self.cache.get(self.model, conversation) for conversation in conversations]
+
+    def _ask(self, conversations: list[list[Message]]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release the cache file."""
+        self.cache.close()
+
+
+class EndpointChat(_CachedChat):
+    """A model behind an OpenAI-compatible HTTP endpoint.
+
+    Args:
+        model: its name there.
+        base_url: for example "http://localhost:8000/v1"; None is offline: only the cache answers.
+        cache: JSONL file that keeps every answer.
+        api_key: default: the environment's OPENAI_API_KEY.
+        timeout: seconds for one request.
+        retries: further attempts after a timeout, a lost connection, a 408, 409, 429 or 5xx, or a body that is no
+            chat completion (the server's Retry-After is respected, otherwise the wait doubles).
+        concurrency: requests under way at once.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None,
+        cache: str | Path | None = None,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 5,
+        concurrency: int = 4,
+    ):
+        self.model, self.base_url, self.retries, self.concurrency = model, base_url, retries, concurrency
+        self._client = None
+        if base_url is not None:
+            from openai import OpenAI
+
+            key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
+            self._client = OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
+        self.cache = AnswerCache(cache)
+
+    def _ask(self, conversations):
+        if self._client is None:
+            raise ChatError(
+                f"offline, and the cache lacks {len(conversations)} answers of {self.model!r}; "
+                f"the first: {conversations[0][-1]['content'][:120]!r}"
+            )
+        pool = ThreadPoolExecutor(self.concurrency)
+        try:
+            # each answer is on the disk before its thread takes the next question
+            list(
+                pool.map(
+                    lambda conversation: self.cache.put(self.model, conversation, self._request(conversation)),
+                    conversations,
+                )
+            )
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _request(self, conversation: list[Message]) -> str:
+        import openai
+
+        for attempt in range(self.retries + 1):
+            try:
+                completion = self._client.chat.completions.create(
+                    model=self.model, messages=conversation, temperature=0
+                )
+                content = completion.choices[0].message.content
+                if isinstance(content, str):
+                    return content
+                problem = f"an answer without text: {completion!r:.200}"
+            except (openai.APITimeoutError, openai.APIConnectionError) as error:
+                raise ChatError(f"{self.base_url}: {error} (after {self.retries + 1} attempts)") from error
+            except openai.APIStatusError as error:
+                raise ChatError(
+                    f"{self.base_url}: HTTP {error.status_code} for model {self.model!r}: {error.message:.300}"
+                    f"{self._models() if error.status_code in (400, 404) else ''}"
+                ) from error
+            except (openai.APIResponseValidationError, ValueError, TypeError, AttributeError, IndexError) as error:
+                problem = f"a body that is no chat completion ({type(error).__name__}: {error})"
+            if attempt < self.retries:
+                time.sleep(min(0.1 * 2**attempt, 8.0))
+        raise ChatError(f"{self.base_url}: model {self.model!r} sent {problem} (after {self.retries + 1} attempts)")
+
+    def _models(self) -> str:
+        import openai
+
+        try:
+            return f"; it offers {', '.join(model.id for model in self._client.models.list())}"
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            return ""
+
+
+class LocalChat(_CachedChat):
+    """A causal language model run here with Transformers, greedily.
+
+    Args:
+        model: Hub id or folder.
+        cache: JSONL file that keeps every answer.
+        max_new_tokens: longest answer, tokens.
+        batch_size: conversations generated together.
+        device: where the model runs; None lets Transformers choose.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        cache: str | Path | None = None,
+        max_new_tokens: int = 256,
+        batch_size: int = 8,
+        device: str | None = None,
+    ):
+        self.model, self.max_new_tokens, self.batch_size, self.device = str(model), max_new_tokens, batch_size, device
+        self.cache = AnswerCache(cache)
+        self._pipeline = None
+
+    def _ask(self, conversations):
+        if self._pipeline is None:  # loaded when the cache first lacks an answer, so that a replay needs no weights
+            from transformers import pipeline
+
+            self._pipeline = pipeline("text-generation", model=self.model, device=self.device, dtype="auto")
+            tokenizer = self._pipeline.tokenizer
+            if tokenizer.chat_template is None:
+                raise ChatError(f"{self.model}: its tokenizer has no chat template; name an instruction-tuned model")
+            tokenizer.padding_side = "left"
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        for start in range(0, len(conversations), self.batch_size):
+            batch = conversations[start : start + self.batch_size]
+            outputs = self._pipeline(
+                batch,
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                return_full_text=False,
+                batch_size=self.batch_size,
+            )
+            for conversation, output in zip(batch, outputs, strict=True):
+                self.cache.put(self.model, conversation, output[0]["generated_text"])
+
+
+def ask_json(chat: Chat, questions: Sequence[tuple[str, Callable[[str], T]]], attempts: int = 3) -> list[T | None]:
+    """Ask each question until its answer can be read.
+
+    Args:
+        questions: prompts, each with a function that turns the answer into a value or raises ValueError saying what it
+            expected. Those words go back to the model with the refused answer, since at temperature 0 the bare prompt
+            would only be answered the same way.
+        attempts: how often each is asked at most.
+    Returns:
+        One value a question; None where no attempt could be read (for the caller to count and report).
+    """
+    conversations = [[{"role": "user", "content": prompt}] for prompt, _ in questions]
+    values: list[T | None] = [None] * len(questions)
+    pending = list(range(len(questions)))
+    for _ in range(attempts):
+        answers = chat.complete([conversations[index] for index in pending])
+        refused = []
+        for index, answer in zip(pending, answers, strict=True):
+            try:
+                values[index] = questions[index][1](answer)
+            except ValueError as error:
+                refused.append(index)
+                conversations[index] = [
+                    *conversations[index],
+                    {"role": "assistant", "content": answer},
+                    {"role": "user", "content": f"That could not be read: {error}. Reply again, with the JSON alone."},
+                ]
+        pending = refused
+        if not pending:
+            break
+    return values
