@@ -1,0 +1,238 @@
+"""From sound to ImageBind's log-mel clips of 2 s, in torch alone."""
+
+import functools
+import math
+from fractions import Fraction
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import BatchFeature
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+
+SAMPLING_RATE = 16_000
+FRAME_LENGTH, FRAME_SHIFT = 400, 160  # 25 ms and 10 ms
+FFT_LENGTH = 512
+
+
+class MicroEmoFeatureExtractor(FeatureExtractionMixin):
+    r"""
+    Cuts a waveform into evenly spaced clips and turns each into ImageBind's log-mel picture (paper 3.4: the audio
+    branch reads ImageBind features of such clips).
+
+    Args:
+        num_clips (`int`, *optional*, defaults to 8): Clips C per sound.
+        clip_duration (`float`, *optional*, defaults to 2.0): Seconds per clip.
+        num_mel_bins (`int`, *optional*, defaults to 128): Height of the picture.
+        num_mel_frames (`int`, *optional*, defaults to 204): Width of the picture.
+        mel_mean (`float`, *optional*, defaults to -4.268): Subtracted from the log-mel values.
+        mel_std (`float`, *optional*, defaults to 9.138): Divides them.
+        short_audio_padding (`"waveform"` or `"mel"`, *optional*, defaults to `"waveform"`):
+            Where a sound shorter than a clip is filled with zeros: in its samples (AffectGPT) or, after the filter
+            bank, in its picture (Video-LLaMA).
+    """
+
+    model_input_names = ["input_features", "audio_clip_mask"]
+
+    def __init__(
+        self,
+        num_clips: int = 8,
+        clip_duration: float = 2.0,
+        num_mel_bins: int = 128,
+        num_mel_frames: int = 204,
+        mel_mean: float = -4.268,
+        mel_std: float = 9.138,
+        short_audio_padding: str = "waveform",
+        **kwargs,
+    ):
+        if short_audio_padding not in ("waveform", "mel"):
+            raise ValueError(f"short_audio_padding must be 'waveform' or 'mel', got {short_audio_padding!r}")
+        kwargs.pop("sampling_rate", None)  # ImageBind's own, not for the user to set
+        super().__init__(**kwargs)
+        self.sampling_rate = SAMPLING_RATE
+        self.num_clips = num_clips
+        self.clip_duration = clip_duration
+        self.num_mel_bins = num_mel_bins
+        self.num_mel_frames = num_mel_frames
+        self.mel_mean = mel_mean
+        self.mel_std = mel_std
+        self.short_audio_padding = short_audio_padding
+
+    def __call__(self, audio, sampling_rate, return_tensors=None) -> BatchFeature:
+        """
+        Args:
+            audio (`np.ndarray`, `torch.Tensor` or a list of them):
+                One waveform, or a list of waveforms, (samples,) or (channels, samples). Floats are taken as they are
+                (they may exceed 1), integers are divided by 2^15. `None` in the list stands for a clip without sound.
+            sampling_rate (`int` or `list[int]`): Samples per second, of all waveforms or of each.
+            return_tensors (`str`, *optional*): `"pt"` or `"np"`; numpy arrays without it.
+
+        Returns:
+            `BatchFeature`: `input_features` (B, C, 1, 128, 204) float32 and `audio_clip_mask` (B, C) bool, all False
+            (and features 0) for a clip without sound; the attribute `clip_times` of the extractor's method of that
+            name gives the seconds of the clips.
+
+        Raises:
+            ValueError: for a waveform of a wrong shape or type, or with values that are not finite.
+        """
+        waveforms = list(audio) if isinstance(audio, (list, tuple)) else [audio]
+        rates = list(sampling_rate) if isinstance(sampling_rate, (list, tuple)) else [sampling_rate] * len(waveforms)
+        if len(rates) != len(waveforms):
+            raise ValueError(f"{len(waveforms)} waveforms, but {len(rates)} sampling rates")
+
+        mask = torch.zeros(len(waveforms), self.num_clips, dtype=torch.bool)
+        features = torch.zeros(len(waveforms), self.num_clips, 1, self.num_mel_bins, self.num_mel_frames)
+        clips, rows = [], []
+        for row, (waveform, rate) in enumerate(zip(waveforms, rates, strict=True)):
+            if waveform is not None:
+                clips.append(self._cut(as_samples(waveform, rate), int(rate)))
+                rows.append(row)
+        # One filter bank call for all sounds whose clips are equally long: all of them, but for short sounds
+        # under short_audio_padding="mel".
+        for length in {clip.shape[-1] for clip in clips}:
+            picked = [i for i, clip in enumerate(clips) if clip.shape[-1] == length]
+            mel = log_mel(torch.stack([clips[i] for i in picked]), self.num_mel_bins)[..., : self.num_mel_frames]
+            mel = F.pad(mel, (0, self.num_mel_frames - mel.shape[-1]))
+            where = [rows[i] for i in picked]
+            features[where] = ((mel - self.mel_mean) / self.mel_std)[:, :, None]
+            mask[where] = True
+        data = {"input_features": features.numpy(), "audio_clip_mask": mask.numpy()}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def clip_times(self, num_samples: int, sampling_rate: int) -> np.ndarray:
+        """Start and end of each clip of a sound in seconds, (C, 2): evenly spaced, the last ends with the sound."""
+        starts, _ = self._clip_starts(_resampled_length(num_samples, sampling_rate))
+        return np.array([[float(start), float(start) + self.clip_duration] for start in starts])
+
+    def _clip_starts(self, length: int) -> tuple[list[Fraction], int]:
+        """Exact start of each clip in seconds, and the samples per clip, of a sound of `length` samples at 16 kHz."""
+        clip_length = int(self.clip_duration * SAMPLING_RATE)
+        # From the float, not from the exact quotient: the originals floor starts that fall just short of a sample.
+        duration = Fraction(max(length, clip_length) / SAMPLING_RATE)
+        spare = duration - Fraction(self.clip_duration)
+        return [index * spare / self.num_clips for index in range(self.num_clips)], clip_length
+
+    def _cut(self, waveform: torch.Tensor, rate: int) -> torch.Tensor:
+        """The clips of a waveform (channels, samples): channel 0, at 16 kHz, mean subtracted; (C, samples)."""
+        length = _resampled_length(waveform.shape[1], rate)
+        starts, clip_length = self._clip_starts(length)
+        starts = [int(start * SAMPLING_RATE) for start in starts]
+        # Two signals are all it takes: channel 0 for the picture, the mean of the channels for its offset.
+        signals = torch.stack([waveform[0], waveform.mean(0)])
+        if starts[-1] >= (self.num_clips - 1) * clip_length:
+            # The clips lie apart: resample only them, whatever the length of the sound.
+            parts = [resample(signals, rate, SAMPLING_RATE, start, start + clip_length) for start in starts]
+            return torch.stack([part[0] - part[1].mean() for part in parts])
+
+        signals = resample(signals, rate, SAMPLING_RATE)
+        if self.short_audio_padding == "waveform" and length < clip_length:
+            signals = F.pad(signals, (0, clip_length - length))
+        clips = []
+        for start in starts:
+            # In place, so that a clip sees what an earlier one that it overlaps has subtracted, as in the originals.
+            clip = signals[:, start : start + clip_length]
+            clip -= clip[1].mean()
+            clips.append(clip[0].clone())
+        return torch.stack(clips)
+
+
+def resample(waveform: torch.Tensor, rate: int, new_rate: int, start: int = 0, end: int | None = None) -> torch.Tensor:
+    """Resample (..., samples) by windowed sinc interpolation (Hann window of 6 zero crossings, roll-off 0.99).
+
+    Args:
+        waveform (`torch.Tensor`): float32, (..., samples).
+        rate, new_rate (`int`): Samples per second, before and after.
+        start, end (`int`, *optional*): Compute only these samples of the result.
+
+    Returns:
+        `torch.Tensor`: (..., end - start); without `start` and `end`, ceil(samples * new_rate / rate) long.
+    """
+    total = _resampled_length(waveform.shape[-1], rate, new_rate)
+    end = total if end is None else min(end, total)
+    divisor = math.gcd(rate, new_rate)
+    old, new = rate // divisor, new_rate // divisor
+    if old == new:
+        return waveform[..., start:end].clone()
+    kernels, reach = _sinc_kernels(old, new)
+    # Block b of the result, `new` samples long, is a function of the waveform from b * old - reach on.
+    first, last = start // new, -(-end // new)
+    left, right = first * old - reach, (last - 1) * old - reach + kernels.shape[-1]
+    piece = waveform[..., max(left, 0) : max(right, 0)]
+    piece = F.pad(piece, (max(-left, 0), right - max(left, 0) - piece.shape[-1]))
+    blocks = F.conv1d(piece.reshape(-1, 1, piece.shape[-1]), kernels, stride=old)  # (n, new, blocks)
+    result = blocks.transpose(1, 2).reshape(*waveform.shape[:-1], -1)
+    return result[..., start - first * new : end - first * new]
+
+
+def log_mel(waveform: torch.Tensor, num_mel_bins: int) -> torch.Tensor:
+    """Kaldi's log-mel filter bank at 16 kHz: (..., samples) -> (..., bins, 1 + (samples - 400) // 160).
+
+    Frames of 25 ms every 10 ms without their mean, pre-emphasis 0.97, Hann window, power spectrum, triangular filters
+    from 20 Hz to 8 kHz, natural logarithm floored at float32's epsilon. A sound shorter than a frame has no columns.
+    """
+    if waveform.shape[-1] < FRAME_LENGTH:
+        return waveform.new_zeros(*waveform.shape[:-1], num_mel_bins, 0)
+    frames = waveform.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)
+    frames = frames - frames.mean(-1, keepdim=True)
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+    frames = (frames - 0.97 * before) * torch.hann_window(FRAME_LENGTH, periodic=False)
+    power = torch.fft.rfft(frames, n=FFT_LENGTH).abs().square()
+    mel = power @ _mel_filters(num_mel_bins)
+    return mel.clamp(min=torch.finfo(torch.float32).eps).log().transpose(-1, -2)
+
+
+def _resampled_length(num_samples: int, rate: int, new_rate: int = SAMPLING_RATE) -> int:
+    return -(-num_samples * new_rate // rate)
+
+
+@functools.lru_cache(maxsize=8)
+def _sinc_kernels(old: int, new: int, zero_crossings: int = 6, rolloff: float = 0.99) -> tuple[torch.Tensor, int]:
+    """One low-pass filter per phase, (new, 1, taps), and how many samples it reaches back."""
+    cutoff = min(old, new) * rolloff
+    reach = math.ceil(zero_crossings * old / cutoff)
+    taps = torch.arange(-reach, reach + old, dtype=torch.float64) / old
+    phases = torch.arange(new, dtype=torch.float64) / new
+    time = ((taps - phases[:, None]) * cutoff).clamp(-zero_crossings, zero_crossings)
+    window = torch.cos(time * math.pi / zero_crossings / 2).square()
+    return (torch.sinc(time) * window * cutoff / old).float()[:, None], reach
+
+
+@functools.lru_cache(maxsize=8)
+def _mel_filters(num_mel_bins: int, low: float = 20.0, high: float = SAMPLING_RATE / 2) -> torch.Tensor:
+    """Triangular filters, equally spaced and with straight sides on the mel scale, (257, bins)."""
+
+    def mel(frequency):
+        return 1127.0 * torch.log1p(torch.as_tensor(frequency) / 700.0)
+
+    edges = torch.linspace(0, 1, num_mel_bins + 2) * (mel(high) - mel(low)) + mel(low)
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    bins = mel(torch.arange(FFT_LENGTH // 2 + 1) * SAMPLING_RATE / FFT_LENGTH)[:, None]
+    filters = torch.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre)).clamp(min=0)
+    filters[-1] = 0  # Kaldi leaves the Nyquist frequency out
+    return filters
+
+
+def as_samples(waveform, rate) -> torch.Tensor:
+    """float32 (channels, samples), or a ValueError that says what is wrong with the waveform."""
+    if not isinstance(rate, (int, np.integer)) or rate <= 0:
+        raise ValueError(
+            f"a waveform needs its sampling rate, a positive whole number of samples per second: {rate!r}"
+        )
+    samples = torch.as_tensor(np.asarray(waveform) if not isinstance(waveform, torch.Tensor) else waveform)
+    if samples.dtype.is_complex or samples.dtype == torch.bool:
+        raise ValueError(f"a waveform must hold floats or 16-bit integers, got {samples.dtype}")
+    if samples.ndim == 1:
+        samples = samples[None]
+    if samples.ndim != 2 or samples.shape[1] == 0 or samples.shape[0] > samples.shape[1] > 1:
+        raise ValueError(f"a waveform must be (samples,) or (channels, samples), got {tuple(samples.shape)}")
+    if not samples.dtype.is_floating_point:
+        if samples.dtype != torch.int16:
+            raise ValueError(f"a waveform must hold floats or 16-bit integers, got {samples.dtype}")
+        samples = samples.float() / 2**15
+    samples = samples.detach().cpu().float()
+    if not torch.isfinite(samples).all():
+        raise ValueError("the waveform holds values that are not finite")
+    return samples
+
+
+__all__ = ["MicroEmoFeatureExtractor"]
