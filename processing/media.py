@@ -284,11 +284,7 @@ def _name(source: Source) -> str:
 
 @contextmanager
 def _open(source: Source) -> Iterator:
-    """An open input container.
-
-    Files are handed to FFmpeg as Python streams, not by name: their content alone then decides what they are, and a
-    play list in disguise cannot make FFmpeg open other files.
-    """
+    """An open input container."""
     if av is None:
         raise ImportError("MicroEmo reads video and sound with PyAV: pip install av")
     name = _name(source)
@@ -297,12 +293,23 @@ def _open(source: Source) -> Iterator:
             if isinstance(source, str) and urlparse(source).scheme in ("http", "https"):
                 container = av.open(source, timeout=NETWORK_TIMEOUT)
             else:
-                container = av.open(files.enter_context(_stream(source)))
+                container = av.open(_Content(files.enter_context(_stream(source))))
         except (av.InvalidDataError, av.ArgumentError) as error:
             raise MediaError(f"{name} is not a media file, or is damaged beyond use: {error.strerror}") from error
         except (av.FFmpegError, OSError) as error:
             raise MediaError(f"{name} cannot be opened: {error.strerror or error}") from error
         yield files.enter_context(container)
+
+
+class _Content:
+    """A file as FFmpeg sees it: without a name.
+
+    Its content alone then decides what it is (by its name a text file would be a film of letters), and a play list in
+    disguise cannot make FFmpeg open other files.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 @contextmanager
