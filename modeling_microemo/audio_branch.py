@@ -161,11 +161,12 @@ class AudioBranch(nn.Module):
             raise ValueError(
                 f"the sound has {num_clips} clips, the model's max_audio_clips is {self.config.max_audio_clips}"
             )
+        positions = self.clip_positions(torch.arange(num_clips, device=clip_mask.device))
         if audio_features is None:
-            real_features = self.audio_tower(input_features[clip_mask]).pooler_output
-            audio_features = real_features.new_zeros(*clip_mask.shape, real_features.shape[-1])
-            audio_features = audio_features.index_put((clip_mask,), real_features)
-        positions = self.clip_positions(torch.arange(num_clips, device=audio_features.device))
+            audio_features = positions.new_zeros(*clip_mask.shape, positions.shape[-1])
+            if clip_mask.any():  # attention kernels take no empty batch
+                real_features = self.audio_tower(input_features[clip_mask]).pooler_output
+                audio_features = audio_features.index_put((clip_mask,), real_features)
         hidden_states = (audio_features + positions)[:, :, None]
 
         all_windows = whole_sequence(clip_mask)

@@ -144,20 +144,20 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         if utterance_windows is None:
             utterance_windows = torch.full((frames.shape[0], 0, 2), -1, device=frames.device)
 
-        real_tokens = self.visual_encoder(
-            **{
-                name: None if value is None else value[frame_mask]
-                for name, value in {
-                    "pixel_values": pixel_values_videos,
-                    "region_masks": region_masks,
-                    "pixel_values_faces": pixel_values_faces,
-                    "qformer_input_ids": qformer_input_ids,
-                    "qformer_attention_mask": qformer_attention_mask,
-                    "vision_features": vision_features,
-                    "face_features": face_features,
-                }.items()
-            }
-        )
+        inputs = {
+            "pixel_values": pixel_values_videos,
+            "region_masks": region_masks,
+            "pixel_values_faces": pixel_values_faces,
+            "qformer_input_ids": qformer_input_ids,
+            "qformer_attention_mask": qformer_attention_mask,
+            "vision_features": vision_features,
+            "face_features": face_features,
+        }
+        if frame_mask.any():
+            inputs = {name: None if value is None else value[frame_mask] for name, value in inputs.items()}
+            real_tokens = self.visual_encoder(**inputs)
+        else:  # attention kernels take no empty batch
+            real_tokens = self.visual_encoder.query_tokens[:0]
         frame_tokens = real_tokens.new_zeros(*frame_mask.shape, *real_tokens.shape[1:])
         frame_tokens = frame_tokens.index_put((frame_mask,), real_tokens)
         token_mask = frame_mask[..., None].expand(frame_tokens.shape[:3])

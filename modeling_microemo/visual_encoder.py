@@ -3,7 +3,8 @@ facial clue regions."""
 
 import torch
 from torch import nn
-from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerModel, eager_attention_forward
 from transformers.models.instructblipvideo.modeling_instructblipvideo import (
     InstructBlipVideoQFormerModel,
     InstructBlipVideoVisionModel,
@@ -39,6 +40,7 @@ class MaskedQFormerMixin:
 
 
 def _takes_masks(attn_implementation: str | None) -> str:
+    """The implementation itself where it takes any mask, else SDPA."""
     return "eager" if attn_implementation == "eager" else "sdpa"
 
 
@@ -63,6 +65,7 @@ class LocalClueAttention(nn.Module):
         self.config = config.vision_config
         hidden_size = self.config.hidden_size
         self.num_heads = config.local_clue_num_attention_heads
+        self.is_causal = False
         self.region_embeddings = nn.Embedding(config.num_regions, hidden_size)
         self.layernorm = nn.LayerNorm(hidden_size, eps=self.config.layer_norm_eps)
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
@@ -87,13 +90,13 @@ class LocalClueAttention(nn.Module):
         query, key, value = (
             self.qkv(self.layernorm(hidden_states)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         )
-        if self.config._attn_implementation == "eager":
-            scores = query @ key.transpose(-1, -2) * key.shape[-1] ** -0.5
-            scores = scores.masked_fill(~allowed[:, None], torch.finfo(scores.dtype).min)
-            attention = scores.softmax(dim=-1) @ value
-        else:
-            attention = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None])
-        hidden_states = hidden_states + self.projection(attention.transpose(1, 2).flatten(2))
+        implementation = _takes_masks(self.config._attn_implementation)
+        mask = allowed[:, None]
+        if implementation == "eager":  # which adds its masks
+            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        output, _ = attention(self, query, key, value, mask, scaling=key.shape[-1] ** -0.5)
+        hidden_states = hidden_states + self.projection(output.flatten(2))
         return hidden_states.masked_fill(outside[..., None], 0.0)
 
 
@@ -166,9 +169,11 @@ class GlobalLocalVisualEncoder(nn.Module):
         if self.config.use_frame_timestamps:
             text = {"input_ids": qformer_input_ids, "attention_mask": qformer_attention_mask}
 
+        has_face = None
         if self.config.use_local_clue_attention:
-            # The local view joins the global one as further rows, so that both take one Q-Former forward.
             has_face = region_masks.flatten(1).any(dim=1)
+        if has_face is not None and has_face.any():  # attention kernels take no empty batch
+            # The local view joins the global one as further rows, so that both take one Q-Former forward.
             region_masks = region_masks[has_face]
             local_states = self._face_features(has_face, vision_features, pixel_values_faces, face_features)
             local_patches = self.local_clue_attention(local_states[:, 1:], region_masks)
@@ -180,9 +185,9 @@ class GlobalLocalVisualEncoder(nn.Module):
             text = {key: torch.cat([value, value[has_face]]) for key, value in text.items()}
 
         tokens = self._query(encoder_states, encoder_mask, **text)
-        if not self.config.use_local_clue_attention:
+        if has_face is None:
             return tokens
-        global_tokens, face_tokens = tokens.split([num_frames, tokens.shape[0] - num_frames])
+        global_tokens, face_tokens = tokens[:num_frames], tokens[num_frames:]
         local_tokens = global_tokens.index_put((has_face,), face_tokens)
         return self.fusion(global_tokens, local_tokens)
 
@@ -192,8 +197,6 @@ class GlobalLocalVisualEncoder(nn.Module):
             return vision_features[has_face]
         if face_features is not None:
             return face_features[has_face]
-        if not has_face.any():
-            return vision_features[has_face]  # no rows: nothing for the image encoder to do
         return self.vision_model(pixel_values_faces[has_face]).last_hidden_state
 
     def _query(self, encoder_states, encoder_mask, input_ids=None, attention_mask=None) -> torch.Tensor:

@@ -1,0 +1,111 @@
+import pytest
+import torch
+from transformers import TextIteratorStreamer
+
+NEW = 6
+
+
+def counted(model) -> dict[str, int]:
+    """How often the image encoder and the audio tower run, counted by hooks."""
+    calls = {"vision": 0, "audio": 0}
+
+    def count(name):
+        def hook(*_):
+            calls[name] += 1
+
+        return hook
+
+    model.model.visual_encoder.vision_model.register_forward_hook(count("vision"))
+    model.model.audio_branch.audio_tower.register_forward_hook(count("audio"))
+    return calls
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_sample": False},
+        {"do_sample": True, "top_k": 20},
+        {"num_beams": 3},
+        {"do_sample": False, "use_cache": False},
+    ],
+    ids=["greedy", "sampling", "beams", "no cache"],
+)
+def test_generate_encodes_the_media_once(tiny, options):
+    model = tiny.model(local_view="frame")  # one image-encoder pass per encoding
+    inputs = tiny.inputs(model.config)
+    calls = counted(model)
+    output = model.generate(**inputs, max_new_tokens=NEW, min_new_tokens=NEW, **options)
+    assert output.shape == (2, inputs["input_ids"].shape[1] + NEW)
+    assert calls == {"vision": 1, "audio": 1}
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+@torch.no_grad()
+def test_cached_decoding_equals_full_recomputation(tiny, attn_implementation):
+    model = tiny.model(attn_implementation=attn_implementation)
+    inputs = tiny.inputs(model.config)
+    kept = model.generate(
+        **inputs, max_new_tokens=NEW, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    again = dict(inputs)
+    for step in range(NEW):
+        logits = model(**again).logits[:, -1]
+        torch.testing.assert_close(kept.logits[step], logits, atol=1e-4, rtol=0)
+        token = kept.sequences[:, inputs["input_ids"].shape[1] + step, None]
+        again["input_ids"] = torch.cat([again["input_ids"], token], dim=1)
+        again["attention_mask"] = torch.cat([again["attention_mask"], torch.ones_like(token)], dim=1)
+
+
+def test_a_clip_alone_and_in_a_batch_say_the_same(tiny):
+    model = tiny.model()
+    inputs = tiny.inputs(model.config, frames=[4, 4], windows=[((0, 2),), ((0, 2),)])
+    together = model.generate(**inputs, max_new_tokens=NEW, num_beams=2)
+    for row in range(2):
+        alone = {name: value[row : row + 1] for name, value in inputs.items()}
+        assert torch.equal(model.generate(**alone, max_new_tokens=NEW, num_beams=2)[0], together[row])
+
+
+def test_beams_keep_every_clip_its_own_media(tiny):
+    """Beams copy rows: clip 0's media must not reach clip 1's beams."""
+    model = tiny.model()
+    inputs = tiny.inputs(model.config)
+    one = model.generate(**inputs, max_new_tokens=1, num_beams=1, output_logits=True, return_dict_in_generate=True)
+    beams = model.generate(**inputs, max_new_tokens=1, num_beams=4, output_logits=True, return_dict_in_generate=True)
+    torch.testing.assert_close(beams.logits[0].view(2, 4, -1)[:, 0], one.logits[0], atol=1e-4, rtol=0)
+    assert (one.logits[0][0] - one.logits[0][1]).abs().max() > 1e-3
+
+
+def test_media_can_be_encoded_beforehand(tiny):
+    model = tiny.model(local_view="frame")
+    inputs = tiny.inputs(model.config)
+    text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    calls = counted(model)
+    encoded = model.model.encode_media(**{name: value for name, value in inputs.items() if name not in text})
+    expected = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    assert torch.equal(
+        model.generate(**text, mm_encoder_outputs=encoded, max_new_tokens=NEW, do_sample=False), expected
+    )
+    assert calls["vision"] == 2  # one for `encode_media`, one for the plain call
+
+
+def test_placeholders_are_never_generated(tiny):
+    model = tiny.model()
+    inputs = tiny.inputs(model.config)
+    with torch.no_grad():  # a head that would say nothing but <video> and <audio>
+        model.get_output_embeddings().weight[[3, 4]] *= 1000
+    new = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    assert not torch.isin(new, torch.tensor([3, 4])).any()
+
+
+def test_streamer(tiny):
+    class Digits:
+        """The least that a streamer asks of a tokenizer."""
+
+        def decode(self, ids, **_):
+            return "".join(f"{int(token)} " for token in ids)
+
+    model = tiny.model()
+    inputs = {name: value[:1] for name, value in tiny.inputs(model.config).items()}
+    streamer = TextIteratorStreamer(Digits(), skip_prompt=True)
+    output = model.generate(**inputs, max_new_tokens=NEW, do_sample=False, streamer=streamer)
+    assert "".join(streamer).split() == [str(int(token)) for token in output[0, inputs["input_ids"].shape[1] :]]
