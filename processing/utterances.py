@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,7 @@ def read_utterances(source, duration: float | None = None) -> list[Utterance]:
         ValueError: for malformed timestamps or text that is no subtitles, with file and line.
     """
     name, content = _load(source)
-    if isinstance(content, str):
-        found = _parse_text(name, content)
-    else:
-        found = _parse_entries(name, content)
+    found = _parse_text(name, content) if isinstance(content, str) else _parse_entries(name, content)
     if not found:
         if not isinstance(source, list):
             warnings.warn(f"{name}: no utterances in it", stacklevel=2)
@@ -85,7 +83,7 @@ def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[U
     """At most `max_utterances` utterances: the two neighbours that are shortest together become one, until it fits."""
     merged = list(utterances)
     while len(merged) > max_utterances:
-        lengths = [max(a.end, b.end) - a.start for a, b in zip(merged, merged[1:], strict=False)]
+        lengths = [max(a.end, b.end) - a.start for a, b in pairwise(merged)]
         index = lengths.index(min(lengths))
         one, other = merged[index : index + 2]
         if one.speaker == other.speaker:
@@ -299,7 +297,7 @@ def _tidy(name: str, found: list[Utterance], duration: float | None) -> list[Utt
         notes.append(f"{cut} reached over the clip (0 to {limit:.1f} s) and were cut")
     if len(kept) < len(inside):
         notes.append(f"{len(inside) - len(kept)} had nothing left in the clip (0 to {limit:.1f} s) and were dropped")
-    overlaps = sum(a.end > b.start + 1e-3 for a, b in zip(kept, kept[1:], strict=False))
+    overlaps = sum(a.end > b.start + 1e-3 for a, b in pairwise(kept))
     if overlaps:
         notes.append(f"{overlaps} overlap the one after them")
     if notes:

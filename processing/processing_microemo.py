@@ -1,0 +1,859 @@
+"""MicroEmo's processor: from a clip and a question to the tensors that the model reads."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.video_processing_utils import VideoProcessorMixin
+
+from ..configuration.configuration_microemo import MicroEmoConfig
+from .feature_extraction_microemo import MicroEmoFeatureExtractor, as_samples
+from .media import AudioTrack, load_audio, probe
+from .utterances import (
+    Utterance,
+    clip_windows,
+    frame_windows,
+    merge_utterances,
+    read_utterances,
+    sliding_windows,
+    transcribe,
+)
+from .video_processing_microemo import MicroEmoVideoProcessor
+
+SYSTEM_TEXT = (
+    "You are an expert in human emotions. You watch a video dialogue and say what the speaker feels and why: "
+    "from the face, the tone of voice and the words."
+)
+
+# The prompt (paper 3.4): system text, video tokens, audio tokens, transcript, instruction, answer. Besides the
+# messages it sees `clip`, see `ClipPrompt`. `part` asks for the text of one medium alone.
+CHAT_TEMPLATE = """\
+{%- macro marker(window) -%}
+{{ clip.unit }} {{ window.index }} ({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
+{%- endmacro -%}
+{%- macro media(name, tokens, window_tokens) -%}
+{%- if tokens -%}{{ (name + ": " if clip.unit else "") + tokens + "\\n" }}{%- endif -%}
+{%- if window_tokens and not clip.interleaved -%}
+{%- for window in clip.windows -%}
+{%- if loop.first and not tokens -%}{{ name + ":\\n" }}{%- endif -%}
+{{ marker(window) }}: {{ window_tokens + "\\n" }}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro speech(utterance) -%}
+{{ marker(utterance) }}{{ " " + utterance.speaker if utterance.speaker }}:{{ " " + utterance.text if utterance.text }}
+{%- endmacro -%}
+{%- macro transcript() -%}
+{%- if clip.interleaved -%}
+{%- for window in clip.windows -%}
+{{ speech(window) }} {{ clip.window_video_tokens + clip.window_audio_tokens + "\\n" }}
+{%- endfor -%}
+{%- else -%}
+{%- for utterance in clip.utterances if utterance.text -%}
+{%- if loop.first -%}{{ "Transcript:\\n" }}{%- endif -%}
+{{ speech(utterance) + "\\n" }}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro content(items) -%}
+{%- for item in items -%}
+{%- if item.type == "video" -%}{{ media("Video", clip.video_tokens, clip.window_video_tokens) }}
+{%- elif item.type == "audio" -%}{{ media("Audio", clip.audio_tokens, clip.window_audio_tokens) }}
+{%- elif item.type == "transcript" -%}{{ transcript() }}
+{%- elif item.type == "utterance" -%}
+{{ marker(clip.windows[item.index - 1]) }}: {{ clip.window_video_tokens + clip.window_audio_tokens }}
+{%- else -%}{{ item.text }}
+{%- endif -%}
+{%- endfor -%}
+{%- endmacro -%}
+{%- if part is defined -%}
+{{ content([{"type": part}]) }}
+{%- else -%}
+{{ bos_token }}
+{%- if system_text and messages[0].role != "system" -%}{{ system_text + "\\n\\n" }}{%- endif -%}
+{%- for message in messages -%}
+{%- if message.role == "system" -%}{{ content(message.content) + "\\n\\n" }}
+{%- elif message.role == "assistant" -%}{{ "Assistant:\\n" }}
+{%- generation -%}{{ content(message.content) + eos_token }}{%- endgeneration -%}{{ "\\n" }}
+{%- else -%}{{ "User:\\n" + content(message.content) + "\\n" }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ "Assistant:\\n" }}{%- endif -%}
+{%- endif -%}
+"""
+
+
+@dataclass
+class _Clip:
+    """What the user gives for one row of the batch."""
+
+    video: object = None
+    audio: object = None  # None: the video's own sound; False: no sound
+    sampling_rate: int | None = None
+    utterances: object = None
+    landmarks: object = None
+
+
+@dataclass
+class ClipPrompt:
+    """What the prompt says of one clip.
+
+    Attributes:
+        has_video, has_audio (`bool`): Whether there are pictures, and sound.
+        utterances (`list[Utterance]`): The lines of the transcript.
+        spans (`np.ndarray`): Start and end of each window in seconds, (K, 2): the utterances, or sliding windows.
+        cited (`list[int]`): 0-based windows that the prompt cites, in the order of the citations.
+    """
+
+    has_video: bool = False
+    has_audio: bool = False
+    utterances: list[Utterance] = field(default_factory=list)
+    spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    cited: list[int] = field(default_factory=list)
+
+
+class MicroEmoProcessor(ProcessorMixin):
+    r"""
+    Bundles a [`MicroEmoVideoProcessor`], a [`MicroEmoFeatureExtractor`] and the tokenizers of the language model and
+    of the image Q-Former, and owns the prompt.
+
+    The switches below change the prompt and must agree with the model's configuration: take them from there with
+    [`~MicroEmoProcessor.from_config`].
+
+    Args:
+        video_processor ([`MicroEmoVideoProcessor`]): Clips to frames and clue regions.
+        feature_extractor ([`MicroEmoFeatureExtractor`]): Sound to mel clips.
+        tokenizer (`PreTrainedTokenizerBase`): Of the language model, with the tokens `<video>` and `<audio>`.
+        qformer_tokenizer (`PreTrainedTokenizerBase`): Of the image Q-Former (BERT's), for the timestamps.
+        num_query_tokens (`int`, *optional*, defaults to 32): Queries of the image Q-Former; in no count of the prompt.
+        num_video_query_tokens (`int`, *optional*, defaults to 32): Placeholders n of a window of frames.
+        num_audio_query_tokens (`int`, *optional*, defaults to 8): Placeholders m of a window of sound.
+        windows (`"utterance"`, `"sliding"` or `"none"`, *optional*, defaults to `"utterance"`): See [`MicroEmoConfig`].
+        window_size, window_stride (`float`, *optional*, default to 32): Of sliding windows, in `window_unit`.
+        window_unit (`"frames"` or `"seconds"`, *optional*, defaults to `"frames"`): Their unit.
+        use_global_window (`bool`, *optional*, defaults to `True`): Whether n placeholders stand for the whole clip.
+        use_utterance_audio (`bool`, *optional*, defaults to `False`): Whether each utterance has m placeholders.
+        use_frame_timestamps (`bool`, *optional*, defaults to `True`): Whether the image Q-Former reads timestamps.
+        prompt_layout (`"concatenated"` or `"interleaved"`, *optional*, defaults to `"concatenated"`):
+            All windows before the transcript (paper 3.4), or each utterance's tokens behind its transcript line.
+        timestamp_format (`str`, *optional*, defaults to `"This frame is sampled at {:.1f}s."`):
+            Filled with the frame's presentation time in seconds (paper 3.2). `"timechat"` stands for TimeChat's
+            sentence, whose time is frame index by frame rate.
+        max_utterances (`int`, *optional*, defaults to 32): Above it, short neighbours are merged, with a warning.
+        system_text (`str`, *optional*): First words of a prompt without a system message.
+        chat_template (`str`, *optional*): Jinja template of the prompt in place of [`CHAT_TEMPLATE`].
+
+    Raises:
+        ValueError: if a switch has an unknown value, or the tokenizer lacks `<video>` or `<audio>`.
+    """
+
+    video_token = "<video>"
+    audio_token = "<audio>"
+
+    def __init__(
+        self,
+        video_processor,
+        feature_extractor,
+        tokenizer,
+        qformer_tokenizer,
+        num_query_tokens=32,
+        num_video_query_tokens=32,
+        num_audio_query_tokens=8,
+        windows="utterance",
+        window_size=32,
+        window_stride=32,
+        window_unit="frames",
+        use_global_window=True,
+        use_utterance_audio=False,
+        use_frame_timestamps=True,
+        prompt_layout="concatenated",
+        timestamp_format="This frame is sampled at {:.1f}s.",
+        max_utterances=32,
+        system_text=SYSTEM_TEXT,
+        chat_template=None,
+    ):
+        for name, value, known in (
+            ("windows", windows, ("utterance", "sliding", "none")),
+            ("window_unit", window_unit, ("frames", "seconds")),
+            ("prompt_layout", prompt_layout, ("concatenated", "interleaved")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        missing = {self.video_token, self.audio_token} - set(tokenizer.get_added_vocab())
+        if missing:
+            raise ValueError(
+                f"the tokenizer lacks {' and '.join(sorted(missing))}; from_config adds them, "
+                "and the model's token embeddings must then be resized"
+            )
+        self.num_query_tokens = num_query_tokens
+        self.num_video_query_tokens = num_video_query_tokens
+        self.num_audio_query_tokens = num_audio_query_tokens
+        self.windows = windows
+        self.window_size = window_size
+        self.window_stride = window_stride
+        self.window_unit = window_unit
+        self.use_global_window = use_global_window
+        self.use_utterance_audio = use_utterance_audio
+        self.use_frame_timestamps = use_frame_timestamps
+        self.prompt_layout = prompt_layout
+        self.timestamp_format = timestamp_format
+        self.max_utterances = max_utterances
+        self.system_text = system_text
+        super().__init__(
+            video_processor,
+            feature_extractor,
+            tokenizer,
+            qformer_tokenizer,
+            chat_template=CHAT_TEMPLATE if chat_template is None else chat_template,
+        )
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        self.audio_token_id = tokenizer.convert_tokens_to_ids(self.audio_token)
+        # Subtitles and messages that spell one of these must not become it.
+        control = sorted((t for t in tokenizer.get_added_vocab() if len(t) > 1 and not t.isspace()), key=len)
+        self._control_tokens = re.compile("|".join(map(re.escape, reversed(control))))
+
+    @classmethod
+    def from_config(cls, config: MicroEmoConfig, tokenizer, qformer_tokenizer, **overrides) -> "MicroEmoProcessor":
+        """The processor that fits a model.
+
+        Args:
+            config ([`MicroEmoConfig`]): The switches, the sizes and the ids of `<video>` and `<audio>`.
+            tokenizer, qformer_tokenizer (`PreTrainedTokenizerBase`):
+                See the class. `<video>` and `<audio>` are added to the first where it lacks them.
+            overrides: Arguments of the class; `video_processor` and `feature_extractor` among them.
+
+        Raises:
+            ValueError: if the tokenizer gives `<video>` or `<audio>` another id than the configuration.
+        """
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": [cls.video_token, cls.audio_token]}, replace_extra_special_tokens=False
+        )
+        for token, expected in ((cls.video_token, config.video_token_id), (cls.audio_token, config.audio_token_id)):
+            actual = tokenizer.convert_tokens_to_ids(token)
+            if actual != expected:
+                raise ValueError(f"the tokenizer gives {token} the id {actual}, the configuration says {expected}")
+        context = getattr(config.text_config, "max_position_embeddings", tokenizer.model_max_length)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, context)
+
+        switches = {
+            name: getattr(config, name)
+            for name in (
+                "num_query_tokens",
+                "num_video_query_tokens",
+                "num_audio_query_tokens",
+                "windows",
+                "window_size",
+                "window_stride",
+                "window_unit",
+                "use_global_window",
+                "use_utterance_audio",
+                "use_frame_timestamps",
+            )
+        }
+        parts = {}
+        if "video_processor" not in overrides:
+            side = config.vision_config.image_size
+            parts["video_processor"] = MicroEmoVideoProcessor(
+                size={"height": side, "width": side},
+                patch_size=config.vision_config.patch_size,
+                local_view=config.local_view,
+                max_frames=config.max_frames,
+            )
+        if "feature_extractor" not in overrides:
+            parts["feature_extractor"] = MicroEmoFeatureExtractor(
+                num_clips=config.max_audio_clips,
+                num_mel_bins=config.audio_config.num_mel_bins,
+                num_mel_frames=config.audio_config.num_mel_frames,
+            )
+        return cls(tokenizer=tokenizer, qformer_tokenizer=qformer_tokenizer, **{**parts, **switches, **overrides})
+
+    # --- the two ways in -------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        text=None,
+        videos=None,
+        audio=None,
+        utterances=None,
+        landmarks=None,
+        sampling_rate=None,
+        asr=None,
+        return_tensors=None,
+        return_metadata=False,
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Args:
+            text (`str` or `list[str]`, *optional*):
+                A question for each clip, which the chat template wraps; or a whole prompt, known by its `<video>` and
+                `<audio>` placeholders: one for each medium of the clip, or already as many as there are tokens.
+                Without text there are no `input_ids`.
+            videos (*optional*):
+                A clip or a list of clips: path, URL, bytes, file object, or decoded frames, as
+                [`MicroEmoVideoProcessor`] takes them. A sound file counts as a clip without pictures. `None` in the
+                list stands for a row without a clip.
+            audio (*optional*):
+                Sound in place of the videos' own: path or waveform (samples,) or (channels, samples), or a list with
+                one for each clip, `None` in it for the clip's own; `False` mutes.
+            utterances (*optional*):
+                Subtitles as [`read_utterances`] takes them, or a list with those of each clip.
+            landmarks (*optional*): Precomputed face landmarks, see [`MicroEmoVideoProcessor`], or a list of them.
+            sampling_rate (`int`, *optional*): Of the waveforms in `audio`.
+            asr (`Callable`, *optional*):
+                Speech-recognition pipeline that makes the utterances of clips without subtitles.
+            return_tensors (`str`, *optional*): `"pt"` or `"np"`.
+            return_metadata (`bool`, *optional*, defaults to `False`):
+                Add lists with an entry for each clip: `video_metadata`, `utterances`, `audio_clip_times` and `prompts`.
+            kwargs:
+                `padding` (defaults to `True`), `padding_side` (`"left"`, as generation needs), `pad_to_multiple_of`,
+                `max_length` go to the tokenizer, the rest to the video processor (`num_frames`, `fps`, ...).
+
+        Returns:
+            `BatchFeature`: B clips, T frames, R clue regions, P patches, K windows, C audio clips, L timestamp tokens.
+
+            - `input_ids`, `attention_mask` (B, S)
+            - `pixel_values_videos` (B, T, 3, H, W), `frame_mask` (B, T), `region_masks` (B, T, R, P),
+              `pixel_values_faces` (B, T, 3, H, W) with `local_view="face_crop"`: if any clip has pictures
+            - `qformer_input_ids`, `qformer_attention_mask` (B, T, L): likewise, with `use_frame_timestamps`
+            - `utterance_windows` (B, K, 2): frames [start, end) of each window, -1 where padded
+            - `input_features` (B, C, 1, 128, 204), `audio_clip_mask` (B, C), `audio_windows` (B, K, 2): if any clip
+              has sound
+
+        Raises:
+            ValueError: if texts and clips differ in number, placeholders in a text and tokens of its clip differ in
+                number, or a prompt is longer than the language model's context.
+            MediaError: for a file that cannot be used.
+        """
+        texts = [text] if isinstance(text, str) else text
+        clips = self._as_clips(videos, audio, utterances, landmarks, sampling_rate, texts)
+        if texts is not None and len(texts) != len(clips):
+            raise ValueError(f"{len(texts)} texts, but {len(clips)} clips")
+        text_kwargs, video_kwargs = _split_kwargs(kwargs)
+        features, prompts, metadata = self._encode_clips(clips, asr, video_kwargs)
+        if texts is not None:
+            rendered = [self._render_text(row, *pair) for row, pair in enumerate(zip(texts, prompts, strict=True))]
+            features |= self._tokenize(rendered, prompts, **text_kwargs)
+            metadata["prompts"] = rendered
+        return self._gather(features, prompts, metadata if return_metadata else {}, return_tensors)
+
+    def apply_chat_template(
+        self,
+        conversation,
+        chat_template=None,
+        add_generation_prompt=False,
+        continue_final_message=False,
+        return_assistant_tokens_mask=False,
+        tokenize=False,
+        return_tensors=None,
+        return_dict=False,
+        processor_kwargs=None,
+        **kwargs,
+    ):
+        """
+        The prompt of a conversation, or of a list of conversations, and with `tokenize` all that the model reads.
+
+        A conversation holds at most one clip, as content of a user's message: `{"type": "video", "path": ...}` (or
+        `url`, or `video` for frames; perhaps with `utterances` and `landmarks`) and `{"type": "audio", "path": ...}`
+        (or `audio` for a waveform, with `sampling_rate`) in place of the video's own sound. `{"type": "utterance",
+        "index": k}` cites utterance k, counted from 1 as in the prompt: its window's tokens stand there once more.
+        In a message media come first. All text is escaped: no word of it becomes a special token.
+
+        Args:
+            conversation (`list[dict]` or `list[list[dict]]`): Messages with `role` and `content`.
+            chat_template (`str`, *optional*): In place of the processor's own.
+            add_generation_prompt (`bool`, *optional*, defaults to `False`): End with the opening of an answer.
+            continue_final_message (`bool`, *optional*, defaults to `False`): Leave the last message open.
+            return_assistant_tokens_mask (`bool`, *optional*, defaults to `False`):
+                Add `assistant_masks` (B, S), 1 on the answers' tokens: training learns those.
+            tokenize (`bool`, *optional*, defaults to `False`):
+                Return token ids, not text. In text, media without a source stay a single placeholder, which
+                `processor(text=..., videos=...)` expands.
+            return_tensors, return_dict: As in Transformers.
+            processor_kwargs (`dict`, *optional*), kwargs: Arguments of `__call__` other than media and text.
+
+        Returns:
+            Text, token ids, or with `return_dict` the `BatchFeature` of `__call__`, with `cited_utterances` (B, N)
+            added where an utterance is cited: 0-based window indices in the order of the citations, -1 where padded.
+        """
+        is_batched = not isinstance(conversation[0], dict)
+        conversations = conversation if is_batched else [conversation]
+        kwargs = {**(processor_kwargs or {}), **kwargs}
+        asr, return_metadata = kwargs.pop("asr", None), kwargs.pop("return_metadata", False)
+        text_kwargs, video_kwargs = _split_kwargs(kwargs)
+
+        clips, messages = zip(*(self._read_conversation(c, tokenize) for c in conversations), strict=True)
+        known = [clip for clip in clips if clip is not None]
+        features, prompts, metadata = self._encode_clips(known, asr, video_kwargs)
+        filled = iter(prompts)
+        prompts = [None if clip is None else next(filled) for clip in clips]
+        rendered, answers = [], []
+        for row, prompt in zip(messages, prompts, strict=True):
+            text, spans = self._render(
+                row,
+                prompt,
+                chat_template=chat_template,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                return_assistant_tokens_mask=return_assistant_tokens_mask,
+            )
+            rendered.append(text)
+            answers.append(spans)
+        if not tokenize:
+            return rendered if is_batched else rendered[0]
+
+        features |= self._tokenize(rendered, prompts, answers if return_assistant_tokens_mask else None, **text_kwargs)
+        metadata["prompts"] = rendered
+        output = self._gather(features, prompts, metadata if return_metadata else {}, return_tensors)
+        return output if return_dict else output["input_ids"]
+
+    # --- clips -----------------------------------------------------------------------------------------------------
+
+    def _as_clips(self, videos, audio, utterances, landmarks, sampling_rate, texts) -> list[_Clip]:
+        """The rows of the batch; every argument is for one clip, or a list as long as the others."""
+        batched = _is_batch(videos) or (videos is None and isinstance(audio, (list, tuple)))
+        if videos is None and (audio is None or audio is False):
+            if texts is None:
+                raise ValueError("nothing to process: pass text, videos or audio")
+            if utterances is not None or landmarks is not None:
+                raise ValueError("utterances and landmarks need a clip: pass videos or audio")
+            return [_Clip() for _ in texts]
+        if not batched:
+            return [_Clip(videos, audio, sampling_rate, utterances, landmarks)]
+
+        count = len(videos if videos is not None else audio)
+        columns = {}
+        for name, value in (
+            ("videos", videos),
+            ("audio", audio),
+            ("utterances", utterances),
+            ("landmarks", landmarks),
+        ):
+            if value is None or value is False:
+                columns[name] = [value] * count
+                continue
+            if name == "utterances" and isinstance(value, (str, dict)):
+                raise ValueError(f"{count} clips, but utterances for one")
+            if len(value) != count:
+                raise ValueError(f"{count} clips, but {len(value)} {name}")
+            if name == "utterances" and any(isinstance(v, Utterance) or _has_times(v) for v in value):
+                raise ValueError(f"utterances of a batch of {count} clips must be a list with a list for each clip")
+            columns[name] = list(value)
+        rows = zip(*(columns[n] for n in ("videos", "audio", "utterances", "landmarks")), strict=True)
+        return [_Clip(video, sound, sampling_rate, said, marks) for video, sound, said, marks in rows]
+
+    def _encode_clips(self, clips: Sequence[_Clip], asr, video_kwargs: dict) -> tuple[dict, list[ClipPrompt], dict]:
+        """Features of all media, what the prompts say of them, and the metadata."""
+        prompts, tracks = [], []
+        for clip in clips:
+            is_file = clip.video is not None and not _is_frames(clip.video)
+            info = probe(clip.video) if is_file else None
+            has_video = info.has_video if is_file else clip.video is not None
+            track = self._sound(clip, has_own=is_file and info.has_audio)
+            duration = info.duration if is_file else None
+            if duration is None and not has_video and track is not None:
+                duration = track.samples.shape[1] / track.rate
+            said = []
+            if clip.utterances is not None:
+                said = read_utterances(clip.utterances, duration)
+            elif asr is not None and track is not None:
+                said = transcribe(asr, track, duration)
+            if len(said) > self.max_utterances:
+                warnings.warn(
+                    f"{len(said)} utterances, but max_utterances is {self.max_utterances}: short neighbours were merged",
+                    stacklevel=3,
+                )
+                said = merge_utterances(said, self.max_utterances)
+            spans = np.array([(u.start, u.end) for u in said if self.windows == "utterance"]).reshape(-1, 2)
+            prompts.append(ClipPrompt(has_video, track is not None, said, spans))
+            tracks.append(track)
+
+        features, video_metadata = self._see(clips, prompts, video_kwargs)
+        sound, clip_times = self._hear(tracks, prompts)
+        metadata = {
+            "video_metadata": video_metadata,
+            "utterances": [prompt.utterances for prompt in prompts],
+            "audio_clip_times": clip_times,
+        }
+        return features | sound, prompts, metadata
+
+    def _sound(self, clip: _Clip, has_own: bool) -> AudioTrack | None:
+        if clip.audio is False:
+            return None
+        if clip.audio is None:
+            return load_audio(clip.video) if has_own else None
+        if isinstance(clip.audio, AudioTrack):
+            return clip.audio
+        rate, samples = clip.sampling_rate, clip.audio
+        if isinstance(samples, dict):  # as the `datasets` library gives it
+            rate, samples = samples["sampling_rate"], samples["array"]
+        if hasattr(samples, "ndim"):
+            return AudioTrack(as_samples(samples, rate).numpy(), int(rate))
+        return load_audio(samples)
+
+    def _see(self, clips, prompts, video_kwargs) -> tuple[dict, list]:
+        """Frames, clue regions, timestamps and windows of the clips that have pictures."""
+        rows = [row for row, prompt in enumerate(prompts) if prompt.has_video]
+        metadata: list = [None] * len(clips)
+        features = {}
+        if rows:
+            landmarks = [clips[row].landmarks for row in rows]
+            seen = self.video_processor(
+                [clips[row].video for row in rows],
+                spans=[prompts[row].spans for row in rows] if self.windows == "utterance" else None,
+                landmarks=None if all(marks is None for marks in landmarks) else landmarks,
+                return_metadata=True,
+                return_tensors="np",
+                **video_kwargs,
+            )
+            for row, of_clip in zip(rows, seen.pop("video_metadata"), strict=True):
+                metadata[row] = of_clip
+            features = {name: _scatter(value, rows, len(clips)) for name, value in seen.items()}
+            if self.use_frame_timestamps:
+                features |= self._read_timestamps(metadata, features["frame_mask"].shape[1])
+
+        windows = [np.zeros((0, 2), np.int64)] * len(clips)
+        for row in rows:
+            times = metadata[row].frame_times
+            if self.windows == "sliding":
+                windows[row], prompts[row].spans = sliding_windows(
+                    times, self.window_size, self.window_stride, self.window_unit, metadata[row].duration
+                )
+            else:
+                windows[row] = frame_windows(times, prompts[row].spans)
+            if not self.use_global_window and not len(windows[row]):
+                raise ValueError(
+                    f"{metadata[row].source}: no utterances, and use_global_window=False: no window is left"
+                )
+        features["utterance_windows"] = _pad(windows, prompts)
+        return features, metadata
+
+    def _hear(self, tracks, prompts) -> tuple[dict, list]:
+        """Mel clips and windows of the clips that have sound."""
+        times = [
+            self.feature_extractor.clip_times(track.samples.shape[1], track.rate) if track is not None else None
+            for track in tracks
+        ]
+        if all(track is None for track in tracks):
+            return {}, times
+        features = self.feature_extractor(
+            [None if track is None else track.samples for track in tracks],
+            sampling_rate=[None if track is None else track.rate for track in tracks],
+        )
+        windows = [
+            np.zeros((0, 2), np.int64) if clip_times is None else clip_windows(clip_times, prompt.spans)
+            for clip_times, prompt in zip(times, prompts, strict=True)
+        ]
+        return {**features, "audio_windows": _pad(windows, prompts)}, times
+
+    def _read_timestamps(self, metadata, num_frames: int) -> dict:
+        """Tokens of "This frame is sampled at 2.0s." for each frame, all of the batch in one call."""
+        sentences = [[] if of_clip is None else self.timestamp_sentences(of_clip) for of_clip in metadata]
+        different = list(dict.fromkeys(sentence for of_clip in sentences for sentence in of_clip))
+        tokens = self.qformer_tokenizer(
+            different, padding=True, padding_side="right", return_attention_mask=True, return_token_type_ids=False
+        )
+        number = {sentence: index for index, sentence in enumerate(different)}
+        features = {}
+        for name, padding in (("input_ids", self.qformer_tokenizer.pad_token_id or 0), ("attention_mask", 0)):
+            table = np.array(tokens[name], dtype=np.int64)
+            values = np.full((len(metadata), num_frames, table.shape[1]), padding, dtype=np.int64)
+            for row, of_clip in enumerate(sentences):
+                values[row, : len(of_clip)] = table[[number[sentence] for sentence in of_clip]]
+            features[f"qformer_{name}"] = values
+        return features
+
+    def timestamp_sentences(self, metadata) -> list[str]:
+        """The sentence about each frame of a clip, from its `video_metadata`."""
+        if self.timestamp_format == "timechat":
+            times = np.asarray(metadata.frame_indices) / metadata.fps
+            return [f"This frame is sampled at {time:.1f} second." for time in times]
+        return [self.timestamp_format.format(time) for time in metadata.frame_times]
+
+    # --- prompts ---------------------------------------------------------------------------------------------------
+
+    def _escape(self, text: str) -> str:
+        """Text in which no special token is one any more: "<video>" becomes "< video>"."""
+        return self._control_tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+
+    def _count_placeholders(self, prompt: ClipPrompt) -> tuple[int, int]:
+        """`<video>` and `<audio>` placeholders of a clip, citations included."""
+        windows = len(prompt.spans)
+        video = self.num_video_query_tokens * prompt.has_video
+        audio = self.num_audio_query_tokens * prompt.has_audio
+        video *= self.use_global_window + windows + len(prompt.cited)
+        audio *= 1 + (windows + len(prompt.cited)) * self.use_utterance_audio
+        return video, audio
+
+    def _template_clip(self, prompt: ClipPrompt | None) -> dict:
+        """`clip`, as the chat template sees it."""
+        if prompt is None:  # media of which nothing is known yet
+            return {
+                "video_tokens": self.video_token,
+                "audio_tokens": self.audio_token,
+                "windows": [],
+                "utterances": [],
+            }
+        video = self.video_token * self.num_video_query_tokens * prompt.has_video
+        audio = self.audio_token * self.num_audio_query_tokens * prompt.has_audio
+        lines = [
+            {
+                "index": index,
+                "start": said.start,
+                "end": said.end,
+                "text": self._escape(said.text),
+                "speaker": self._escape(said.speaker or ""),
+            }
+            for index, said in enumerate(prompt.utterances, start=1)
+        ]
+        by_utterance = self.windows == "utterance"
+        return {
+            "unit": "utterance" if self.windows != "sliding" else "window",
+            "video_tokens": video if self.use_global_window else "",
+            "audio_tokens": audio,
+            "window_video_tokens": video,
+            "window_audio_tokens": audio if self.use_utterance_audio else "",
+            "utterances": lines,
+            "windows": lines
+            if by_utterance
+            else [
+                {"index": index, "start": start, "end": end}
+                for index, (start, end) in enumerate(prompt.spans.tolist(), start=1)
+            ],
+            "interleaved": by_utterance and self.prompt_layout == "interleaved",
+        }
+
+    def _read_conversation(self, conversation, with_media: bool) -> tuple[_Clip | None, list[dict]]:
+        """The clip of a conversation, and its messages in the template's terms.
+
+        The clip is `None` where media without a source stand in the messages, which only a text prompt may have.
+        """
+        clip, messages, complete, seen = _Clip(), [], True, set()
+        for message in conversation:
+            items = message.get("content") or []
+            media, rest = [], []
+            for item in [{"type": "text", "text": items}] if isinstance(items, str) else items:
+                kind = item.get("type")
+                if kind == "text":
+                    # Neighbours are joined before they are escaped: two halves must not make a special token.
+                    if rest and rest[-1]["type"] == "text":
+                        rest[-1]["text"] += item["text"]
+                    else:
+                        rest.append({"type": "text", "text": item["text"]})
+                elif kind == "utterance":
+                    rest.append({"type": "utterance", "index": item["index"]})
+                elif kind in ("video", "audio"):
+                    if kind in seen:
+                        raise ValueError(f"a conversation holds one clip, but a second {kind} was given")
+                    seen.add(kind)
+                    source = next((item[k] for k in (kind, "path", "url") if item.get(k) is not None), None)
+                    complete &= source is not None
+                    setattr(clip, kind, source)
+                    for name in ("utterances", "landmarks", "sampling_rate"):
+                        if item.get(name) is not None:
+                            setattr(clip, name, item[name])
+                    media.append(kind)
+                else:
+                    raise ValueError(f"content of a message must be text, video, audio or utterance, got {kind!r}")
+            for item in rest:
+                if item["type"] == "text":
+                    item["text"] = self._escape(item["text"])
+            messages.append({"role": message["role"], "content": rest})
+            if media:
+                messages[-1]["content"] = [{"type": kind} for kind in sorted(media, reverse=True)] + rest
+        if not complete:
+            if with_media:
+                raise ValueError("a video or audio item has no source: give it a path, url, video or audio")
+            return None, messages
+        if seen:
+            # All of the clip stands where the first medium does: frames, sound (the video's own, too), transcript.
+            holder = next(m for m in messages if any(i["type"] in seen for i in m["content"]))
+            for message in messages:
+                message["content"] = [i for i in message["content"] if i["type"] not in seen]
+            holder["content"] = [{"type": kind} for kind in ("video", "audio", "transcript")] + holder["content"]
+        return clip, messages
+
+    def _render(self, messages: list[dict], prompt: ClipPrompt | None, chat_template=None, **options):
+        """The prompt of a conversation, and the characters [start, end) of its answers. Notes what is cited."""
+        cited = [i["index"] for message in messages for i in message["content"] if i["type"] == "utterance"]
+        if cited:
+            windows = 0 if prompt is None or self.windows != "utterance" else len(prompt.spans)
+            for index in cited:
+                if not isinstance(index, int) or not 1 <= index <= windows:
+                    raise ValueError(f"utterance {index} is cited, but the clip has {windows} windows of utterances")
+            prompt.cited = [index - 1 for index in cited]
+        rendered, answers = render_jinja_template(
+            conversations=[messages],
+            chat_template=self._resolve_chat_template(chat_template),
+            clip=self._template_clip(prompt),
+            system_text=self.system_text,
+            **options,
+            **self.tokenizer.special_tokens_map,
+        )
+        return rendered[0], answers[0] if answers else []
+
+    def _render_text(self, row: int, text: str, prompt: ClipPrompt) -> str:
+        """The prompt of `text`: a question for the chat template, or a prompt with its own placeholders."""
+        found = text.count(self.video_token), text.count(self.audio_token)
+        media = [{"type": kind} for kind in ("video", "audio", "transcript")]
+        if found == (0, 0):
+            question = [{"type": "text", "text": self._escape(text)}]
+            messages = [{"role": "user", "content": media + question}]
+            return self._render(messages, prompt, add_generation_prompt=True)[0]
+
+        expected = self._count_placeholders(prompt)
+        if found != expected:
+            text = self._expand(row, text, prompt, found, expected)
+        bos = self.tokenizer.bos_token or ""
+        return text if text.startswith(bos) else bos + text
+
+    def _expand(self, row: int, text: str, prompt: ClipPrompt, found, expected) -> str:
+        """Each placeholder of `text` stands for a whole medium; the transcript follows the last of them.
+
+        Sound that has no placeholder of its own follows the video's.
+        """
+        single = int(prompt.has_video), int(prompt.has_audio)
+        if found not in (single, (single[0], 0)):
+            raise ValueError(
+                f"text {row} holds {found[0]} {self.video_token} and {found[1]} {self.audio_token}, but its clip "
+                f"needs {expected[0]} and {expected[1]} (or {single[0]} and {single[1]}, to be expanded)"
+            )
+        part = {
+            name: self._render([], prompt, part=name)[0].removesuffix("\n")
+            for name in ("video", "audio", "transcript")
+        }
+        if not found[1]:
+            part["video"] = "\n".join(filter(None, (part["video"], part["audio"])))
+        before, last, after = re.fullmatch(
+            f"(.*)({self.video_token}|{self.audio_token})(.*)", text, re.DOTALL
+        ).groups()
+        before = before.replace(self.video_token, part["video"]).replace(self.audio_token, part["audio"])
+        last = part["video"] if last == self.video_token else part["audio"]
+        return before + "\n".join(filter(None, (last, part["transcript"]))) + after
+
+    def _tokenize(
+        self, texts: list[str], prompts: list[ClipPrompt], answers=None, padding=True, padding_side="left", **kwargs
+    ) -> dict:
+        """Token ids of finished prompts, checked against the clips and the language model's context."""
+        tokens = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            padding=padding,
+            padding_side=padding_side,
+            return_attention_mask=True,
+            return_token_type_ids=False,
+            return_offsets_mapping=answers is not None,
+            verbose=False,
+            **kwargs,
+        )
+        for row, (ids, prompt) in enumerate(zip(tokens["input_ids"], prompts, strict=True)):
+            length, context = sum(tokens["attention_mask"][row]), self.tokenizer.model_max_length
+            if length > context:
+                raise ValueError(
+                    f"prompt {row} is {length} tokens long, but the language model's context holds {context}"
+                )
+            found = ids.count(self.video_token_id), ids.count(self.audio_token_id)
+            expected = self._count_placeholders(prompt)
+            if found != expected:
+                raise ValueError(
+                    f"prompt {row} holds {found[0]} {self.video_token} and {found[1]} {self.audio_token}, "
+                    f"but its clip needs {expected[0]} and {expected[1]}"
+                )
+        features = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+        if answers is not None:
+            features["assistant_masks"] = [
+                [int(any(start < stop and end > first for first, stop in spans)) for start, end in offsets]
+                for offsets, spans in zip(tokens["offset_mapping"], answers, strict=True)
+            ]
+        return features
+
+    def _gather(self, features: dict, prompts, metadata: dict, return_tensors) -> BatchFeature:
+        if any(prompt.cited for prompt in prompts):
+            cited = np.full((len(prompts), max(len(prompt.cited) for prompt in prompts)), -1, dtype=np.int64)
+            for row, prompt in enumerate(prompts):
+                cited[row, : len(prompt.cited)] = prompt.cited
+            features["cited_utterances"] = cited
+        output = BatchFeature(features, tensor_type=return_tensors)
+        output.update(metadata)
+        return output
+
+    # --- saving and loading ----------------------------------------------------------------------------------------
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [
+            "input_ids",
+            "attention_mask",
+            *self.video_processor.model_input_names,
+            "qformer_input_ids",
+            "qformer_attention_mask",
+            "utterance_windows",
+            *self.feature_extractor.model_input_names,
+            "audio_windows",
+            "cited_utterances",
+        ]
+
+    def check_argument_for_proper_class(self, argument_name, argument):
+        # Transformers hides this class behind a stand-in where torchvision is absent.
+        if argument_name != "video_processor":
+            return super().check_argument_for_proper_class(argument_name, argument)
+        if not isinstance(argument, VideoProcessorMixin):
+            raise TypeError(f"video_processor must be a VideoProcessorMixin, got {type(argument).__name__}")
+        return VideoProcessorMixin
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+        # The automatic class for video processors needs torchvision, too.
+        return [
+            MicroEmoVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            MicroEmoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            *(
+                cls._load_tokenizer_from_pretrained(name, pretrained_model_name_or_path, **kwargs)
+                for name in ("tokenizer", "qformer_tokenizer")
+            ),
+        ]
+
+
+def _split_kwargs(kwargs: dict) -> tuple[dict, dict]:
+    """The tokenizer's arguments, and the video processor's."""
+    names = {"padding", "padding_side", "pad_to_multiple_of", "max_length"} & kwargs.keys()
+    return {name: kwargs[name] for name in names}, {name: kwargs[name] for name in kwargs.keys() - names}
+
+
+def _is_frames(video) -> bool:
+    """Whether a clip is given as decoded frames: (T, H, W, 3), or a list of (H, W, 3) or of pictures."""
+    if isinstance(video, (list, tuple)):
+        return len(video) > 0 and (getattr(video[0], "ndim", None) == 3 or hasattr(video[0], "convert"))
+    return hasattr(video, "ndim")
+
+
+def _is_batch(videos) -> bool:
+    return isinstance(videos, (list, tuple)) and not _is_frames(videos)
+
+
+def _has_times(entry) -> bool:
+    return isinstance(entry, dict) and ("start" in entry or "timestamp" in entry)
+
+
+def _scatter(values, rows: list[int], count: int) -> np.ndarray:
+    """Values of some rows of a batch as those of all `count`, 0 elsewhere."""
+    if len(rows) == count:
+        return values
+    scattered = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
+    scattered[rows] = values
+    return scattered
+
+
+def _pad(windows: list[np.ndarray], prompts: list[ClipPrompt]) -> np.ndarray:
+    """Windows of each clip (k, 2) as one (B, K, 2), -1 where padded; K is the same for frames and sound."""
+    padded = np.full((len(windows), max((len(p.spans) for p in prompts), default=0), 2), -1, dtype=np.int64)
+    for row, of_clip in enumerate(windows):
+        padded[row, : len(of_clip)] = of_clip
+    return padded
+
+
+__all__ = ["ClipPrompt", "MicroEmoProcessor"]
