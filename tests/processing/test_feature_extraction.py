@@ -1,0 +1,223 @@
+"""Mel clips: the originals' numbers, and what each step does."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microemo.processing.feature_extraction_microemo import MicroEmoFeatureExtractor, log_mel, resample
+from microemo.processing.media import load_audio
+
+SHARED = Path(os.environ.get("MICROEMO_SHARED", Path(__file__).parents[2] / ".." / "shared"))
+GOLDENS = SHARED / "goldens" / "io"
+needs_goldens = pytest.mark.skipif(
+    not GOLDENS.is_dir(), reason="no shared folder: set MICROEMO_SHARED to the folder that holds goldens/io"
+)
+TOLERANCE = 5e-4  # of goldens/README.md, in normalised units
+PADDING = {"agpt": "waveform", "vl": "mel"}
+
+
+def golden(name):
+    from safetensors.numpy import load_file
+
+    return json.loads((GOLDENS / f"e_mel_{name}.json").read_text()), load_file(GOLDENS / f"e_mel_{name}.safetensors")
+
+
+def golden_cases(ending):
+    for name in PADDING:
+        if GOLDENS.is_dir():
+            yield from ((name, key[: -len(ending)]) for key in golden(name)[1] if key.endswith(ending))
+
+
+@needs_goldens
+@pytest.mark.parametrize("name, sound", golden_cases(".waveform_int16"))
+def test_golden_mel_waveforms(name, sound):
+    facts, tensors = golden(name)
+    waveform, rate = tensors[f"{sound}.waveform_int16"], facts[sound]["sr"]
+    extractor = MicroEmoFeatureExtractor(short_audio_padding=PADDING[name])
+    mel = extractor(waveform, rate)["input_features"][0]
+    assert np.abs(mel[facts[sound]["clip_index_of_mel_clips"]] - tensors[f"{sound}.mel_clips"]).max() < TOLERANCE
+    statistics = np.stack([mel.mean((1, 2, 3)), mel.std((1, 2, 3), ddof=1)], axis=1)
+    assert np.abs(statistics - tensors[f"{sound}.clip_mean_std"]).max() < TOLERANCE
+    if "timepoints" in facts[sound]:
+        np.testing.assert_allclose(
+            extractor.clip_times(waveform.shape[1], rate), facts[sound]["timepoints"], atol=1e-9
+        )
+
+
+@needs_goldens
+@pytest.mark.parametrize("name, sound", golden_cases(".resampled16k_head"))
+def test_golden_mel_resampling(name, sound):
+    facts, tensors = golden(name)
+    waveform = torch.from_numpy(tensors[f"{sound}.waveform_int16"] / 2**15).float()
+    resampled = resample(waveform, facts[sound]["sr"], 16_000)
+    assert resampled.shape[1] == facts[sound]["resampled_len"]
+    for part, slice_ in (("head", np.s_[:, :2000]), ("tail", np.s_[:, -500:])):
+        assert np.abs(resampled[slice_] - tensors[f"{sound}.resampled16k_{part}"]).max() < 2e-5
+
+
+@needs_goldens
+@pytest.mark.parametrize("name, clip", [c for c in golden_cases(".mel_clips") if c[1].endswith((".mp4", ".mpg"))])
+def test_golden_mel_clips_of_files(name, clip):
+    facts, tensors = golden(name)
+    track = load_audio(SHARED / "data" / "clips" / "free" / clip)
+    mel = MicroEmoFeatureExtractor(short_audio_padding=PADDING[name])(track.samples, track.rate)["input_features"][0]
+    picked = facts[f"{clip}.audio"]["clip_index_of_mel_clips"]
+    assert np.abs(mel[picked] - tensors[f"{clip}.mel_clips"]).max() < TOLERANCE
+
+
+@needs_goldens
+def test_golden_mel_filter_bank():
+    _, tensors = golden("agpt")
+    mel = MicroEmoFeatureExtractor()(tensors["waveform2melspec.waveform"], 16_000)["input_features"][0, 0]
+    expected = (tensors["waveform2melspec.out"] + 4.268) / 9.138  # the originals normalise afterwards
+    assert np.abs(mel - expected).max() < TOLERANCE
+
+
+def sine(frequency, rate, seconds, channels=1):
+    wave = np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate).astype(np.float32)
+    return np.stack([wave] * channels)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+def test_resampling_keeps_a_sine(rate):
+    resampled = resample(torch.from_numpy(sine(440, rate, 1.0)), rate, 16_000)
+    assert resampled.shape == (1, 16_000)
+    np.testing.assert_allclose(resampled[0, 200:-200], sine(440, 16_000, 1.0)[0, 200:-200], atol=3e-3)
+
+
+def test_resampling_drops_what_is_too_high():
+    resampled = resample(torch.from_numpy(sine(11_000, 48_000, 1.0)), 48_000, 16_000)
+    assert resampled[0, 200:-200].abs().max() < 0.02
+
+
+@settings(deadline=None, max_examples=30)
+@given(rate=st.sampled_from([8_000, 22_050, 44_100, 48_000]), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_part_of_a_resampled_sound(rate, ends):
+    torch.manual_seed(0)
+    sound = torch.randn(2, rate)
+    start, end = sorted(int(16_000 * end) for end in ends)
+    if start < end:
+        part = resample(sound, rate, 16_000, start, end)
+        torch.testing.assert_close(part, resample(sound, rate, 16_000)[:, start:end], rtol=0, atol=1e-6)
+
+
+def test_filter_bank_finds_a_tone():
+    mel = log_mel(torch.from_numpy(sine(1000, 16_000, 1.0)[0]), 128)
+    assert mel.shape == (128, 98)
+    edges = np.linspace(1127 * np.log(1 + 20 / 700), 1127 * np.log(1 + 8000 / 700), 130)
+    expected = np.abs(700 * (np.exp(edges / 1127) - 1) - 1000).argmin() - 1
+    assert set((mel.argmax(0) - expected).tolist()) <= {-1, 0, 1}
+
+
+@pytest.mark.parametrize("seconds", [0.25, 2.0, 2.875, 17.0, 18.5, 30.0])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_clips_are_cut_in_order_and_in_place(seconds, channels):
+    """Each clip loses the mean over all its channels, and a later clip sees what an earlier one has lost."""
+    generator = np.random.default_rng(0)
+    sound = generator.normal(0.3, 1.0, (channels, round(16_000 * seconds))).astype(np.float32)
+    sound += np.linspace(-1, 1, sound.shape[1], dtype=np.float32)
+    expected = np.pad(sound, ((0, 0), (0, max(0, 32_000 - sound.shape[1])))).copy()
+    clips = []
+    for index in range(8):
+        start = int(index * (max(seconds, 2.0) - 2.0) / 8 * 16_000)
+        clip = expected[:, start : start + 32_000]
+        clip -= clip.mean()
+        clips.append(clip[0].copy())
+    mel = log_mel(torch.from_numpy(np.stack(clips)), 128)
+    mel = torch.nn.functional.pad(mel, (0, 204 - mel.shape[-1]))
+    features = MicroEmoFeatureExtractor()(sound, 16_000, return_tensors="pt")["input_features"]
+    torch.testing.assert_close(features[0, :, 0], (mel + 4.268) / 9.138, rtol=0, atol=2e-3)
+
+
+def test_short_sound_is_padded_where_asked():
+    sound = sine(440, 16_000, 0.5) + 0.5
+    in_waveform = MicroEmoFeatureExtractor()(sound, 16_000)["input_features"][0, 0, 0]
+    in_mel = MicroEmoFeatureExtractor(short_audio_padding="mel")(sound, 16_000)["input_features"][0, 0, 0]
+    padding = 4.268 / 9.138
+    for mel, columns in ((in_mel, 48), (in_waveform, 198)):
+        np.testing.assert_allclose(mel[:, columns:], padding, atol=1e-6)
+        assert np.abs(mel[:, :columns] - padding).min(0).max() > 1e-3
+
+
+@pytest.mark.parametrize("padding", ["waveform", "mel"])
+@pytest.mark.parametrize(
+    "sound, rate",
+    [
+        (np.zeros((1, 48_000)), 16_000),
+        (np.ones((2, 1)), 44_100),
+        (sine(300, 8_000, 3.0) * 7, 8_000),
+        (sine(300, 48_000, 3.0, channels=6), 48_000),
+        (sine(300, 16_000, 3.0)[0].astype(np.float64), 16_000),
+        (torch.from_numpy(sine(300, 16_000, 3.0)), 16_000),
+        ((sine(300, 16_000, 3.0) * 30_000).astype(np.int16), 16_000),
+    ],
+)
+def test_odd_sounds(sound, rate, padding):
+    extractor = MicroEmoFeatureExtractor(short_audio_padding=padding)
+    output = extractor(sound, rate, return_tensors="pt")
+    assert output["input_features"].shape == (1, 8, 1, 128, 204)
+    assert output["input_features"].dtype == torch.float32 and output["input_features"].isfinite().all()
+    assert output["audio_clip_mask"].shape == (1, 8) and output["audio_clip_mask"].all()
+
+
+def test_the_callers_waveform_is_left_alone():
+    sound = sine(440, 16_000, 3.0) + 0.5
+    before = sound.copy()
+    MicroEmoFeatureExtractor()(sound, 16_000)
+    assert (sound == before).all()
+
+
+def test_a_batch_equals_its_rows():
+    sounds = [sine(300, 48_000, 3.1, 2), None, sine(500, 16_000, 0.7), sine(700, 8_000, 30.0)]
+    rates = [48_000, None, 16_000, 8_000]
+    extractor = MicroEmoFeatureExtractor(short_audio_padding="mel")
+    batch = extractor(sounds, rates)
+    assert batch["audio_clip_mask"].any(1).tolist() == [True, False, True, True]
+    assert not batch["input_features"][1].any()
+    for row in (0, 2, 3):
+        alone = extractor(sounds[row], rates[row])["input_features"][0]
+        np.testing.assert_allclose(batch["input_features"][row], alone, atol=1e-6)
+
+
+def test_clip_times_are_even_and_inside():
+    times = MicroEmoFeatureExtractor(num_clips=4).clip_times(44_100 * 10, 44_100)
+    np.testing.assert_allclose(times, [[0, 2], [2, 4], [4, 6], [6, 8]])
+
+
+@pytest.mark.parametrize(
+    "sound, rate, message",
+    [
+        (np.zeros((3, 4, 5)), 16_000, r"\(3, 4, 5\)"),
+        (np.zeros((48_000, 2)), 16_000, r"\(48000, 2\)"),
+        (np.zeros((1, 0)), 16_000, r"\(1, 0\)"),
+        (np.zeros(100, dtype=np.int32), 16_000, "int32"),
+        (np.zeros(100, dtype=bool), 16_000, "bool"),
+        (np.array([0.0, np.nan]), 16_000, "not finite"),
+        (np.zeros(100), None, "sampling rate.*None"),
+        (np.zeros(100), 0, "sampling rate.*0"),
+        ([np.zeros(100)] * 2, [16_000], "2 waveforms, but 1 sampling rates"),
+    ],
+)
+def test_wrong_waveforms(sound, rate, message):
+    with pytest.raises(ValueError, match=message):
+        MicroEmoFeatureExtractor()(sound, rate)
+
+
+def test_wrong_padding():
+    with pytest.raises(ValueError, match="'zeros'"):
+        MicroEmoFeatureExtractor(short_audio_padding="zeros")
+
+
+def test_round_trip(tmp_path):
+    extractor = MicroEmoFeatureExtractor(short_audio_padding="mel", num_clips=5)
+    extractor.save_pretrained(tmp_path)
+    loaded = MicroEmoFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == extractor.to_dict()
+    sound = sine(440, 22_050, 1.0)
+    assert (loaded(sound, 22_050)["input_features"] == extractor(sound, 22_050)["input_features"]).all()
