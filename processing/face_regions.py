@@ -1,0 +1,125 @@
+"""From face landmarks to clue regions to the patches they cover (paper 3.2, local clue attention)."""
+
+import numpy as np
+
+# The convex hull of a region's landmarks is the region. Right and left are the subject's.
+REGIONS: dict[str, tuple[int, ...]] = {
+    "brow_right": (46, 52, 53, 55, 63, 65, 66, 70, 105, 107),
+    "brow_left": (276, 282, 283, 285, 293, 295, 296, 300, 334, 336),
+    "glabella": (9, 55, 107, 168, 193, 285, 336, 417),
+    "eye_right": (
+        *(7, 27, 28, 29, 30, 31, 33, 56, 133, 144, 145, 153, 154, 155, 157, 158, 159, 160, 161, 163, 173, 190, 226),
+        *(228, 229, 230, 231, 232, 233, 244, 246, 247),
+    ),
+    "eye_left": (
+        *(249, 257, 258, 259, 260, 261, 263, 286, 362, 373, 374, 380, 381, 382, 384, 385, 386, 387, 388, 390, 398),
+        *(414, 446, 448, 449, 450, 451, 452, 453, 464, 466, 467),
+    ),
+    "nose": (2, 48, 64, 97, 98, 115, 122, 168, 193, 220, 278, 294, 326, 327, 344, 351, 417, 440),
+    "cheek_right": (36, 47, 50, 92, 100, 101, 111, 116, 117, 118, 119, 123, 142, 147, 165, 187, 203, 205, 206, 207),
+    "cheek_left": (
+        *(266, 277, 280, 322, 329, 330, 340, 345, 346, 347, 348, 352, 371, 376, 391, 411, 423, 425, 426, 427),
+    ),
+    "mouth": (*(0, 17, 37, 39, 40, 57, 61, 84, 91, 146, 181, 185, 267, 269, 270, 287, 291, 314, 321, 375, 405, 409),),
+    "chin": (18, 83, 106, 148, 149, 150, 152, 176, 194, 313, 335, 377, 378, 379, 400, 418),
+    "forehead": (10, 54, 67, 69, 103, 104, 108, 109, 151, 284, 297, 299, 332, 333, 337, 338),
+}
+
+# Directions in which the corners of a hull are looked for: a missed one would turn the outline by less than 3 degrees.
+_ANGLES = np.arange(128) * (2 * np.pi / 128)
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]).astype(np.float32)  # (2, 128)
+_SLICES_PER_PATCH = 8
+
+# All regions as one rectangular table: short ones repeat their first landmark, which leaves the hull as it is.
+_LONGEST = max(map(len, REGIONS.values()))
+_TABLE = np.array([points + points[:1] * (_LONGEST - len(points)) for points in REGIONS.values()])  # (R, longest)
+
+
+def region_masks(landmarks: np.ndarray | None, grid: int = 16, coverage: float = 0.25) -> np.ndarray:
+    """Which patches each clue region covers.
+
+    A patch belongs to a region that covers at least `coverage` of it, so to several or to none; a region that covers
+    no patch so far takes its best one, unless it lies outside the picture.
+
+    Args:
+        landmarks: (T, 478, 2 or 3), fractions of the picture's width and height; NaN for a frame without a face.
+        grid: Patches along a side.
+        coverage: Share of a patch.
+
+    Returns:
+        (T, R, grid * grid) bool, patches row by row; all False for a frame without a face, (0, R, P) for `None`.
+    """
+    if landmarks is None:
+        return np.zeros((0, len(REGIONS), grid * grid), bool)
+    share = region_coverage(landmarks, grid)
+    masks = share >= coverage
+    best = share.argmax(-1)[..., None]
+    np.put_along_axis(masks, best, masks.any(-1, keepdims=True) | (share.max(-1, keepdims=True) > 0), -1)
+    return masks
+
+
+def region_coverage(landmarks: np.ndarray, grid: int = 16) -> np.ndarray:
+    """The share of each patch that lies in each clue region: (T, R, grid * grid) float32, 0 where there is no face.
+
+    Each outline is cut into slices an eighth of a patch high; a slice counts with its width at half its height.
+    """
+    shape = (len(landmarks), len(REGIONS), grid * grid)
+    share = np.zeros((shape[0] * shape[1], grid, grid), np.float32)
+    points = landmarks[:, _TABLE, :2].reshape(len(share), -1, 2).astype(np.float32) * grid  # (T * R, N, 2) in patches
+    hulls = _hulls(np.nan_to_num(points))
+    slices = np.arange(grid * _SLICES_PER_PATCH + 1, dtype=np.float32) / _SLICES_PER_PATCH
+    top = np.maximum(slices[:-1], points[..., 1].min(-1, keepdims=True))
+    bottom = np.minimum(slices[1:], points[..., 1].max(-1, keepdims=True))
+    outline, slice_index = np.nonzero(bottom > top)  # no slice of a NaN
+    top, bottom = top[outline, slice_index], bottom[outline, slice_index]
+    left, right = _ends(hulls[outline], (top + bottom) / 2)
+    columns = np.arange(grid, dtype=np.float32)
+    widths = np.minimum(right[:, None], columns + 1) - np.maximum(left[:, None], columns)
+    np.add.at(share, (outline, slice_index // _SLICES_PER_PATCH), widths.clip(0) * (bottom - top)[:, None])
+    return share.reshape(shape)
+
+
+def _hulls(points: np.ndarray) -> np.ndarray:
+    """The convex hulls' corners in turning order: (..., N, 2) points to (..., 128, 2) corners, some of them repeated."""
+    farthest = (points @ _DIRECTIONS).argmax(-2)
+    return np.take_along_axis(points, farthest[..., None], -2)
+
+
+def _ends(hulls: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Left and right end of convex outlines (M, corners, 2), each on a horizontal line y (M,) that crosses it.
+
+    The right end is the nearest of the right-hand edges' lines, and which edges those are follows from their place.
+    """
+    rise = np.roll(hulls[..., 1], -1, axis=-1) - hulls[..., 1]
+    run = np.roll(hulls[..., 0], -1, axis=-1) - hulls[..., 0]
+    level = rise == 0  # such an edge bounds nothing
+    x = hulls[..., 0] + (y[:, None] - hulls[..., 1]) * (run / np.where(level, 1, rise))
+    quarter = hulls.shape[-2] // 4
+    is_left = (np.arange(hulls.shape[-2]) // quarter) % 3 != 0
+    left = np.where(level | ~is_left, -np.inf, x).max(-1)
+    right = np.where(level | is_left, np.inf, x).min(-1)
+    return left, right
+
+
+def face_boxes(landmarks: np.ndarray, size: tuple[int, int], scale: float = 1.3) -> np.ndarray:
+    """Square boxes round the faces, `scale` times the longer side of the landmarks' own box.
+
+    Args:
+        landmarks: (T, 478, 2 or 3), fractions of the picture; NaN for a frame without a face.
+        size: Width and height of the picture in pixels, which make the box square.
+        scale: Side of the box over the longer side of the landmarks' box.
+
+    Returns:
+        (T, 4) float32: left, top, right, bottom as fractions of the picture; they may lie outside 0..1.
+    """
+    points = landmarks[..., :2] * np.array(size, np.float32)
+    low, high = points.min(1), points.max(1)
+    half = (high - low).max(-1, keepdims=True) * (scale / 2)
+    center = (low + high) / 2
+    return (np.concatenate([center - half, center + half], -1) / np.tile(size, 2)).astype(np.float32)
+
+
+def to_crop(landmarks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Landmarks (T, 478, 2 or 3) as fractions of the boxes (T, 4): (T, 478, 2)."""
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    return (landmarks[..., :2] - low) / (high - low)
