@@ -1,0 +1,155 @@
+"""Checkpoint folders with random weights."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
+from microemo.inference import initialize as module
+from microemo.inference.initialize import initialize, tiny_qformer_tokenizer, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return initialize("microemo-tiny", tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+def test_everything_loads(folder):
+    model, report = MicroEmoForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    assert type(AutoModelForMultimodalLM.from_pretrained(folder)) is MicroEmoForConditionalGeneration
+    processor = AutoProcessor.from_pretrained(folder)
+    assert type(processor) is MicroEmoProcessor
+    assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
+    inputs = processor(text="What does the speaker feel?", return_tensors="pt")
+    with torch.no_grad():
+        assert model.generate(**inputs, max_new_tokens=4, do_sample=False).shape[0] == 1
+
+
+def test_tokens_are_where_the_preset_says(folder):
+    preset, config = MicroEmoConfig.from_preset("microemo-tiny"), MicroEmoConfig.from_pretrained(folder)
+    tokenizer = MicroEmoProcessor.from_pretrained(folder).tokenizer
+    assert tokenizer.convert_tokens_to_ids(["<video>", "<audio>"]) == [preset.video_token_id, preset.audio_token_id]
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (
+        preset.text_config.pad_token_id,
+        preset.text_config.bos_token_id,
+        preset.text_config.eos_token_id,
+    )
+    assert len(tokenizer) == config.text_config.vocab_size <= preset.text_config.vocab_size
+    assert config.architectures == ["MicroEmoForConditionalGeneration"] and config.dtype == torch.float32
+
+
+def test_weights_follow_the_models_own_rule(folder):
+    """Each tensor has the statistics that the model's own constructor gives it."""
+    made = MicroEmoForConditionalGeneration.from_pretrained(folder)
+    torch.manual_seed(1)
+    reference = MicroEmoForConditionalGeneration(made.config)
+    for (name, one), (_, other) in zip(made.state_dict().items(), reference.state_dict().items(), strict=True):
+        if other.numel() < 2 or other.std() == 0:
+            torch.testing.assert_close(one, other, msg=name)
+        else:
+            assert 0.7 < one.std() / other.std() < 1.4 and abs(one.mean() - other.mean()) < other.std(), name
+
+
+def test_seeds(tmp_path):
+    weights = [
+        load_file(initialize("microemo-tiny", tmp_path / str(index), seed=seed) / "model.safetensors")
+        for index, seed in enumerate([0, 0, 1])
+    ]
+    name = "model.video_projection.weight"
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not torch.equal(weights[0][name], weights[2][name])
+
+
+def test_the_callers_random_state_is_left_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    initialize("microemo-tiny", tmp_path / "tiny")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_shards(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_SIZE", 2_000_000)
+    sharded = initialize("microemo-tiny", tmp_path / "tiny")
+    whole = load_file(folder / "model.safetensors")
+    index = json.loads((sharded / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == whole.keys()
+    files = sorted(sharded.glob("*.safetensors"))
+    assert len(files) > 4 and {file.name for file in files} == set(index["weight_map"].values())
+    assert index["metadata"]["total_size"] == sum(w.numel() * w.element_size() for w in whole.values())
+    for file in files:
+        part = load_file(file)
+        assert sum(w.numel() * w.element_size() for w in part.values()) <= module.SHARD_SIZE or len(part) <= 2
+        assert all(torch.equal(whole[name], weight) for name, weight in part.items())
+    _, report = MicroEmoForConditionalGeneration.from_pretrained(sharded, output_loading_info=True)
+    assert not any(report.values())
+
+
+def test_tokenizers_of_the_user(tmp_path):
+    """A language model's tokenizer without our tokens and without padding, as LLaMA's is."""
+    tokenizer = tiny_tokenizer()
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["added_tokens"] = [t for t in backend["added_tokens"] if t["content"] in ("<s>", "</s>")]
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)), bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(tmp_path / "llm")
+    tiny_qformer_tokenizer().save_pretrained(tmp_path / "qformer")
+    folder = initialize("microemo-tiny", tmp_path / "out", tmp_path / "llm", tmp_path / "qformer")
+    processor = MicroEmoProcessor.from_pretrained(folder)
+    model = MicroEmoForConditionalGeneration.from_pretrained(folder)
+    assert (
+        model.config.video_token_id == processor.tokenizer.convert_tokens_to_ids("<video>") == processor.video_token_id
+    )
+    assert (
+        model.config.audio_token_id == processor.tokenizer.convert_tokens_to_ids("<audio>") == processor.audio_token_id
+    )
+    assert processor.tokenizer.pad_token == "</s>" and model.config.text_config.pad_token_id == 2
+    assert model.get_input_embeddings().weight.shape[0] == len(processor.tokenizer)
+
+
+def test_tiny_tokenizers():
+    config = MicroEmoConfig.from_preset("microemo-tiny")
+    text = "Anna féels 😀 happy, <video> </s>\n\tbecause…"
+    tokenizer, qformer = tiny_tokenizer(), tiny_qformer_tokenizer()
+    assert tokenizer.decode(tokenizer(text, split_special_tokens=True).input_ids) == text
+    assert len(qformer) <= config.image_qformer_config.vocab_size
+    for time in [f"{index / 10:.1f}" for index in range(0, 36000, 7)]:
+        for sentence in (f"This frame is sampled at {time}s.", f"This frame is sampled at {time} second."):
+            ids = qformer(sentence).input_ids
+            assert qformer.unk_token_id not in ids and len(ids) <= config.image_qformer_config.max_position_embeddings
+
+
+def test_folder_in_use(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=str(tmp_path)):
+        initialize("microemo-tiny", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_empty_folder_is_filled(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    assert (initialize("microemo-tiny", tmp_path / "tiny") / "config.json").exists()
+
+
+def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        initialize("microemo-tiny", tmp_path / "tiny")
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_tokenizers(tmp_path):
+    with pytest.raises(ValueError, match="microemo-7b needs two tokenizers.*--llm-tokenizer.*--qformer-tokenizer"):
+        initialize("microemo-7b", tmp_path / "big")
+    with pytest.raises(ValueError, match="'microemo-8b'.*microemo-7b, microemo-tiny"):
+        initialize("microemo-8b", tmp_path / "big")
