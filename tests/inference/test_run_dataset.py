@@ -1,0 +1,154 @@
+"""Running an answerer over a data set, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from microemo.evaluation.prediction_files import read_answers
+from microemo.inference.run_dataset import read_samples, run_dataset
+
+
+class Echo:
+    """Answers with the clip's name; remembers its batches; fails for the names in `broken`."""
+
+    name = "echo"
+
+    def __init__(self, broken=()):
+        self.broken, self.batches = set(broken), []
+
+    def answer(self, samples):
+        names = [sample["name"] for sample in samples]
+        self.batches.append(names)
+        if bad := self.broken & set(names):
+            raise ValueError(f"cannot decode {sorted(bad)[0]}")
+        return [f"feels like {name} 😀\nreally" for name in names]
+
+
+def samples(n):
+    return [{"name": f"clip_{i}", "video": f"clip_{i}.mp4"} for i in range(n)]
+
+
+def run(answerer, n, path, **options):
+    return run_dataset(answerer, samples(n), path, progress=False, **options)
+
+
+def test_one_line_a_clip_that_reads_as_a_prediction_file(tmp_path):
+    echo, path = Echo(), tmp_path / "new" / "out.jsonl"
+    report = run(echo, 5, path, batch_size=2)
+    assert echo.batches == [["clip_0", "clip_1"], ["clip_2", "clip_3"], ["clip_4"]]
+    assert len(path.read_text().splitlines()) == 5
+    answers = read_answers(path)
+    assert answers.kind == "text"
+    assert answers.items["clip_3"] == "feels like clip_3 😀\nreally"
+    assert (len(report.answered), report.resumed, report.failed) == (5, 0, {})
+
+
+def test_resume_answers_only_what_is_missing_and_drops_a_half_line(tmp_path):
+    path = tmp_path / "out.jsonl"
+    run(Echo(), 3, path)
+    with path.open("ab") as file:
+        file.write(b'{"name": "clip_3", "answer": "feels li')
+    assert list(read_answers(path).items) == ["clip_0", "clip_1", "clip_2"]  # no half line is read
+    echo = Echo()
+    report = run(echo, 5, path, batch_size=4)
+    assert echo.batches == [["clip_3", "clip_4"]]
+    assert (report.answered, report.resumed) == (["clip_3", "clip_4"], 3)
+    assert list(read_answers(path).items) == [f"clip_{i}" for i in range(5)]
+    assert run(Echo(), 5, path).answered == []
+
+
+def test_an_error_ends_the_run_and_names_the_batch(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(ValueError, match="cannot decode clip_3") as error:
+        run(Echo(["clip_3"]), 6, path, batch_size=2)
+    assert error.value.__notes__ == ["in the batch clip_2, clip_3"]
+    assert list(read_answers(path).items) == ["clip_0", "clip_1"]
+
+
+def test_skipped_errors_are_reported_and_tried_again(tmp_path):
+    path = tmp_path / "out.jsonl"
+    report = run(Echo(["clip_1", "clip_3"]), 5, path, batch_size=3, skip_errors=True)
+    assert report.failed == {name: f"ValueError: cannot decode {name}" for name in ("clip_1", "clip_3")}
+    assert list(read_answers(path).items) == ["clip_0", "clip_2", "clip_4"]
+    assert run(Echo(), 5, path).answered == ["clip_1", "clip_3"]
+
+
+def test_a_wrong_number_of_answers_is_an_error(tmp_path):
+    echo = Echo()
+    echo.answer = lambda samples: ["one"]
+    with pytest.raises(RuntimeError, match="1 answers for 2 samples"):
+        run(echo, 2, tmp_path / "out.jsonl", batch_size=2)
+
+
+def test_names_and_systems_are_not_mixed(tmp_path):
+    with pytest.raises(ValueError, match="1 names come more than once: clip_0"):
+        run_dataset(Echo(), [*samples(2), *samples(1)], tmp_path / "out.jsonl", progress=False)
+    run(Echo(), 2, tmp_path / "out.jsonl")
+    other = Echo()
+    other.name = "other"
+    with pytest.raises(ValueError, match="holds answers of echo, not of other"):
+        run(other, 3, tmp_path / "out.jsonl")
+
+
+def test_a_damaged_line_is_an_error_not_a_loss(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text('{"name": "clip_0", "answer": "x", "system": "echo"}\nnot json\n')
+    with pytest.raises(ValueError, match=r"out\.jsonl, line 2: not JSON"):
+        run(Echo(), 2, path)
+
+
+CHILD = """
+import sys, time
+from microemo.inference.run_dataset import run_dataset
+
+class Slow:
+    name = "slow"
+    def answer(self, samples):
+        with open(sys.argv[2], "a") as file:
+            file.writelines(sample["name"] + "\\n" for sample in samples)
+        time.sleep(float(sys.argv[3]))
+        return ["x" * 20000 for _ in samples]
+
+run_dataset(Slow(), [{"name": f"clip_{i}"} for i in range(30)], sys.argv[1], batch_size=2, progress=False)
+"""
+
+
+def test_a_kill_loses_at_most_the_batch_under_way(tmp_path):
+    path, asked = tmp_path / "out.jsonl", tmp_path / "asked.txt"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", CHILD, str(path), str(asked), "0.05"], env=environment)
+    deadline = time.monotonic() + 60
+    while (not path.exists() or path.read_bytes().count(b"\n") < 8) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = path.read_bytes().count(b"\n")
+    assert 8 <= kept < 30
+    subprocess.run([sys.executable, "-c", CHILD, str(path), str(asked), "0"], env=environment, check=True, timeout=60)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["name"] for row in rows] == [f"clip_{i}" for i in range(30)]
+    twice = [name for name, count in Counter(asked.read_text().split()).items() if count > 1]
+    assert len(twice) <= 2  # the batch that was under way
+
+
+def test_data_sets_are_read_relative_to_their_folder(tmp_path):
+    (tmp_path / "data.jsonl").write_text(
+        '{"video": "a/one.mp4", "subtitle": "Hi."}\n{"name": "two", "audio": "/x/2.wav"}\n'
+    )
+    assert read_samples(tmp_path / "data.jsonl") == [
+        {"name": "one", "video": str(tmp_path / "a/one.mp4"), "subtitle": "Hi."},
+        {"name": "two", "audio": "/x/2.wav"},
+    ]
+    (tmp_path / "data.csv").write_text("name,video,audio\none,1.mp4,\n")
+    assert read_samples(tmp_path / "data.csv") == [{"name": "one", "video": str(tmp_path / "1.mp4")}]
+    (tmp_path / "bad.csv").write_text("name,video\none,\n")
+    with pytest.raises(ValueError, match=r"bad\.csv, row 1: expected a video or an audio, found name"):
+        read_samples(tmp_path / "bad.csv")
+    with pytest.raises(ValueError, match=r"expected \.jsonl or \.csv, found '\.txt'"):
+        read_samples(tmp_path / "data.txt")
