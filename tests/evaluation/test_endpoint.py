@@ -1,11 +1,10 @@
 """The endpoint path against a real HTTP server on loopback that also plays the faults."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -224,27 +223,23 @@ def test_extraction_sentiment_and_merging(server):
     assert judge_sentiment(judge, [["odd"]]) == [None]
 
 
-CHILD = """
-import sys
-from microemo.evaluation.chat import EndpointChat
-from microemo.evaluation.language_model_judge import ChatGrouper
-chat = EndpointChat(sys.argv[1], sys.argv[2], sys.argv[3], concurrency=2)
-groups = ChatGrouper(chat).group(list(range(20)), [[f"a{i}", f"b{i}"] for i in range(20)])
-assert groups == [[[f"a{i}"], [f"b{i}"]] for i in range(20)], groups
-"""
+def group_twenty(url, cache):
+    judge = EndpointChat(MODEL, url, cache, concurrency=2)
+    groups = ChatGrouper(judge).group(list(range(20)), [[f"a{i}", f"b{i}"] for i in range(20)])
+    judge.close()
+    return groups
 
 
 def test_kill_in_the_middle_and_resume(server, tmp_path):
     """No answer that reached the disk is asked for again, at most the two in flight are, and none is lost."""
     cache, server.delay = tmp_path / "cache.jsonl", 0.05
-    command = [sys.executable, "-c", CHILD, MODEL, server.url, str(cache)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment)
+    process = multiprocessing.get_context("fork").Process(target=group_twenty, args=(server.url, cache))
+    process.start()
     deadline = time.monotonic() + 60
     while (not cache.exists() or cache.read_bytes().count(b"\n") < 6) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
     kept = cache.read_bytes().count(b"\n")
     assert 6 <= kept < 20
     with cache.open("ab") as file:
@@ -252,11 +247,12 @@ def test_kill_in_the_middle_and_resume(server, tmp_path):
     time.sleep(0.2)
     before = len(server.requests)
     server.delay = 0.0
-    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert group_twenty(server.url, cache) == [[[f"a{i}"], [f"b{i}"]] for i in range(20)]
     assert len(server.requests) - before == 20 - kept
     asked = Counter(messages[0]["content"] for messages in server.requests)
     assert len(asked) == 20
     assert sum(asked.values()) <= 20 + 2
+    assert group_twenty(None, cache) == [[[f"a{i}"], [f"b{i}"]] for i in range(20)]  # offline, for ever
 
 
 def test_two_runs_cannot_share_a_cache(server, tmp_path):

@@ -1,10 +1,9 @@
 """Running an answerer over a data set, killed and resumed."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -103,34 +102,34 @@ def test_a_damaged_line_is_an_error_not_a_loss(tmp_path):
         run(Echo(), 2, path)
 
 
-CHILD = """
-import sys, time
-from microemo.inference.run_dataset import run_dataset
-
 class Slow:
-    name = "slow"
-    def answer(self, samples):
-        with open(sys.argv[2], "a") as file:
-            file.writelines(sample["name"] + "\\n" for sample in samples)
-        time.sleep(float(sys.argv[3]))
-        return ["x" * 20000 for _ in samples]
+    """Notes what it is asked, then takes its time."""
 
-run_dataset(Slow(), [{"name": f"clip_{i}"} for i in range(30)], sys.argv[1], batch_size=2, progress=False)
-"""
+    name = "slow"
+
+    def __init__(self, asked, seconds):
+        self.asked, self.seconds = asked, seconds
+
+    def answer(self, samples):
+        with self.asked.open("a") as file:
+            file.writelines(f"{sample['name']}\n" for sample in samples)
+        time.sleep(self.seconds)
+        return ["x" * 20000 for _ in samples]
 
 
 def test_a_kill_loses_at_most_the_batch_under_way(tmp_path):
     path, asked = tmp_path / "out.jsonl", tmp_path / "asked.txt"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", CHILD, str(path), str(asked), "0.05"], env=environment)
+    arguments = (Slow(asked, 0.05), 30, path)
+    process = multiprocessing.get_context("fork").Process(target=run, args=arguments, kwargs={"batch_size": 2})
+    process.start()
     deadline = time.monotonic() + 60
     while (not path.exists() or path.read_bytes().count(b"\n") < 8) and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
     kept = path.read_bytes().count(b"\n")
     assert 8 <= kept < 30
-    subprocess.run([sys.executable, "-c", CHILD, str(path), str(asked), "0"], env=environment, check=True, timeout=60)
+    run(Slow(asked, 0.0), 30, path, batch_size=2)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["name"] for row in rows] == [f"clip_{i}" for i in range(30)]
     twice = [name for name, count in Counter(asked.read_text().split()).items() if count > 1]
