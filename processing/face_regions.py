@@ -101,25 +101,24 @@ def _ends(hulls: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return left, right
 
 
-def face_boxes(landmarks: np.ndarray, size: tuple[int, int], scale: float = 1.3) -> np.ndarray:
-    """Square boxes round the faces, `scale` times the longer side of the landmarks' own box.
+def face_box(face: np.ndarray, size: tuple[int, int], scale: float = 1.3) -> np.ndarray:
+    """The square box round a face, `scale` times the longer side of the landmarks' own box.
 
     Args:
-        landmarks: (T, 478, 2 or 3), fractions of the picture; NaN for a frame without a face.
-        size: Width and height of the picture in pixels, which make the box square.
+        face: (478, 2 or 3), fractions of the picture.
+        size: Width and height of the picture in pixels.
         scale: Side of the box over the longer side of the landmarks' box.
 
     Returns:
-        (T, 4) float32: left, top, right, bottom as fractions of the picture; they may lie outside 0..1.
+        (4,) int: left, top, right, bottom in pixels, which may lie outside the picture.
     """
-    points = landmarks[..., :2] * np.array(size, np.float32)
-    low, high = points.min(1), points.max(1)
-    half = (high - low).max(-1, keepdims=True) * (scale / 2)
-    center = (low + high) / 2
-    return (np.concatenate([center - half, center + half], -1) / np.tile(size, 2)).astype(np.float32)
+    points = face[:, :2] * size
+    low, high = points.min(0), points.max(0)
+    side = max(2, round(float((high - low).max()) * scale))
+    corner = np.round((low + high - side) / 2).astype(int)
+    return np.concatenate([corner, corner + side])
 
 
-def to_crop(landmarks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Landmarks (T, 478, 2 or 3) as fractions of the boxes (T, 4): (T, 478, 2)."""
-    low, high = boxes[:, None, :2], boxes[:, None, 2:]
-    return (landmarks[..., :2] - low) / (high - low)
+def to_crop(face: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Landmarks (478, 2 or 3) of a picture as fractions of the `box` (4,) cut out of it: (478, 2) float32."""
+    return ((face[:, :2] * size - box[:2]) / (box[2:] - box[:2])).astype(np.float32)
