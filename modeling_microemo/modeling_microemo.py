@@ -168,6 +168,8 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             token_mask = token_mask & (column < self.config.num_query_tokens + num_text[:, None])[:, None]
 
         tokens, real = self.video_qformer(frame_tokens, token_mask, utterance_windows)
+        if cited_utterances is not None:  # a sound file among videos has utterances and no frames
+            cited_utterances = cited_utterances.masked_fill(~frame_mask.any(dim=1, keepdim=True), -1)
         features = self.video_projection(tokens)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens,
@@ -207,7 +209,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             audio_windows = torch.full((clips.shape[0], 0, 2), -1, device=clips.device)
         tokens, real = self.audio_branch(input_features, audio_clip_mask, audio_windows, audio_features)
         if cited_utterances is not None:
-            # Only windows over sound can be cited, and only in clips that have sound.
+            # Only where utterances have sound of their own, and in clips that have sound.
             has_sound = audio_clip_mask.any(dim=1, keepdim=True) & self.config.use_utterance_audio
             cited_utterances = cited_utterances.masked_fill(~has_sound, -1)
         features = self.audio_projection(tokens)

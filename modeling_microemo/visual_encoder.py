@@ -117,9 +117,9 @@ class GlobalLocalFusion(nn.Module):
 class GlobalLocalVisualEncoder(nn.Module):
     """Frames to timestamp-bound, face-aware frame tokens (paper 3.2).
 
-    Image encoder → the 32 queries of the image Q-Former meet the frame's features and, in a second view, the features
-    that attend inside the facial clue regions only → fusion. A frame without a face copies its global tokens as its
-    local view.
+    Image encoder → the queries of the image Q-Former meet the frame's features (the global view) and, respectively,
+    the patches that attend inside the facial clue regions (the local view) → fusion. The class token saw the whole
+    picture and is no part of the local view; a frame without a face copies its global tokens as its local view.
     """
 
     def __init__(self, config: MicroEmoConfig):
@@ -163,32 +163,24 @@ class GlobalLocalVisualEncoder(nn.Module):
         """
         if vision_features is None:
             vision_features = self.vision_model(pixel_values).last_hidden_state
-        num_frames = vision_features.shape[0]
-        encoder_states, encoder_mask = vision_features, vision_features.new_ones(vision_features.shape[:2]).bool()
         text = {}
         if self.config.use_frame_timestamps:
             text = {"input_ids": qformer_input_ids, "attention_mask": qformer_attention_mask}
+        global_tokens = self._query(vision_features, **text)
+        if not self.config.use_local_clue_attention:
+            return global_tokens
 
-        has_face = None
-        if self.config.use_local_clue_attention:
-            has_face = region_masks.flatten(1).any(dim=1)
-        if has_face is not None and has_face.any():  # attention kernels take no empty batch
-            # The local view joins the global one as further rows, so that both take one Q-Former forward.
-            region_masks = region_masks[has_face]
-            local_states = self._face_features(has_face, vision_features, pixel_values_faces, face_features)
-            local_patches = self.local_clue_attention(local_states[:, 1:], region_masks)
-            # The class token saw the whole picture: it is no part of the local view and stays masked.
-            local_states = torch.cat([torch.zeros_like(local_states[:, :1]), local_patches], dim=1)
-            local_mask = nn.functional.pad(region_masks.any(dim=1), (1, 0))
-            encoder_states = torch.cat([encoder_states, local_states])
-            encoder_mask = torch.cat([encoder_mask, local_mask])
-            text = {key: torch.cat([value, value[has_face]]) for key, value in text.items()}
-
-        tokens = self._query(encoder_states, encoder_mask, **text)
-        if has_face is None:
-            return tokens
-        global_tokens, face_tokens = tokens[:num_frames], tokens[num_frames:]
-        local_tokens = global_tokens.index_put((has_face,), face_tokens)
+        local_tokens = global_tokens
+        has_face = region_masks.flatten(1).any(dim=1)
+        if has_face.any():  # attention kernels take no empty batch
+            patches = self._face_features(has_face, vision_features, pixel_values_faces, face_features)[:, 1:]
+            patches, region_masks = only_clue_patches(patches, region_masks[has_face])
+            face_tokens = self._query(
+                self.local_clue_attention(patches, region_masks),
+                encoder_mask=region_masks.any(dim=1),
+                **{name: value[has_face] for name, value in text.items()},
+            )
+            local_tokens = global_tokens.index_put((has_face,), face_tokens)
         return self.fusion(global_tokens, local_tokens)
 
     def _face_features(self, has_face, vision_features, pixel_values_faces, face_features) -> torch.Tensor:
@@ -199,21 +191,33 @@ class GlobalLocalVisualEncoder(nn.Module):
             return face_features[has_face]
         return self.vision_model(pixel_values_faces[has_face]).last_hidden_state
 
-    def _query(self, encoder_states, encoder_mask, input_ids=None, attention_mask=None) -> torch.Tensor:
-        """One image Q-Former forward over rows of patch features, cut down to the rows that go on."""
+    def _query(self, encoder_states, encoder_mask=None, input_ids=None, attention_mask=None) -> torch.Tensor:
+        """The image Q-Former's tokens of frames from their features, of all or of those in a mask."""
         query_tokens = self.query_tokens.expand(encoder_states.shape[0], -1, -1).to(encoder_states.device)
+        inputs = {"query_embeds": query_tokens, "encoder_hidden_states": encoder_states}
+        if encoder_mask is not None:
+            inputs["encoder_attention_mask"] = encoder_mask.long()
         if input_ids is None:
-            return self.image_qformer(
-                query_embeds=query_tokens,
-                encoder_hidden_states=encoder_states,
-                encoder_attention_mask=encoder_mask.long(),
-            ).last_hidden_state
+            return self.image_qformer(**inputs).last_hidden_state
         query_mask = attention_mask.new_ones(query_tokens.shape[:2])
-        tokens = self.image_qformer(
-            input_ids=input_ids,
-            attention_mask=torch.cat([query_mask, attention_mask], dim=1),
-            query_embeds=query_tokens,
-            encoder_hidden_states=encoder_states,
-            encoder_attention_mask=encoder_mask.long(),
-        ).last_hidden_state
+        attention_mask = torch.cat([query_mask, attention_mask], dim=1)
+        tokens = self.image_qformer(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         return tokens if self.config.keep_timestamp_tokens else tokens[:, : query_tokens.shape[1]]
+
+
+def only_clue_patches(patches: torch.Tensor, region_masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The patches inside at least one clue region, packed to the front: a face in a medium shot covers 8 of 256, and
+    all that follows costs as much as there are patches.
+
+    Args:
+        patches (`torch.Tensor` of shape `(frames, P, hidden_size)`): Patch features.
+        region_masks (`torch.BoolTensor` of shape `(frames, R, P)`): The patches each clue region covers.
+
+    Returns:
+        Both, cut down to the M patches of the frame that has the most: `(frames, M, hidden_size)`, `(frames, R, M)`.
+    """
+    inside = region_masks.any(dim=1)
+    length = int(inside.sum(dim=1).max())
+    order = inside.long().argsort(dim=1, descending=True, stable=True)[:, :length]
+    frame = torch.arange(patches.shape[0], device=patches.device)[:, None]
+    return patches[frame, order], region_masks.transpose(1, 2)[frame, order].transpose(1, 2)

@@ -1,0 +1,138 @@
+"""The `microemo` command.
+
+microemo demo
+microemo predict clip.mp4 --subtitles clip.srt --model ORG/microemo-7b
+microemo inspect clip.mp4 --out what-the-model-sees
+microemo init microemo-tiny ./tiny
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+)
+errors = Console(stderr=True, soft_wrap=True)
+
+Clip = Annotated[str, typer.Argument(help="Video file, or a sound file.", show_default=False)]
+Subtitles = Annotated[str | None, typer.Option(help="SRT, WebVTT or Whisper(X) JSON with the utterances.")]
+Audio = Annotated[str | None, typer.Option(help="Sound in place of the clip's own.")]
+Model = Annotated[
+    str | None, typer.Option(help="Checkpoint folder or Hub id. Without it the tiny preset, untrained, shows the way.")
+]
+Tokens = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
+
+
+def _pipeline(model: str | None):
+    import torch
+
+    from .emotion_pipeline import EmotionPipeline
+
+    if model is None:
+        errors.print("No --model given: the microemo-tiny preset answers, its weights are [bold]untrained[/].")
+        return EmotionPipeline.untrained()
+    return EmotionPipeline.from_pretrained(model, device_map="auto" if torch.cuda.is_available() else None)
+
+
+def _check_files(*names: str | None) -> None:
+    """A clear word before any model loads."""
+    for name in names:
+        if name is not None and "://" not in name and not Path(name).is_file():
+            raise ValueError(f"{name}: " + ("is a directory, not a file" if Path(name).is_dir() else "no such file"))
+
+
+@app.command()
+def predict(
+    clip: Clip,
+    subtitles: Subtitles = None,
+    audio: Audio = None,
+    question: Annotated[str, typer.Option(help="What to ask.")] = "What does the speaker feel, and why?",
+    model: Model = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    max_new_tokens: Tokens = 256,
+):
+    """Say what the speaker of CLIP feels, and why."""
+    _check_files(clip, subtitles, audio)
+    answer = _pipeline(model)(clip, question, utterances=subtitles, audio=audio, max_new_tokens=max_new_tokens)
+    print(json.dumps(answer, ensure_ascii=False) if as_json else answer["description"])
+
+
+@app.command()
+def inspect(
+    clip: Clip,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and the JSON.")],
+    subtitles: Subtitles = None,
+    audio: Audio = None,
+    model: Model = None,
+):
+    """Draw what the model sees of CLIP: frames, face mesh, clue regions, windows, mel."""
+    from .inspection import inspect_clip
+
+    _check_files(clip, subtitles, audio)
+    report = inspect_clip(_pipeline(model).processor, clip, utterances=subtitles, audio=audio, out=out)
+    for path in report["files"]:
+        print(path)
+
+
+@app.command()
+def init(
+    preset: Annotated[str, typer.Argument(help="microemo-tiny or microemo-7b.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="New checkpoint folder.", show_default=False)],
+    llm_tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of the language model's tokenizer.")
+    ] = None,
+    qformer_tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of the image Q-Former's tokenizer.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+):
+    """Make a checkpoint folder of PRESET with random weights, which everything else accepts."""
+    from .initialize import initialize
+
+    print(initialize(preset, folder, llm_tokenizer, qformer_tokenizer, seed))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the clip and the pictures.")] = Path("demo"),
+    model: Model = None,
+    max_new_tokens: Tokens = 40,
+):
+    """Make a short talking clip from a photograph, ask about it, and draw what the model saw."""
+    from ..training.synthetic import write_demo_dialogue
+    from .inspection import inspect_clip
+
+    clip = write_demo_dialogue(out)
+    subtitles = clip.with_suffix(".srt")
+    print(f"Made from the astronaut photograph of scikit-image, no real dialogue: {clip}, {subtitles}")
+    pipeline = _pipeline(model)
+    answer = pipeline(str(clip), utterances=str(subtitles), max_new_tokens=max_new_tokens)
+    print(f"Question: {answer['question']}\nMicroEmo: {answer['description']}")
+    report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), out=out)
+    print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
+
+
+def main() -> None:
+    """Entry point: input that cannot be used ends in one line on stderr and exit code 2, not in a traceback."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.showwarning = lambda message, *_: errors.print(f"[yellow]Warning:[/] {escape(str(message))}")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        errors.print(f"[red]Error:[/] {escape(str(error))}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""From a clip to an answer: what `microemo predict` does, as a class."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ..processing.processing_microemo import MicroEmoProcessor
+from .initialize import initialize
+
+QUESTION = "What does the speaker feel, and why?"
+
+
+class EmotionPipeline:
+    """Asks a MicroEmo model about clips.
+
+    Args:
+        model ([`MicroEmoForConditionalGeneration`]): The model.
+        processor ([`MicroEmoProcessor`]): Its processor.
+
+    Example:
+
+    ```python
+    >>> pipeline = EmotionPipeline.from_pretrained("ORG/microemo-7b")
+    >>> pipeline("clip.mp4", utterances="clip.srt")["description"]
+    ```"""
+
+    def __init__(self, model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor):
+        self.model = model.eval()
+        self.processor = processor
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **kwargs) -> "EmotionPipeline":
+        """Model and processor of a folder or Hub id; `kwargs` go to the model's `from_pretrained`."""
+        kwargs = {"dtype": "auto", **kwargs}
+        model = MicroEmoForConditionalGeneration.from_pretrained(name, **kwargs)
+        return cls(model, MicroEmoProcessor.from_pretrained(name))
+
+    @classmethod
+    def untrained(cls) -> "EmotionPipeline":
+        """The tiny preset with random weights: every part runs, and its answers mean nothing."""
+        with tempfile.TemporaryDirectory() as folder:
+            return cls.from_pretrained(initialize("microemo-tiny", Path(folder) / "microemo-tiny"))
+
+    @torch.inference_mode()
+    def __call__(
+        self, clip, question: str = QUESTION, utterances=None, audio=None, asr=None, **generate_kwargs
+    ) -> dict:
+        """
+        Args:
+            clip: Whatever [`MicroEmoProcessor`] takes as a video; a sound file too.
+            question (`str`, *optional*): What to ask.
+            utterances, audio, asr (*optional*): As for [`MicroEmoProcessor`].
+            generate_kwargs: For `generate`.
+
+        Returns:
+            `dict` that `json` can write: `description` (the answer), `question`, `duration` in seconds, `utterances`
+            (`start`, `end`, `text`, `speaker`), `frames` (`time`, `faces`), `faces_found` (frames with a face),
+            `has_video`, `has_audio`, and `timings` in seconds.
+
+        Raises:
+            ValueError: for input that cannot be used (see [`MicroEmoProcessor`]).
+        """
+        started = time.perf_counter()
+        inputs = self.processor(
+            text=[question],
+            videos=[clip],
+            utterances=None if utterances is None else [utterances],
+            audio=None if audio is None else [audio],
+            asr=asr,
+            return_tensors="pt",
+            return_metadata=True,
+        )
+        metadata, said = inputs.pop("video_metadata")[0], inputs.pop("utterances")[0]
+        for name in ("audio_clip_times", "prompts"):
+            inputs.pop(name)
+        processed = time.perf_counter()
+        inputs = inputs.to(self.model.device, self.model.dtype)
+        output = self.model.generate(**inputs, **generate_kwargs)
+        answer = output[0, inputs["input_ids"].shape[1] :]
+        generated = time.perf_counter()
+        frames = []
+        if metadata is not None:
+            frames = [
+                {"time": round(float(seconds), 3), "faces": int(faces)}
+                for seconds, faces in zip(metadata.frame_times, metadata.faces_found, strict=True)
+            ]
+        return {
+            "clip": str(clip),
+            "question": question,
+            "description": self.processor.decode(answer, skip_special_tokens=True).strip(),
+            "duration": None if metadata is None else round(float(metadata.duration), 3),
+            "utterances": [
+                {"start": round(u.start, 3), "end": round(u.end, 3), "text": u.text, "speaker": u.speaker}
+                for u in said
+            ],
+            "frames": frames,
+            "faces_found": sum(frame["faces"] > 0 for frame in frames),
+            "has_video": metadata is not None,
+            "has_audio": "input_features" in inputs,
+            "new_tokens": len(answer),
+            "timings": {"processor": round(processed - started, 3), "generate": round(generated - processed, 3)},
+        }
