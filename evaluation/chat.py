@@ -34,7 +34,7 @@ class Chat(Protocol):
         ...
 
 
-class ChatError(RuntimeError):
+class ChatError(OSError):
     """The model could not be reached or would not answer. Answers received before it are in the cache."""
 
 

@@ -59,9 +59,7 @@ class JsonLinesLog:
             self.rows = read_json_lines(self.path)
         except BlockingIOError:
             self._file.close()
-            raise RuntimeError(
-                f"{self.path}: another process is writing to it; wait for it or name another file"
-            ) from None
+            raise OSError(f"{self.path}: another process is writing to it; wait for it or name another file") from None
         except BaseException:
             self._file.close()
             raise

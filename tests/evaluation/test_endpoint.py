@@ -257,7 +257,7 @@ def test_kill_in_the_middle_and_resume(server, tmp_path):
 
 def test_two_runs_cannot_share_a_cache(server, tmp_path):
     first = chat(server, tmp_path / "cache.jsonl")
-    with pytest.raises(RuntimeError, match="another process is writing"):
+    with pytest.raises(OSError, match="another process is writing"):
         chat(server, tmp_path / "cache.jsonl")
     first.close()
     chat(server, tmp_path / "cache.jsonl").close()

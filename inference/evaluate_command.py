@@ -1,0 +1,409 @@
+"""`microemo evaluate`: score answers, make tables and plots, merge systems, run baselines.
+
+microemo evaluate score answers.jsonl --references check-openset.csv
+microemo evaluate table ovmerd_predictions --references check-openset.csv --against Chat-UniVi
+microemo evaluate run LanguageBind/Video-LLaVA-7B-hf data.jsonl --output answers.jsonl
+"""
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..evaluation.chat import EndpointChat, LocalChat
+from ..evaluation.checkpoint_choice import RULES
+from ..evaluation.combination import combine
+from ..evaluation.emotion_labels import AFFECTGPT
+from ..evaluation.emotion_wheel import EmotionWheels, hit_rate, hit_rates
+from ..evaluation.label_extraction import labels_of
+from ..evaluation.language_model_judge import ChatGrouper, judge_sentiment
+from ..evaluation.plain_files import write_text
+from ..evaluation.prediction_files import Answers, match, read_answers
+from ..evaluation.resampling import bootstrap
+from ..evaluation.result_tables import COLUMNS, read_published, result_table
+from ..evaluation.sentiment import label_sentiment, sentiment_scores, valence_sentiment
+from ..evaluation.set_level import Grouper, ReplayGrouper, WheelGrouper
+from ..evaluation.systems import SETTINGS, find_system_files, fix_checkpoints, score_answers, score_systems
+
+app = typer.Typer(no_args_is_help=True, help="Score answers, make tables and plots, merge systems, run baselines.")
+errors = Console(stderr=True, soft_wrap=True)
+
+
+class Form(str, Enum):
+    """Written forms of a table."""
+
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+
+
+class How(str, Enum):
+    """Who reads texts."""
+
+    rule = "rule"
+    judge = "judge"
+
+
+class Merge(str, Enum):
+    """How two systems' answers become one."""
+
+    union = "union"
+    judge = "judge"
+
+
+Rule = Enum("Rule", {rule: rule for rule in RULES}, type=str)
+
+Predictions = Annotated[
+    list[str],
+    typer.Argument(help="Answer files (JSONL, CSV, JSON, npz), NAME=FILE, or folders of them.", show_default=False),
+]
+References = Annotated[Path, typer.Option("--references", "-r", help="File with the true labels.", show_default=False)]
+Wheels = Annotated[
+    Path | None, typer.Option(help="Folder of emotion wheels in the AffectGPT layout; default: the package's own.")
+]
+Published = Annotated[
+    bool, typer.Option("--affectgpt", help="Reproduce the published code of AffectGPT and OV-MER, oddities included.")
+]
+Common = Annotated[bool, typer.Option("--common", help="Score the names that both files hold, not only equal sets.")]
+Judge = Annotated[
+    str | None,
+    typer.Option(help="Language model that judges: its name at --base-url, otherwise a Hub id or folder run here."),
+]
+BaseUrl = Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, as http://localhost:8000/v1.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Replay the judge's answers from --cache; ask nothing.")]
+Cache = Annotated[Path, typer.Option(help="JSONL file that keeps every answer of the judge.")]
+Grouping = Annotated[
+    str, typer.Option(help="Synonyms of the set-level metric: wheels, judge, or a JSON file of groups to replay.")
+]
+Extraction = Annotated[How, typer.Option(help="Who finds the labels in free text.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default: standard output.")]
+Setting = Annotated[
+    str,
+    typer.Option(help=f"Of files named by setting, keep one of {', '.join(SETTINGS)}, or all of them with 'all'."),
+]
+Draws = Annotated[int, typer.Option(help="Bootstrap draws and random swaps.", min=1)]
+CACHE = Path("judge-answers.jsonl")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the options of a scoring command amount to."""
+
+    chat: EndpointChat | LocalChat | None
+    grouper: Grouper
+    options: dict
+
+    def score(self, references: Answers, predictions: Answers):
+        return score_answers(references, predictions, self.grouper, **self.options)
+
+
+@contextmanager
+def _chat(judge: str | None, base_url: str | None, offline: bool, cache: Path, needed: bool):
+    if not needed:
+        yield None
+        return
+    if judge is None:
+        raise ValueError("a judge was asked for: name its model with --judge")
+    chat = (
+        EndpointChat(judge, None if offline else base_url, cache) if base_url or offline else LocalChat(judge, cache)
+    )
+    try:
+        yield chat
+    finally:
+        chat.close()
+
+
+@contextmanager
+def _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction, merge=Merge.union):
+    vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
+    needed = grouping == "judge" or extraction is How.judge or merge is Merge.judge
+    with _chat(judge, base_url, offline, cache, needed) as chat:
+        if grouping == "judge":
+            grouper = ChatGrouper(chat)
+        else:
+            grouper = WheelGrouper(vocabulary) if grouping == "wheels" else ReplayGrouper.from_file(grouping)
+        options = {
+            "wheels": vocabulary,
+            "compat": AFFECTGPT if affectgpt else None,
+            "chat": chat if extraction is How.judge else None,
+            "common": common,
+        }
+        yield Tools(chat, grouper, options)
+
+
+@app.command()
+def score(
+    predictions: Predictions,
+    references: References,
+    wheels: Wheels = None,
+    affectgpt: Published = False,
+    common: Common = False,
+    grouping: Grouping = "wheels",
+    extraction: Extraction = How.rule,
+    judge: Judge = None,
+    base_url: BaseUrl = None,
+    offline: Offline = False,
+    cache: Cache = CACHE,
+    draws: Draws = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every metric as one JSON object a file.")] = False,
+):
+    """Score each of PREDICTIONS: set level, every wheel metric, with 95 % intervals."""
+    truth = read_answers(references)
+    files = find_system_files(predictions, setting=None)
+    with _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction) as tools:
+        for file in files:
+            sheet = tools.score(truth, read_answers(file.path))
+            estimates = bootstrap(sheet, draws)
+            notes = {key: list(note) if isinstance(note, tuple) else note for key, note in sheet.notes.items()}
+            if as_json:
+                scores = {name: [e.value, e.low, e.high] for name, e in estimates.items()}
+                print(json.dumps({"file": str(file.path), "n": len(sheet.names), "scores": scores, "notes": notes}))
+                continue
+            shown = Table("metric", "precision", "recall", "F", title=f"{file.path} ({len(sheet.names)} clips)")
+            for metric in [*sheet.metrics, "EW"]:
+                cells = (_interval(estimates[f"{metric}/{side}"], 100) for side in ("precision", "recall", "f"))
+                shown.add_row(metric, *cells)
+            shown.add_row("Avg (set level)", "", "", _interval(estimates["S/avg"], 100))
+            shown.add_row("M-avg", "", "", _interval(estimates["M-avg"], 100))
+            shown.add_row("labels per answer", "", "", _interval(estimates["labels"], 1))
+            Console(width=110).print(shown)
+            for key, note in notes.items():
+                print(f"{key}: {f'{note:.1%}' if isinstance(note, float) else note or 'none'}")
+
+
+def _interval(estimate, scale: float) -> str:
+    return " ".join([f"{scale * estimate.value:.2f}", f"[{scale * estimate.low:.1f}, {scale * estimate.high:.1f}]"])
+
+
+@app.command("hit-rate")
+def hit_rate_command(
+    predictions: Predictions,
+    references: References,
+    wheels: Wheels = None,
+    affectgpt: Published = False,
+    common: Common = False,
+    field: Annotated[str | None, typer.Option(help="Column of the reference labels.")] = None,
+):
+    """Hit rate of MER-UniBench: is the true basic emotion among the predicted labels."""
+    truth = read_answers(references, field)
+    vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
+    for file in find_system_files(predictions, setting=None):
+        names, wanted, found = _labels(truth, read_answers(file.path), vocabulary, common)
+        sheet = hit_rates(names, wanted, found, vocabulary, AFFECTGPT if affectgpt else None)
+        print(f"{file.path}: hit rate {100 * hit_rate(sheet):.2f} ({len(names)} clips)")
+
+
+@app.command()
+def sentiment(
+    predictions: Predictions,
+    references: References,
+    field: Annotated[str, typer.Option(help="Column of the reference valence (a number) or sentiment.")] = "val",
+    common: Common = False,
+    by: Extraction = How.rule,
+    judge: Judge = None,
+    base_url: BaseUrl = None,
+    offline: Offline = False,
+    cache: Cache = CACHE,
+):
+    """Sentiment of the predicted labels against the true valence: weighted F1 and accuracy."""
+    truth = read_answers(references, field)
+    with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
+        for file in find_system_files(predictions, setting=None):
+            names, wanted, found = _labels(truth, read_answers(file.path), None, common)
+            predicted = judge_sentiment(chat, found) if chat else [label_sentiment(labels) for labels in found]
+            scores = sentiment_scores([_as_sentiment(value) for value in wanted], predicted)
+            unreadable = predicted.count(None)
+            print(
+                f"{file.path}: WAF {100 * scores['WAF']:.2f}, ACC {100 * scores['ACC']:.2f} ({scores['n']} of {len(names)} "
+                f"clips are not neutral; {unreadable} answers unreadable)"
+            )
+
+
+def _labels(truth: Answers, predictions: Answers, wheels: EmotionWheels | None, common: bool):
+    labels, _ = labels_of(predictions, wheels)
+    return match(truth, Answers(predictions.source, "labels", labels), common)
+
+
+def _as_sentiment(value) -> str:
+    try:
+        return valence_sentiment(float(value))
+    except ValueError:
+        return str(value).strip().lower()
+
+
+@app.command()
+def table(
+    predictions: Predictions,
+    references: References,
+    number: Annotated[int, typer.Option("--table", help="Published numbers beside: Table 1 or 2 of the paper.")] = 1,
+    against: Annotated[str | None, typer.Option(help="Row that every other is tested against.")] = None,
+    combination: Annotated[
+        list[str] | None, typer.Option("--combine", help="'A + B': a row of an audio-only and a video-only system.")
+    ] = None,
+    merge: Annotated[Merge, typer.Option(help="How --combine merges: labels (offline), or texts by the judge.")] = (
+        Merge.union
+    ),
+    checkpoints: Annotated[
+        Rule | None, typer.Option(help="Choose one of several checkpoints; default: show all, choose none.")
+    ] = None,
+    dev_predictions: Annotated[
+        Path | None, typer.Option(help="Folder with the same file names, answered on the dev split (best-on-dev).")
+    ] = None,
+    dev_references: Annotated[Path | None, typer.Option(help="True labels of the dev split (best-on-dev).")] = None,
+    allow_test_selection: Annotated[
+        bool, typer.Option("--allow-test-selection", help="Let best-on-test choose; the row is marked.")
+    ] = False,
+    wheels: Wheels = None,
+    affectgpt: Published = False,
+    common: Common = False,
+    grouping: Grouping = "wheels",
+    extraction: Extraction = How.rule,
+    setting: Setting = SETTINGS[0],
+    answers: Annotated[str, typer.Option(help="Of folders take openset files (labels) or reason files (texts).")] = (
+        "openset"
+    ),
+    judge: Judge = None,
+    base_url: BaseUrl = None,
+    offline: Offline = False,
+    cache: Cache = CACHE,
+    draws: Draws = 1000,
+    columns: Annotated[str, typer.Option(help="Columns, parted by commas.")] = ", ".join(COLUMNS),
+    form: Annotated[Form, typer.Option("--format", "-f", help="Written form.")] = Form.markdown,
+    output: Output = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the intervals of --plot-column (.png, .svg).")] = None,
+    plot_column: Annotated[str, typer.Option(help="Column that --plot draws.")] = "EW",
+):
+    """Make a table: a row a system, 95 % intervals, significance, published numbers beside."""
+    truth = read_answers(references)
+    files = find_system_files(predictions, None if setting == "all" else setting, answers)
+    with _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction, merge) as tools:
+        scores = None
+        if checkpoints is not None and checkpoints.value != "last":
+            scores = _checkpoint_scores(files, checkpoints.value, truth, dev_predictions, dev_references, tools)
+        rule = None if checkpoints is None else checkpoints.value
+        files = fix_checkpoints(files, rule, scores, allow_test_selection)
+        merger = tools.chat if merge is Merge.judge else None
+        systems = score_systems(truth, files, tools.grouper, combination or (), merger, **tools.options)
+    headings = [heading.strip() for heading in columns.split(",")]
+    result = result_table(systems, against, read_published(table=number), headings, draws)
+    _emit(result.render(form.value), output)
+    if plot is not None:
+        from ..evaluation.result_plots import plot_intervals
+
+        errors.print(f"{plot_intervals(result, plot_column, plot)}")
+
+
+def _checkpoint_scores(files, rule, truth, dev_predictions, dev_references, tools) -> dict[Path, float]:
+    """EW score of every file, on the test set or on the dev split."""
+    if rule == "best-on-test":
+        return {file.path: tools.score(truth, read_answers(file.path)).summary()["EW/f"] for file in files}
+    if dev_predictions is None or dev_references is None:
+        raise ValueError("best-on-dev needs --dev-predictions and --dev-references")
+    dev = read_answers(dev_references)
+    return {
+        file.path: tools.score(dev, read_answers(dev_predictions / file.path.name)).summary()["EW/f"] for file in files
+    }
+
+
+@app.command()
+def plot(
+    predictions: Annotated[Path, typer.Argument(help="One answer file.", show_default=False)],
+    references: References,
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("plots"),
+    wheels: Wheels = None,
+    common: Common = False,
+):
+    """Draw one system's confusion on level 1 of the first wheel and its recall of each emotion."""
+    from ..evaluation.result_plots import emotion_recall, plot_confusion, plot_emotion_recall, wheel_confusion
+
+    vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
+    _, wanted, found = _labels(read_answers(references), read_answers(predictions), vocabulary, common)
+    title = f"{predictions.parent.name}/{predictions.stem}"
+    names, matrix = wheel_confusion(wanted, found, vocabulary)
+    print(plot_confusion(names, matrix, title, folder / f"{predictions.stem}-confusion.png"))
+    recall = emotion_recall(wanted, found, vocabulary)
+    print(plot_emotion_recall(recall, title, folder / f"{predictions.stem}-recall.png"))
+
+
+@app.command("combine")
+def combine_command(
+    audio: Annotated[Path, typer.Argument(help="Answers of an audio-only system.", show_default=False)],
+    video: Annotated[Path, typer.Argument(help="Answers of a video-only system.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.", show_default=False)],
+    merge: Annotated[Merge, typer.Option(help="Union of the labels (offline), or texts merged by the judge.")] = (
+        Merge.union
+    ),
+    judge: Judge = None,
+    base_url: BaseUrl = None,
+    offline: Offline = False,
+    cache: Cache = CACHE,
+):
+    """Make one system of two (the "A + B" rows of Table 1)."""
+    with _chat(judge, base_url, offline, cache, merge is Merge.judge) as chat:
+        combined, notes = combine(read_answers(audio), read_answers(video), chat)
+    key = "labels" if combined.kind == "labels" else "answer"
+    lines = (json.dumps({"name": name, key: answer}, ensure_ascii=False) for name, answer in combined.items.items())
+    write_text(output, "".join(f"{line}\n" for line in lines))
+    print(f"{output}: {len(combined.items)} answers, {notes['combination']}; {len(notes['unreadable'])} unreadable")
+
+
+@app.command()
+def extract(
+    texts: Annotated[Path, typer.Argument(help="File of free-text answers.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.", show_default=False)],
+    by: Extraction = How.rule,
+    judge: Judge = None,
+    base_url: BaseUrl = None,
+    offline: Offline = False,
+    cache: Cache = CACHE,
+    wheels: Wheels = None,
+):
+    """Find the emotion labels in free-text answers."""
+    vocabulary = None if wheels is None else EmotionWheels.from_folder(wheels)
+    with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
+        labels, notes = labels_of(read_answers(texts), vocabulary, chat)
+    lines = (json.dumps({"name": name, "labels": found}, ensure_ascii=False) for name, found in labels.items())
+    write_text(output, "".join(f"{line}\n" for line in lines))
+    empty = sum(not found for found in labels.values())
+    unreadable = len(notes.get("unreadable", ()))
+    print(f"{output}: {len(labels)} answers ({notes['extraction']}), {empty} without a label, {unreadable} unreadable")
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Argument(help="Hub id or folder of a baseline's checkpoint.", show_default=False)],
+    data: Annotated[Path, typer.Argument(help="JSONL or CSV with a video (or audio) a row.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; an unfinished one is gone on with.")],
+    name: Annotated[str | None, typer.Option(help="The system's name; default: the checkpoint's.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Clips answered together.", min=1)] = 1,
+    subtitles: Annotated[bool, typer.Option(help="Show the model each clip's subtitle sentence.")] = True,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Leave out clips that fail, list them.")] = False,
+    device: Annotated[str | None, typer.Option(help="As cpu or cuda:0; default: the GPUs, else the CPU.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 256,
+):
+    """Run a zero-shot baseline over a data set; may be stopped and started again."""
+    from .baselines import load_baseline
+    from .run_dataset import read_samples, run_dataset
+
+    samples = read_samples(data)
+    options = {"max_new_tokens": max_new_tokens, "use_subtitle": subtitles}
+    answerer = load_baseline(model, name=name, device=device, **options)
+    report = run_dataset(answerer, samples, output, batch_size, skip_errors)
+    print(f"{output}: {len(report.answered)} answered, {report.resumed} already there, {len(report.failed)} failed")
+    for clip, error in report.failed.items():
+        errors.print(f"{clip}: {error}", markup=False)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _emit(text: str, output: Path | None) -> None:
+    if output is None:
+        print(text, end="")
+    else:
+        errors.print(f"{write_text(output, text)}")
