@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from .feature_extraction_microemo import MicroEmoFeatureExtractor, as_samples
-from .media import AudioTrack, load_audio, probe
+from .media import AudioTrack, Clip, load_audio
 from .utterances import (
     Utterance,
     clip_windows,
@@ -97,6 +98,7 @@ class _Clip:
     sampling_rate: int | None = None
     utterances: object = None
     landmarks: object = None
+    video_metadata: object = None
 
 
 @dataclass
@@ -281,6 +283,7 @@ class MicroEmoProcessor(ProcessorMixin):
         audio=None,
         utterances=None,
         landmarks=None,
+        video_metadata=None,
         sampling_rate=None,
         asr=None,
         return_tensors=None,
@@ -302,7 +305,8 @@ class MicroEmoProcessor(ProcessorMixin):
                 one for each clip, `None` in it for the clip's own; `False` mutes.
             utterances (*optional*):
                 Subtitles as [`read_utterances`] takes them, or a list with those of each clip.
-            landmarks (*optional*): Precomputed face landmarks, see [`MicroEmoVideoProcessor`], or a list of them.
+            landmarks, video_metadata (*optional*):
+                Precomputed face landmarks, and times of decoded frames, see [`MicroEmoVideoProcessor`]; or lists.
             sampling_rate (`int`, *optional*): Of the waveforms in `audio`.
             asr (`Callable`, *optional*):
                 Speech-recognition pipeline that makes the utterances of clips without subtitles.
@@ -330,7 +334,7 @@ class MicroEmoProcessor(ProcessorMixin):
             MediaError: for a file that cannot be used.
         """
         texts = [text] if isinstance(text, str) else text
-        clips = self._as_clips(videos, audio, utterances, landmarks, sampling_rate, texts)
+        clips = self._as_clips(videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts)
         if texts is not None and len(texts) != len(clips):
             raise ValueError(f"{len(texts)} texts, but {len(clips)} clips")
         text_kwargs, video_kwargs = _split_kwargs(kwargs)
@@ -413,66 +417,57 @@ class MicroEmoProcessor(ProcessorMixin):
 
     # --- clips -----------------------------------------------------------------------------------------------------
 
-    def _as_clips(self, videos, audio, utterances, landmarks, sampling_rate, texts) -> list[_Clip]:
+    def _as_clips(self, videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts) -> list[_Clip]:
         """The rows of the batch; every argument is for one clip, or a list as long as the others."""
-        batched = _is_batch(videos) or (videos is None and isinstance(audio, (list, tuple)))
+        belongings = {"utterances": utterances, "landmarks": landmarks, "video_metadata": video_metadata}
         if videos is None and (audio is None or audio is False):
             if texts is None:
                 raise ValueError("nothing to process: pass text, videos or audio")
-            if utterances is not None or landmarks is not None:
-                raise ValueError("utterances and landmarks need a clip: pass videos or audio")
+            for name, value in belongings.items():
+                if value is not None:
+                    raise ValueError(f"{name} belong to a clip: pass videos or audio")
             return [_Clip() for _ in texts]
-        if not batched:
-            return [_Clip(videos, audio, sampling_rate, utterances, landmarks)]
+        clips = audio if videos is None else videos
+        if not isinstance(clips, (list, tuple)) or _is_frames(clips):
+            return [_Clip(videos, audio, sampling_rate, **belongings)]
 
-        count = len(videos if videos is not None else audio)
-        columns = {}
-        for name, value in (
-            ("videos", videos),
-            ("audio", audio),
-            ("utterances", utterances),
-            ("landmarks", landmarks),
-        ):
+        columns = {"video": videos, "audio": audio, **belongings}
+        for name, value in columns.items():
             if value is None or value is False:
-                columns[name] = [value] * count
-                continue
-            if name == "utterances" and isinstance(value, (str, dict)):
-                raise ValueError(f"{count} clips, but utterances for one")
-            if len(value) != count:
-                raise ValueError(f"{count} clips, but {len(value)} {name}")
-            if name == "utterances" and any(isinstance(v, Utterance) or _has_times(v) for v in value):
-                raise ValueError(f"utterances of a batch of {count} clips must be a list with a list for each clip")
-            columns[name] = list(value)
-        rows = zip(*(columns[n] for n in ("videos", "audio", "utterances", "landmarks")), strict=True)
-        return [_Clip(video, sound, sampling_rate, said, marks) for video, sound, said, marks in rows]
+                columns[name] = [value] * len(clips)
+            elif isinstance(value, (str, dict)):
+                raise ValueError(f"{len(clips)} clips, but {name} for one")
+            elif len(value) != len(clips):
+                raise ValueError(f"{len(clips)} clips, but {len(value)} {name}")
+            elif name == "utterances" and any(isinstance(u, Utterance) or _has_times(u) for u in value):
+                raise ValueError(
+                    f"utterances of a batch of {len(clips)} clips must be a list with a list for each clip"
+                )
+        rows = zip(*columns.values(), strict=True)
+        return [_Clip(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
 
     def _encode_clips(self, clips: Sequence[_Clip], asr, video_kwargs: dict) -> tuple[dict, list[ClipPrompt], dict]:
         """Features of all media, what the prompts say of them, and the metadata."""
-        prompts, tracks = [], []
-        for clip in clips:
-            is_file = clip.video is not None and not _is_frames(clip.video)
-            info = probe(clip.video) if is_file else None
-            has_video = info.has_video if is_file else clip.video is not None
-            track = self._sound(clip, has_own=is_file and info.has_audio)
-            duration = info.duration if is_file else None
-            if duration is None and not has_video and track is not None:
-                duration = track.samples.shape[1] / track.rate
-            said = []
-            if clip.utterances is not None:
-                said = read_utterances(clip.utterances, duration)
-            elif asr is not None and track is not None:
-                said = transcribe(asr, track, duration)
-            if len(said) > self.max_utterances:
-                warnings.warn(
-                    f"{len(said)} utterances, but max_utterances is {self.max_utterances}: short neighbours were merged",
-                    stacklevel=3,
-                )
-                said = merge_utterances(said, self.max_utterances)
-            spans = np.array([(u.start, u.end) for u in said if self.windows == "utterance"]).reshape(-1, 2)
-            prompts.append(ClipPrompt(has_video, track is not None, said, spans))
-            tracks.append(track)
-
-        features, video_metadata = self._see(clips, prompts, video_kwargs)
+        prompts, sources, tracks = [], [], []
+        with ExitStack() as files:
+            for clip in clips:
+                source, info, duration = clip.video, None, None
+                if source is not None and not _is_frames(source):
+                    source = files.enter_context(Clip(source))
+                    info = source.info
+                    duration = info.duration
+                elif clip.video_metadata is not None:
+                    duration = dict(clip.video_metadata).get("duration")
+                track = self._sound(clip, has_own=info is not None and info.has_audio)
+                has_video = source is not None if info is None else info.has_video
+                if source is None and track is not None:
+                    duration = track.samples.shape[1] / track.rate
+                said = self._hear_words(clip, track, duration, asr)
+                spans = np.array([(u.start, u.end) for u in said if self.windows == "utterance"]).reshape(-1, 2)
+                prompts.append(ClipPrompt(has_video, track is not None, said, spans))
+                sources.append(source)
+                tracks.append(track)
+            features, video_metadata = self._see(clips, sources, prompts, video_kwargs)
         sound, clip_times = self._hear(tracks, prompts)
         metadata = {
             "video_metadata": video_metadata,
@@ -480,6 +475,20 @@ class MicroEmoProcessor(ProcessorMixin):
             "audio_clip_times": clip_times,
         }
         return features | sound, prompts, metadata
+
+    def _hear_words(self, clip: _Clip, track: AudioTrack | None, duration: float | None, asr) -> list[Utterance]:
+        if clip.utterances is not None:
+            said = read_utterances(clip.utterances, duration)
+        elif asr is not None and track is not None:
+            said = transcribe(asr, track, duration)
+        else:
+            said = []
+        if len(said) > self.max_utterances:
+            warnings.warn(
+                f"{len(said)} utterances, but max_utterances is {self.max_utterances}: short neighbours were merged",
+                stacklevel=4,
+            )
+        return merge_utterances(said, self.max_utterances)
 
     def _sound(self, clip: _Clip, has_own: bool) -> AudioTrack | None:
         if clip.audio is False:
@@ -495,17 +504,17 @@ class MicroEmoProcessor(ProcessorMixin):
             return AudioTrack(as_samples(samples, rate).numpy(), int(rate))
         return load_audio(samples)
 
-    def _see(self, clips, prompts, video_kwargs) -> tuple[dict, list]:
+    def _see(self, clips, sources, prompts, video_kwargs) -> tuple[dict, list]:
         """Frames, clue regions, timestamps and windows of the clips that have pictures."""
         rows = [row for row, prompt in enumerate(prompts) if prompt.has_video]
         metadata: list = [None] * len(clips)
         features = {}
         if rows:
-            landmarks = [clips[row].landmarks for row in rows]
             seen = self.video_processor(
-                [clips[row].video for row in rows],
-                spans=[prompts[row].spans for row in rows] if self.windows == "utterance" else None,
-                landmarks=None if all(marks is None for marks in landmarks) else landmarks,
+                [sources[row] for row in rows],
+                spans=[prompts[row].spans for row in rows],
+                landmarks=[clips[row].landmarks for row in rows],
+                video_metadata=[clips[row].video_metadata for row in rows],
                 return_metadata=True,
                 return_tensors="np",
                 **video_kwargs,
@@ -653,7 +662,7 @@ class MicroEmoProcessor(ProcessorMixin):
                     source = next((item[k] for k in (kind, "path", "url") if item.get(k) is not None), None)
                     complete &= source is not None
                     setattr(clip, kind, source)
-                    for name in ("utterances", "landmarks", "sampling_rate"):
+                    for name in ("utterances", "landmarks", "video_metadata", "sampling_rate"):
                         if item.get(name) is not None:
                             setattr(clip, name, item[name])
                     media.append(kind)
@@ -829,10 +838,6 @@ def _is_frames(video) -> bool:
     if isinstance(video, (list, tuple)):
         return len(video) > 0 and (getattr(video[0], "ndim", None) == 3 or hasattr(video[0], "convert"))
     return hasattr(video, "ndim")
-
-
-def _is_batch(videos) -> bool:
-    return isinstance(videos, (list, tuple)) and not _is_frames(videos)
 
 
 def _has_times(entry) -> bool:
