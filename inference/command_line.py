@@ -16,9 +16,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .evaluate_command import app as evaluate_app
+
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="MicroEmo: open, explainable emotion recognition from video dialogue.",
 )
+app.add_typer(evaluate_app, name="evaluate")
 errors = Console(stderr=True, soft_wrap=True)
 
 Clip = Annotated[str, typer.Argument(help="Video file, or a sound file.", show_default=False)]

@@ -42,7 +42,10 @@ class EmotionPipeline:
     def untrained(cls) -> "EmotionPipeline":
         """The tiny preset with random weights: every part runs, and its answers mean nothing."""
         with tempfile.TemporaryDirectory() as folder:
-            return cls.from_pretrained(initialize("microemo-tiny", Path(folder) / "microemo-tiny"))
+            pipeline = cls.from_pretrained(initialize("microemo-tiny", Path(folder) / "microemo-tiny"))
+        # Greedy search through random weights repeats the prompt's last token, a line break, for ever.
+        pipeline.model.generation_config.do_sample = True
+        return pipeline
 
     @torch.inference_mode()
     def __call__(

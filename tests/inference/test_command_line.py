@@ -1,0 +1,113 @@
+"""The `microemo` command as a person runs it: a process of its own, its exit code, its two streams."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def microemo(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "microemo.inference.command_line", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("init") / "tiny"
+    done = microemo("init", "microemo-tiny", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(folder)
+    return folder
+
+
+def demo_files(demo_clip) -> tuple[Path, Path]:
+    clip = next(Path(demo_clip).glob("*.mp4")) if Path(demo_clip).is_dir() else Path(demo_clip)
+    return clip, clip.with_suffix(".srt")
+
+
+def test_predict_json(demo_clip, checkpoint):
+    clip, subtitles = demo_files(demo_clip)
+    done = microemo(
+        "predict", clip, "--subtitles", subtitles, "--model", checkpoint, "--json", "--max-new-tokens", 5
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["clip"] == str(clip)
+    assert answer["utterances"] and all(u["end"] > u["start"] for u in answer["utterances"])
+    assert 0 < answer["faces_found"] <= len(answer["frames"])
+    assert answer["has_audio"] and answer["new_tokens"] == 5
+    assert set(answer["timings"]) == {"processor", "generate"}
+    assert "untrained" not in done.stderr
+
+
+def test_predict_without_a_model_says_untrained_in_one_line(demo_clip):
+    clip, _ = demo_files(demo_clip)
+    done = microemo("predict", clip, "--max-new-tokens", 5)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "untrained" in line]
+    assert len(lines) == 1
+
+
+def test_predict_on_a_sound_file(demo_clip, checkpoint, tmp_path):
+    import wave
+
+    import numpy as np
+
+    sound = tmp_path / "sound.wav"
+    with wave.open(str(sound), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes((np.sin(np.arange(48000) / 9) * 8000).astype("<i2").tobytes())
+    done = microemo("predict", sound, "--model", checkpoint, "--json", "--max-new-tokens", 3)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["has_video"], answer["has_audio"], answer["frames"]) == (False, True, [])
+
+
+@pytest.mark.parametrize("bad", ["missing", "folder", "text", "empty", "subtitles", "no model"])
+def test_bad_input_is_one_error_and_exit_code_2(bad, demo_clip, checkpoint, tmp_path):
+    clip, _ = demo_files(demo_clip)
+    text, empty = tmp_path / "text.mp4", tmp_path / "empty.mp4"
+    text.write_text("no video")
+    empty.touch()
+    broken = tmp_path / "broken.srt"
+    broken.write_text("1\n00:00:01,000 -> soon\nHello\n")
+    arguments = {
+        "missing": [tmp_path / "no-such.mp4"],
+        "folder": [tmp_path],
+        "text": [text],
+        "empty": [empty],
+        "subtitles": [clip, "--subtitles", broken],
+        "no model": [clip, "--model", tmp_path / "no-model"],
+    }[bad]
+    model = [] if bad == "no model" else ["--model", checkpoint]
+    done = microemo("predict", *arguments, *model)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("Error:") == 1
+    name = {"subtitles": "broken.srt", "no model": "no-model"}.get(bad, str(Path(arguments[0]).name))
+    assert name in done.stderr
+
+
+def test_inspect_writes_two_pictures_and_the_numbers(demo_clip, checkpoint, tmp_path):
+    clip, subtitles = demo_files(demo_clip)
+    out = tmp_path / "seen"
+    done = microemo("inspect", clip, "--subtitles", subtitles, "--model", checkpoint, "--out", out)
+    assert done.returncode == 0, done.stderr
+    paths = [Path(line) for line in done.stdout.split()]
+    assert sorted(path.suffix for path in paths) == [".json", ".png", ".png"]
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_init_refuses_what_it_cannot_make(checkpoint, tmp_path):
+    taken = microemo("init", "microemo-tiny", checkpoint)
+    assert taken.returncode == 2 and str(checkpoint) in taken.stderr
+    unknown = microemo("init", "microemo-13b", tmp_path / "new")
+    assert unknown.returncode == 2 and "microemo-7b" in unknown.stderr
+    tokenizers = microemo("init", "microemo-7b", tmp_path / "new")
+    assert tokenizers.returncode == 2 and "--llm-tokenizer" in tokenizers.stderr
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+LIGHT = """
+import sys
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
+import microemo
+heavy = {"av", "mediapipe", "cv2", "datasets", "peft", "trl"} & sys.modules.keys()
+heavy |= {name for name in sys.modules if name.startswith(("microemo.modeling", "microemo.processing"))}
+assert not heavy, heavy
+assert microemo.MicroEmoProcessor.__name__ == "MicroEmoProcessor"
+assert "microemo.processing.processing_microemo" in sys.modules
+"""
+
+
+def test_import_is_light():
+    """Model code, PyAV and MediaPipe load on first use."""
+    subprocess.run([sys.executable, "-c", LIGHT], check=True)
+
+
+def test_registration():
+    from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
+
+    import microemo
+
+    config = microemo.MicroEmoConfig.from_preset("microemo-tiny")
+    assert type(AutoConfig.for_model("microemo")) is microemo.MicroEmoConfig
+    assert type(AutoModel.from_config(config)) is microemo.MicroEmoModel
+    for auto_class in (AutoModelForMultimodalLM, AutoModelForImageTextToText):
+        assert type(auto_class.from_config(config)) is microemo.MicroEmoForConditionalGeneration
+
+
+def test_unknown_names_are_attribute_errors():
+    import microemo
+
+    assert set(microemo.__all__) <= set(dir(microemo))
+    assert not hasattr(microemo, "MacroEmo")
