@@ -61,7 +61,10 @@ def initialize(preset, folder, llm_tokenizer=None, qformer_tokenizer=None, seed=
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
-        MicroEmoProcessor.from_config(config, tokenizer, qformer).save_pretrained(partial)
+        processor = MicroEmoProcessor.from_config(config, tokenizer, qformer)
+        # The paper's sources look at 8 frames; a small model affords the three a second that fleeting clues need.
+        processor.video_processor.num_frames = 24 if is_tiny else 8
+        processor.save_pretrained(partial)
         with torch.device("meta"):
             model = MicroEmoForConditionalGeneration(config)
         config.save_pretrained(partial)

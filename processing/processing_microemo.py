@@ -32,7 +32,7 @@ SYSTEM_TEXT = (
 )
 
 # The prompt (paper 3.4): system text, video tokens, audio tokens, transcript, instruction, answer. Besides the
-# messages it sees `clip`, see `ClipPrompt`. `part` asks for the text of one medium alone.
+# messages the template sees `clip`, made by `_template_clip`; `part` asks for the text of one medium alone.
 CHAT_TEMPLATE = """\
 {%- macro marker(window) -%}
 {{ clip.unit }} {{ window.index }} ({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
@@ -435,7 +435,7 @@ class MicroEmoProcessor(ProcessorMixin):
         for name, value in columns.items():
             if value is None or value is False:
                 columns[name] = [value] * len(clips)
-            elif isinstance(value, (str, dict)):
+            elif not isinstance(value, (list, tuple)):
                 raise ValueError(f"{len(clips)} clips, but {name} for one")
             elif len(value) != len(clips):
                 raise ValueError(f"{len(clips)} clips, but {len(value)} {name}")
@@ -462,7 +462,7 @@ class MicroEmoProcessor(ProcessorMixin):
                 has_video = source is not None if info is None else info.has_video
                 if source is None and track is not None:
                     duration = track.samples.shape[1] / track.rate
-                said = self._hear_words(clip, track, duration, asr)
+                said = self._find_utterances(clip, track, duration, asr)
                 spans = np.array([(u.start, u.end) for u in said if self.windows == "utterance"]).reshape(-1, 2)
                 prompts.append(ClipPrompt(has_video, track is not None, said, spans))
                 sources.append(source)
@@ -476,7 +476,7 @@ class MicroEmoProcessor(ProcessorMixin):
         }
         return features | sound, prompts, metadata
 
-    def _hear_words(self, clip: _Clip, track: AudioTrack | None, duration: float | None, asr) -> list[Utterance]:
+    def _find_utterances(self, clip: _Clip, track: AudioTrack | None, duration: float | None, asr) -> list[Utterance]:
         if clip.utterances is not None:
             said = read_utterances(clip.utterances, duration)
         elif asr is not None and track is not None:

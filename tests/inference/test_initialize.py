@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.inference import initialize as module
@@ -22,11 +23,19 @@ def test_everything_loads(folder):
     assert not any(report.values())
     assert type(AutoModelForMultimodalLM.from_pretrained(folder)) is MicroEmoForConditionalGeneration
     processor = AutoProcessor.from_pretrained(folder)
-    assert type(processor) is MicroEmoProcessor
+    assert type(processor) is MicroEmoProcessor and processor.video_processor.num_frames == 24
     assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
     inputs = processor(text="What does the speaker feel?", return_tensors="pt")
     with torch.no_grad():
         assert model.generate(**inputs, max_new_tokens=4, do_sample=False).shape[0] == 1
+
+
+def test_transformers_own_pipeline(folder):
+    chat = pipeline("image-text-to-text", model=str(folder))
+    sound = {"type": "audio", "audio": np.sin(np.arange(16_000) / 9), "sampling_rate": 16_000}
+    messages = [{"role": "user", "content": [sound, {"type": "text", "text": "What does the speaker feel?"}]}]
+    (answer,) = chat(messages, max_new_tokens=3, return_full_text=False)
+    assert isinstance(answer["generated_text"], str)
 
 
 def test_tokens_are_where_the_preset_says(folder):

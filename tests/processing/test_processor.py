@@ -204,6 +204,43 @@ def test_kinds_of_output(clip):
         assert np.array_equal(np.asarray(plain[name]), arrays[name]) and np.array_equal(arrays[name], tensors[name])
 
 
+def decoded(clip):
+    with av.open(str(clip)) as container:
+        return [frame.to_image() for frame in container.decode(video=0)]
+
+
+def test_decoded_frames_and_landmarks(clip):
+    pictures = decoded(clip)
+    metadata = {"fps": 10, "duration": 2.0}
+    random = np.random.default_rng(0)
+    landmarks = random.uniform(0.3, 0.7, (len(pictures), 478, 3)).astype(np.float32)
+    landmarks[3] = np.nan
+    said = [*SAID, {"start": 5.0, "end": 6.0, "text": "late"}]
+    with pytest.warns(UserWarning, match=r"1 had nothing left in the clip \(0 to 2.0 s\)"):
+        outputs = [
+            processor()(
+                text=QUESTION, videos=video, utterances=said, landmarks=landmarks, num_frames=20, return_tensors="pt",
+                **kwargs,
+            )
+            for video, kwargs in [
+                (pictures, {"video_metadata": metadata}),
+                (np.stack([np.asarray(picture) for picture in pictures]), {"video_metadata": metadata}),
+                (clip, {"audio": False}),
+            ]
+        ]  # fmt: skip
+    assert set(outputs[0]) == TEXT_KEYS | VIDEO_KEYS | WINDOWS
+    faces = outputs[0]["region_masks"].any(-1).all(-1)
+    assert faces.tolist() == [[frame != 3 for frame in range(20)]]
+    for other in outputs[1:]:
+        for name in set(outputs[0]) - {"pixel_values_videos"}:
+            assert torch.equal(outputs[0][name], other[name]), name
+    batch = processor()(
+        text=["a", "b"], videos=[pictures, clip], landmarks=[landmarks, None], video_metadata=[metadata, None],
+        num_frames=20,
+    )  # fmt: skip
+    assert batch["region_masks"][0].any() and not batch["region_masks"][1].any()
+
+
 # --- sound ---------------------------------------------------------------------------------------------------------
 
 
@@ -346,8 +383,13 @@ def test_numbers_that_differ(clip):
     for name, value in (("utterances", [SAID]), ("audio", [None]), ("landmarks", [None])):
         with pytest.raises(ValueError, match=f"2 clips, but 1 {name}"):
             processor()(text=["a", "b"], videos=[clip] * 2, **{name: value})
-    with pytest.raises(ValueError, match="2 clips, but utterances for one"):
-        processor()(text=["a", "b"], videos=[clip] * 2, utterances="clip.srt")
+    for name, value in (
+        ("utterances", Path("clip.srt")),
+        ("audio", np.zeros((2, 9))),
+        ("landmarks", np.zeros((2, 9))),
+    ):
+        with pytest.raises(ValueError, match=f"2 clips, but {name} for one"):
+            processor()(text=["a", "b"], videos=[clip] * 2, **{name: value})
     with pytest.raises(ValueError, match="a list for each clip"):
         processor()(text=["a", "b"], videos=[clip] * 2, utterances=SAID)
 
