@@ -1,0 +1,97 @@
+"""Every file form, and what is said of files that cannot be used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from microemo.evaluation.prediction_files import NameMismatchError, match, read_answers
+
+
+def test_forms_of_labels(tmp_path):
+    wanted = {"a": "[happy, sad]", "b": "[]"}
+    (tmp_path / "x.csv").write_bytes(b'\xef\xbb\xbfname,openset\na,"[happy, sad]"\nb,[]\n')
+    (tmp_path / "x.jsonl").write_text('{"name": "a", "labels": "[happy, sad]"}\n\n{"name": "b", "labels": "[]"}\n')
+    (tmp_path / "x.json").write_text(json.dumps(wanted))
+    np.savez(tmp_path / "x.npz", filenames=np.array(["a", "b"]), fileitems=np.array(list(wanted.values())))
+    for suffix in ("csv", "jsonl", "json", "npz"):
+        answers = read_answers(tmp_path / f"x.{suffix}")
+        assert (answers.kind, answers.items) == ("labels", wanted), suffix
+
+
+def test_forms_of_text(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": "He smiles.", "b": ""}')
+    (tmp_path / "x.csv").write_text('names,chi_reasons\na,"他很开心，也有些意外。"\nb,\n')
+    (tmp_path / "x.jsonl").write_text('{"name": "a", "answer": "He smiles.", "system": "s"}\n')
+    assert read_answers(tmp_path / "x.json").kind == "text"
+    assert read_answers(tmp_path / "x.csv").items == {"a": "他很开心，也有些意外。", "b": ""}
+    assert read_answers(tmp_path / "x.jsonl").items == {"a": "He smiles."}
+
+
+def test_a_field_can_be_chosen(tmp_path):
+    (tmp_path / "x.csv").write_text("name,emo,val\na,happy,2.25\n")
+    assert read_answers(tmp_path / "x.csv").items == {"a": "happy"}
+    assert read_answers(tmp_path / "x.csv", "val").items == {"a": "2.25"}
+    with pytest.raises(ValueError, match=r"x\.csv: has no field 'mood', only name, emo, val"):
+        read_answers(tmp_path / "x.csv", "mood")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", "name,colour\na,red\n", "expected a field among labels, openset"),
+        ("x.csv", "who,labels\na,red\n", "expected a field among name, names"),
+        ("x.csv", "name,labels\n", "holds no row"),
+        ("x.csv", "name,labels\na,x\n,y\n", "row 2: expected 'name' and 'labels'"),
+        ("x.csv", "name,labels\na,x\na,y\n", "1 names come more than once: a"),
+        ("x.json", "{", "not JSON"),
+        ("x.json", "3", "expected an object name -> answer, found int"),
+        ("x.jsonl", "{}\nno\n", "line 2: not JSON"),
+        ("x.jsonl", "[1]\n", "line 1: expected a JSON object"),
+        ("x.npz", "no archive", "x.npz: "),
+        ("x.txt", "a", "expected one of .jsonl, .csv"),
+    ],
+)
+def test_unusable_files_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        read_answers(tmp_path / name)
+
+
+def test_npz_is_never_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    trap = np.array([Trap()], dtype=object)
+    np.savez(tmp_path / "x.npz", filenames=trap, fileitems=trap)
+    with pytest.raises(ValueError, match=r"x\.npz: Object arrays cannot be loaded"):
+        read_answers(tmp_path / "x.npz")
+    assert not (tmp_path / "sprung").exists()
+    np.savez(tmp_path / "y.npz", other=np.zeros(1))
+    with pytest.raises(ValueError, match="expected the arrays filenames and fileitems, found other"):
+        read_answers(tmp_path / "y.npz")
+    np.savez(tmp_path / "z.npz", filenames=np.array(["a", "b"]), fileitems=np.array(["x"]))
+    with pytest.raises(ValueError, match="2 filenames and 1 fileitems"):
+        read_answers(tmp_path / "z.npz")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv: no such file"):
+        read_answers(tmp_path / "nothing.csv")
+
+
+def test_matching_by_name(tmp_path):
+    (tmp_path / "truth.csv").write_text("name,labels\na,[x]\nb,[y]\nc,[z]\n")
+    (tmp_path / "answers.csv").write_text("name,labels\nb,[2]\nd,[4]\na,[1]\n")
+    truth, answers = read_answers(tmp_path / "truth.csv"), read_answers(tmp_path / "answers.csv")
+    with pytest.raises(NameMismatchError, match=r"without a prediction: 1 \(c\); without a reference: 1 \(d\)"):
+        match(truth, answers)
+    assert match(truth, answers, common=True) == (["a", "b"], ["[x]", "[y]"], ["[1]", "[2]"])
+    (tmp_path / "others.csv").write_text("name,labels\nq,[2]\n")
+    with pytest.raises(NameMismatchError, match="no name in common"):
+        match(truth, read_answers(tmp_path / "others.csv"), common=True)
+    many = "".join(f"n{i},[x]\n" for i in range(40))
+    (tmp_path / "many.csv").write_text(f"name,labels\n{many}")
+    with pytest.raises(NameMismatchError, match=r"without a prediction: 40 \(n0, .*n9, \.\.\.\)"):
+        match(read_answers(tmp_path / "many.csv"), answers)
