@@ -95,3 +95,52 @@ def tiny():
             return {name: inputs[name] for name in AUDIO}
 
     return Helpers
+
+
+def make_language_model(folder, hidden_size: int = 32, num_hidden_layers: int = 2, seed: int = 5, **options):
+    """A small LLaMA of `hidden_size` with a byte-level tokenizer that knows no `<video>`, as a checkpoint folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        ["what does the speaker feel, and why?"] * 4,
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        hidden_size=hidden_size,
+        intermediate_size=64,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=2,
+        vocab_size=len(tokenizer),
+        bos_token_id=1,
+        eos_token_id=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(seed)
+    LlamaForCausalLM(config).save_pretrained(folder, **options)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def language_model():
+    """`make_language_model`, for tests to call with their own sizes."""
+    return make_language_model
+
+
+@pytest.fixture(scope="session")
+def bert_tokenizer(tmp_path_factory):
+    """A folder with a small tokenizer of BERT's kind."""
+    from microemo.inference.initialize import tiny_qformer_tokenizer
+
+    folder = tmp_path_factory.mktemp("bert")
+    tiny_qformer_tokenizer().save_pretrained(folder)
+    return folder

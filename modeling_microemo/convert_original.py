@@ -1,0 +1,893 @@
+"""From the originals' weight files to a MicroEmo checkpoint (paper 3.4, 4.1).
+
+The sources are EVA-CLIP ViT-g/14, the Q-Former of InstructBLIP or BLIP-2, Video-LLaMA's video and audio branches,
+ImageBind, a language model, and fine-tuned checkpoints of AffectGPT or TimeChat. What a file holds is read from its
+keys and shapes, never from its name. A conversion is planned on shapes alone, and every problem is found before a byte
+is written: each tensor of each file must be used or stand on `ignored_tensors`, each parameter of the model must be
+filled or be new (`NEW`). Weights then stream from file to shard.
+"""
+
+import errno
+import json
+import math
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+)
+
+from ..configuration.configuration_microemo import MicroEmoConfig
+from .modeling_microemo import MicroEmoForConditionalGeneration
+
+
+class ConversionError(ValueError):
+    """A source or a target folder that cannot be used; the message names it."""
+
+
+# --- presets of sources --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SourcePreset:
+    """How a family of original checkpoints was meant to run.
+
+    Attributes:
+        config (`dict`): Switches of [`MicroEmoConfig`].
+        timestamp_format (`str`): Field of the processor: the sentence that the image Q-Former reads.
+        short_audio_padding (`str`): Field of the feature extractor.
+        num_frames (`int`, *optional*): Field of the video processor; as many as there are frame positions if `None`.
+        needs_audio (`bool`): Whether there is no such model without its audio branch.
+    """
+
+    config: dict
+    timestamp_format: str = "This frame is sampled at {:.1f}s."
+    short_audio_padding: str = "waveform"
+    num_frames: int | None = 8
+    needs_audio: bool = True
+
+
+SOURCE_PRESETS = {
+    "microemo": SourcePreset(config={"fusion_gate_init": 0.0}),
+    "affectgpt": SourcePreset(
+        config={"use_frame_timestamps": False, "use_local_clue_attention": False, "windows": "none"},
+    ),
+    "timechat": SourcePreset(
+        config={
+            "use_local_clue_attention": False,
+            "keep_timestamp_tokens": True,
+            "windows": "sliding",
+            "window_size": 32,
+            "window_stride": 32,
+            "window_unit": "frames",
+            "use_global_window": False,
+        },
+        timestamp_format="timechat",
+        short_audio_padding="mel",
+        num_frames=None,
+        needs_audio=False,
+    ),
+}
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+# Parts of our names, in order, and what stands for them in the originals.
+_EVA_CLIP = {
+    "embeddings.class_embedding": "cls_token",
+    "embeddings.position_embedding": "pos_embed",
+    "embeddings.patch_embedding.": "patch_embed.proj.",
+    "encoder.layers.": "blocks.",
+    ".self_attn.qkv.": ".attn.qkv.",
+    ".self_attn.projection.": ".attn.proj.",
+    ".layer_norm": ".norm",
+    "post_layernorm.": "ln_vision.",
+}
+_IMAGEBIND = {
+    "class_embedding": "modality_preprocessors.audio.cls_token",
+    "position_embedding": "modality_preprocessors.audio.pos_embedding_helper.pos_embed",
+    "patch_embedding.": "modality_preprocessors.audio.rgbt_stem.proj.",
+    "patch_layernorm.": "modality_preprocessors.audio.rgbt_stem.norm_layer.",
+    "head.": "modality_heads.audio.2.",
+    "post_layernorm.": "modality_heads.audio.0.",
+    "layers.": "modality_trunks.audio.blocks.",
+    ".attention.qkv.": ".attn.in_proj_",
+    ".attention.projection.": ".attn.out_proj.",
+    ".attention.bias_": ".attn.bias_",
+    ".layernorm": ".norm_",
+    ".fc": ".mlp.fc",
+    "log_logit_scale": "modality_postprocessors.audio.1.log_logit_scale",
+}
+_QFORMER = {"attention.attention.": "attention.self.", "layernorm.": "LayerNorm."}
+
+_VISION = "model.visual_encoder.vision_model."
+_IMAGE_QFORMER = "model.visual_encoder.image_qformer."
+_AUDIO_TOWER = "model.audio_branch.audio_tower."
+_LANGUAGE_MODEL = "model.language_model."
+_FRAME_POSITIONS = "model.video_qformer.frame_positions.weight"
+_CLIP_POSITIONS = "model.audio_branch.clip_positions.weight"
+_FRAME_POSITIONS_KEY, _CLIP_POSITIONS_KEY = "video_frame_position_embedding.weight", "audio_position_embedding.weight"
+
+# What a tensor belongs to, and the option of `microemo convert` that brings it. The first match counts.
+PARTS = {
+    _VISION + "post_layernorm": ("ln_vision", "qformer"),
+    _VISION: ("image encoder", "vision"),
+    "model.visual_encoder.": ("image Q-Former", "qformer"),
+    "model.video_": ("video branch", "video_branch"),
+    _AUDIO_TOWER: ("ImageBind audio tower", "imagebind"),
+    "model.audio_": ("audio branch", "audio_branch"),
+    "": ("language model", "llm"),
+}
+
+# Parameters without an original. They are initialised as in a model trained from scratch, the gate at 0.
+NEW = (
+    "model.visual_encoder.local_clue_attention.",
+    "model.visual_encoder.fusion.",
+)
+NEW_WITHOUT_AUDIO = ("model.audio_branch.", "model.audio_projection.")
+
+_LORA = re.compile(r"llama_model\.base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.\w+)?\.weight")
+
+
+def _replace(name: str, parts: Mapping[str, str]) -> str:
+    for ours, original in parts.items():
+        name = name.replace(ours, original)
+    return name
+
+
+def original_names(name: str, llm_names: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """The keys that fill a tensor of the model: alternatives, each one key, or two for the image encoder's biases.
+
+    Args:
+        name (`str`): Of the model's tensor.
+        llm_names (`Mapping`): Names in the language model's own checkpoint, by ours.
+    """
+    if name in llm_names:
+        return [(llm_names[name],)]
+    if name.startswith(NEW):
+        return []
+    if name.startswith(_VISION):
+        rest = name.removeprefix(_VISION)
+        original = _replace(rest, _EVA_CLIP)
+        halves = (original.replace("qkv.bias", "q_bias"), original.replace("qkv.bias", "v_bias"))
+        return [halves if original.endswith("qkv.bias") else (original,), (f"vision_model.{rest}",)]
+    if name.startswith(_IMAGE_QFORMER):
+        rest = name.removeprefix(_IMAGE_QFORMER)
+        if rest.startswith("layernorm."):  # the text-free Q-Former keeps it outside the embeddings
+            return [(_bert("Qformer", rest),), (f"qformer.{rest}",), (f"qformer.embeddings.{rest}",)]
+        return [(_bert("Qformer", rest),), (f"qformer.{rest}",)]
+    if name.startswith(_AUDIO_TOWER):
+        return [(_replace(name.removeprefix(_AUDIO_TOWER), _IMAGEBIND),)]
+    if match := re.fullmatch(r"model\.(video|audio)_\w+\.\w+_qformer\.(.+)", name):
+        modality, rest = match.groups()
+        if rest == "query_tokens":
+            return [(f"{modality}_query_tokens",)]
+        return [(_bert(f"{modality}_Qformer", rest.removeprefix("qformer.")),)]
+    fixed = {
+        "model.visual_encoder.query_tokens": "query_tokens",
+        _FRAME_POSITIONS: _FRAME_POSITIONS_KEY,
+        _CLIP_POSITIONS: _CLIP_POSITIONS_KEY,
+    }
+    projections = {"model.video_projection.": "llama_proj.", "model.audio_projection.": "audio_llama_proj."}
+    return [(fixed.get(name) or _replace(name, projections),)]
+
+
+def _bert(module: str, rest: str) -> str:
+    original = _replace(rest, _QFORMER)
+    return f"{module}.bert.embeddings.{original}" if original.startswith("LayerNorm.") else f"{module}.bert.{original}"
+
+
+def ignored_tensors(config: MicroEmoConfig) -> list[tuple[str, str]]:
+    """The stated ignore list: patterns of keys that no part of the model needs, and why."""
+    depth = config.vision_config.num_hidden_layers
+    ignored = [
+        (r"(.+\.)?position_ids", "indices, no weights"),
+        (r".+\.rotary_emb\.inv_freq", "computed from the configuration"),
+        (rf"blocks\.(?!(?:{'|'.join(map(str, range(depth)))})\.)\d+\..+", "block after the last that runs"),
+        (r"(norm|fc_norm|head)\.(weight|bias)", "head of EVA-CLIP, which does not run"),
+        (r"(t5|opt|llm)_proj\.(weight|bias)|language_projection\.(weight|bias)", "projection to another model"),
+        (r"language_model\..+", "language model of InstructBLIP"),
+        (r"modality_\w+\.(vision|text|depth|thermal|imu)\..+", "other modality of ImageBind"),
+        (r"audio_encoder\.modality_\w+\.\w+\.(.+\.)?(mask|log_logit_scale)", "stray copy of an ImageBind buffer"),
+    ]
+    if not config.use_frame_timestamps:
+        text = r"embeddings\.(word|position)_embeddings\.weight|encoder\.layer\.\d+\.(intermediate|output)\..+"
+        ignored.append((rf"(Qformer\.bert|qformer)\.({text})", "text half, not read without timestamps"))
+    return ignored
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class WeightFile:
+    """One file of weights.
+
+    Attributes:
+        path (`Path`): Where it lies.
+        name (`str`): Its name in messages and in the report, without the rest of the machine's folders.
+        options (`set[str]`): The options that name it or its folder, see `PARTS`; "checkpoint" for a fine-tuned one.
+        shapes (`dict[str, torch.Size]`): Of its tensors.
+        beside (`dict`): What else the file holds, such as the run's configuration.
+    """
+
+    path: Path
+    name: str
+    options: set[str]
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
+    beside: dict = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, name: str, options: set[str]) -> "WeightFile":
+        """Reads names and shapes of a .pth, .bin or .safetensors file; the content decides, not the ending.
+
+        Raises:
+            ConversionError: for a file that is missing, damaged, no checkpoint, or one with Python code in it.
+        """
+        file = cls(path, name, options)
+        with file.open() as tensors:
+            file.shapes = (
+                tensors.shapes() if isinstance(tensors, _Safetensors) else {k: t.shape for k, t in tensors.items()}
+            )
+        return file
+
+    @cached_property
+    def is_fine_tuned(self) -> bool:
+        """Whether it lies over the other files: named so, or known by LoRA keys or by both kinds of Q-Former."""
+        return (
+            "checkpoint" in self.options
+            or any(_LORA.fullmatch(key) for key in self.shapes)
+            or {"query_tokens", "video_query_tokens"} <= self.shapes.keys()
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[Mapping[str, torch.Tensor]]:
+        """The tensors, mapped from the disk: only what is read takes memory, until the end of the context."""
+        if _starts_like_safetensors(self.path):
+            try:
+                with safe_open(self.path, framework="pt") as handle:
+                    yield _Safetensors(handle)
+            except SafetensorError as error:
+                raise ConversionError(f"{self.path}: damaged or cut off: {error}") from error
+        else:
+            yield self._unpickle()
+
+    def _unpickle(self) -> dict[str, torch.Tensor]:
+        with self.path.open("rb") as stream:
+            is_zip_start = stream.read(4) == b"PK\x03\x04"
+        is_zip = zipfile.is_zipfile(self.path)
+        if is_zip_start and not is_zip:
+            raise ConversionError(f"{self.path}: cut off, its table of contents is missing; download it again")
+        try:
+            # Only zip files, torch's format since 1.6, can be mapped.
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_zip)
+        except pickle.UnpicklingError as error:
+            reason = str(error)
+            if match := re.search(r"GLOBAL ([\w.]+)|class (\S+)", reason):
+                name = (match[1] or match[2]).rstrip(".")
+                raise ConversionError(
+                    f"{self.path}: asks to run Python code ({name}) when loaded, which is refused; "
+                    "a file of weights needs none"
+                ) from error
+            raise ConversionError(f"{self.path}: no checkpoint, or a damaged one") from error
+        except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+            raise ConversionError(f"{self.path}: no checkpoint, or a damaged one: {error}") from error
+        if not isinstance(content, dict):
+            raise ConversionError(f"{self.path}: holds a {type(content).__name__}, not a dictionary of tensors")
+        weights = content
+        for container in ("model", "state_dict"):
+            if isinstance(content.get(container), dict):
+                weights = content[container]
+                self.beside = {key: value for key, value in content.items() if key != container}
+                break
+        tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
+        if not tensors:
+            raise ConversionError(f"{self.path}: holds no tensors, only {', '.join(map(str, list(weights)[:8]))}")
+        return tensors
+
+
+class _Safetensors(Mapping):
+    """An open safetensors file as a mapping."""
+
+    def __init__(self, handle):
+        self.handle = handle
+        self.names = list(handle.keys())
+
+    def shapes(self) -> dict[str, torch.Size]:
+        return {name: torch.Size(self.handle.get_slice(name).get_shape()) for name in self.names}
+
+    def __getitem__(self, key):
+        return self.handle.get_tensor(key)
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self):
+        return len(self.names)
+
+
+def _starts_like_safetensors(path: Path) -> bool:
+    """Eight bytes of length, then a JSON object."""
+    with path.open("rb") as stream:
+        return stream.read(9)[8:] == b"{"
+
+
+def open_sources(**options: str | os.PathLike | None) -> list[WeightFile]:
+    """All files of weights behind the options of `microemo convert`.
+
+    Args:
+        options: Option → a file, a folder in Transformers' format, or the id of such a repository on the Hub.
+
+    Raises:
+        ConversionError: for a source that does not exist or cannot be read.
+    """
+    files: dict[Path, WeightFile] = {}
+    for option, source in options.items():
+        for path in [] if source is None else _weight_paths(source):
+            if path in files:
+                files[path].options.add(option)
+                continue
+            is_local = path.parent == Path(source) or path == Path(source)
+            name = f"{path.parent.name if is_local else source}/{path.name}"
+            files[path] = WeightFile.read(path, name, {option})
+    return list(files.values())
+
+
+def _weight_paths(source: str | os.PathLike) -> list[Path]:
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise ConversionError(f"{source}: no such file or folder, and no id of a repository on the Hub")
+
+    def find(file: str) -> Path | None:
+        try:
+            found = cached_file(str(source), file, _raise_exceptions_for_missing_entries=False)
+        except OSError as error:
+            raise ConversionError(f"{source}: neither a folder here nor to be had from the Hub: {error}") from error
+        return found and Path(found)
+
+    for single, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
+        if index_path := find(index):
+            shards = sorted(set(json.loads(index_path.read_text())["weight_map"].values()))
+            paths = {shard: find(shard) for shard in shards}
+            missing = [shard for shard, found in paths.items() if found is None]
+            if missing:
+                raise ConversionError(f"{source}: {index} lists {', '.join(missing)}, which is not there")
+            return list(paths.values())
+        if single_path := find(single):
+            return [single_path]
+    raise ConversionError(f"{source}: holds no weights ({SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}, or their index)")
+
+
+# --- the plan ------------------------------------------------------------------------------------------------------
+
+
+def original_config(
+    files: list[WeightFile],
+    text_config: PreTrainedConfig,
+    preset: str = "microemo",
+    base: MicroEmoConfig | None = None,
+    **overrides,
+) -> MicroEmoConfig:
+    """The configuration of a converted model.
+
+    Args:
+        files (`list[WeightFile]`): Their position tables give `max_frames` and `max_audio_clips`.
+        text_config (`PreTrainedConfig`): Of the language model.
+        preset (`str`, *optional*, defaults to `"microemo"`): A name of `SOURCE_PRESETS`.
+        base ([`MicroEmoConfig`], *optional*): Sizes; those of the paper by default.
+        overrides: Fields of [`MicroEmoConfig`], over all else.
+
+    Raises:
+        ConversionError: for an unknown preset.
+    """
+    if preset not in SOURCE_PRESETS:
+        raise ConversionError(f"no preset of sources named {preset!r}; there are: {', '.join(SOURCE_PRESETS)}")
+    fields = (base or MicroEmoConfig.from_preset("microemo-7b")).to_dict()
+    for key in ("text_config", "tie_word_embeddings", "architectures", "dtype", "transformers_version"):
+        fields.pop(key, None)
+    for name, key in (("max_frames", _FRAME_POSITIONS_KEY), ("max_audio_clips", _CLIP_POSITIONS_KEY)):
+        holders = sorted((file for file in files if key in file.shapes), key=lambda file: file.is_fine_tuned)
+        if holders:
+            fields[name] = holders[-1].shapes[key][0]
+    fields |= SOURCE_PRESETS[preset].config | overrides
+    return MicroEmoConfig(text_config=text_config, **fields)
+
+
+@dataclass
+class Filling:
+    """Where a tensor of the model comes from: the keys of one file."""
+
+    file: WeightFile
+    keys: tuple[str, ...]
+
+
+class Conversion:
+    """A checked plan: which tensor of which file fills what.
+
+    Args:
+        files (`list[WeightFile]`): From [`open_sources`].
+        config ([`MicroEmoConfig`]): From [`original_config`].
+        old_vocab_size (`int`): Rows of the language model's own tables. The rest of `config.text_config.vocab_size`
+            are new tokens; their rows become the mean of the old ones.
+        needs_audio (`bool`, *optional*, defaults to `True`): Off, an audio branch may be missing and is new then.
+        lora_alpha (`float`, *optional*): Of LoRA weights. By default what the checkpoint's own configuration says,
+            else 32, as TimeChat and AffectGPT were trained.
+
+    Raises:
+        ConversionError: if a tensor is neither used nor ignored, a parameter neither filled nor new, or a shape does
+            not fit. The message names the tensors and both shapes.
+    """
+
+    def __init__(
+        self,
+        files: list[WeightFile],
+        config: MicroEmoConfig,
+        old_vocab_size: int,
+        needs_audio: bool = True,
+        lora_alpha: float | None = None,
+    ):
+        self.files, self.config, self.old_vocab_size = files, config, old_vocab_size
+        with torch.device("meta"):
+            self.model = MicroEmoForConditionalGeneration(config)
+        tied = self.model.all_tied_weights_keys
+        self.shapes = {name: t.shape for name, t in self.model.state_dict().items() if name not in tied}
+        self.llm_names = _language_model_names(config.text_config, self.model.state_dict())
+        self.tied_keys = {self.llm_names.pop(name) for name in tied}
+        self.new_parts = NEW
+        audio = [name for name in self.shapes if name.startswith(NEW_WITHOUT_AUDIO)]
+        if not needs_audio and not any(self._candidates(name) for name in audio):
+            self.new_parts = NEW + NEW_WITHOUT_AUDIO
+
+        self.fillings: dict[str, Filling] = {}
+        self.new: list[str] = []
+        self.superseded: dict[tuple[int, str], WeightFile] = {}
+        problems = self._fill()
+        used = {(id(f.file), key) for f in self.fillings.values() for key in f.keys}
+        problems += self._sort_out_the_rest(used)
+        self.used = {id(file): [key for key in file.shapes if (id(file), key) in used] for file in files}
+        self.lora, lora_problems = self._plan_lora()
+        problems += lora_problems
+        self.lora_alpha = lora_alpha or self._recorded_lora_alpha() or 32
+        if problems:
+            shown = problems if len(problems) <= 12 else [*problems[:12], f"... and {len(problems) - 12} more"]
+            raise ConversionError("the sources do not make a model:\n" + "\n".join(f"- {line}" for line in shown))
+
+    # - what fills what
+
+    def _candidates(self, name: str) -> list[Filling]:
+        """What could fill a tensor; the file that counts most last."""
+        found = []
+        _, option = part_of(name)
+        for keys in original_names(name, self.llm_names):
+            found += [Filling(file, keys) for file in self.files if any(key in file.shapes for key in keys)]
+        return sorted(found, key=lambda filling: self._rank(filling.file, option))
+
+    @staticmethod
+    def _rank(file: WeightFile, option: str) -> int:
+        """Fine-tuned checkpoints lie over all else, then comes the file that the part's own option names."""
+        return 2 * file.is_fine_tuned + (option in file.options)
+
+    def _fill(self) -> list[str]:
+        problems: list[str] = []
+        missing: dict[str, list[str]] = {}
+        for name, shape in self.shapes.items():
+            if name.startswith(self.new_parts):
+                self.new.append(name)
+                continue
+            part, option = part_of(name)
+            candidates = self._candidates(name)
+            if not candidates:
+                missing.setdefault(part, []).append(name)
+                continue
+            chosen = candidates[-1]
+            for other in candidates[:-1]:
+                if other.file is not chosen.file:
+                    self.superseded |= {(id(other.file), key): chosen.file for key in other.keys}
+            if len(candidates) > 1 and self._rank(candidates[-2].file, option) == self._rank(chosen.file, option):
+                problems.append(
+                    f"{candidates[-2].file.name} and {chosen.file.name} both hold {chosen.keys[0]}; give one of them"
+                )
+            self.fillings[name] = chosen
+            problems += self._check(name, shape, chosen)
+        for part, names in missing.items():
+            problems.append(self._describe_missing(part, names))
+        return problems
+
+    def _check(self, name: str, shape: torch.Size, filling: Filling) -> list[str]:
+        problems = []
+        for key in filling.keys:
+            expected = list(shape)
+            if len(filling.keys) == 2:
+                expected[0] //= 3
+            if key not in filling.file.shapes:
+                problems.append(f"{filling.file.name}: {key} is missing; {name} needs it, of shape {tuple(expected)}")
+                continue
+            actual = list(filling.file.shapes[key])
+            if name in (_FRAME_POSITIONS, _CLIP_POSITIONS) and len(actual) == 2:
+                expected[0] = actual[0]  # resized
+            elif self._grows(name):
+                expected[0] = self.old_vocab_size
+            if actual != expected:
+                problems.append(
+                    f"{filling.file.name}: {key} has shape {tuple(actual)}, but {name} takes {tuple(expected)}"
+                )
+        return problems
+
+    def _grows(self, name: str) -> bool:
+        """Whether the tensor has a row for each token of the language model."""
+        language_model = self.model.model.language_model
+        tables = (language_model.get_input_embeddings(), self.model.get_output_embeddings())
+        owner = self.model.get_submodule(name.rpartition(".")[0])
+        return any(owner is table for table in tables)
+
+    def _describe_missing(self, part: str, names: list[str]) -> str:
+        option = "--" + part_of(names[0])[1].replace("_", "-")
+        example, shape = names[0], tuple(self.shapes[names[0]])
+        looked_for = " or ".join(" and ".join(keys) for keys in original_names(example, self.llm_names))
+        if len(names) == sum(part_of(name)[0] == part for name in self.shapes if not name.startswith(self.new_parts)):
+            return f"no file holds the {part} ({option}). Looked for {looked_for} of shape {shape}"
+        text_half = [name for name in names if name.startswith(_IMAGE_QFORMER) and ".word_embeddings." in name]
+        if text_half:
+            return (
+                f"no file holds the text half of the image Q-Former ({option}): BLIP-2's file has none, and reading "
+                f"timestamps needs InstructBLIP's. Looked for {original_names(text_half[0], self.llm_names)[0][0]} of "
+                f"shape {tuple(self.shapes[text_half[0]])}"
+            )
+        more = f" and for {len(names) - 1} more" if len(names) > 1 else ""
+        return f"the {part} ({option}) is incomplete: no file holds {looked_for} of shape {shape}, for {example}{more}"
+
+    # - what is left over
+
+    def _sort_out_the_rest(self, used: set[tuple[int, str]]) -> list[str]:
+        """Notes why each tensor that is not used may be left out."""
+        reasons = [(re.compile(pattern), reason) for pattern, reason in ignored_tensors(self.config)]
+        self.ignored: dict[int, dict[str, list[str]]] = {id(file): {} for file in self.files}
+        problems = []
+        reasons += [(re.compile(re.escape(key)), "tied to the embeddings") for key in self.tied_keys]
+        for file in self.files:
+            ignored, unknown = self.ignored[id(file)], []
+            for key in file.shapes:
+                if (id(file), key) in used or _LORA.fullmatch(key):
+                    continue
+                if (id(file), key) in self.superseded:
+                    reason = f"superseded by {self.superseded[id(file), key].name}"
+                else:
+                    reason = next((reason for pattern, reason in reasons if pattern.fullmatch(key)), None)
+                if reason is None:
+                    unknown.append(key)
+                else:
+                    ignored.setdefault(reason, []).append(key)
+            if unknown and len(unknown) == len(file.shapes):
+                problems.append(f"{file.name}: none of the known sources; it holds {', '.join(unknown[:3])}, ...")
+            else:
+                problems += [
+                    f"{file.name}: {key} of shape {tuple(file.shapes[key])} is neither used nor on the ignore "
+                    "list; no tensor of the model takes it"
+                    for key in unknown
+                ]
+        return problems
+
+    # - LoRA
+
+    def _plan_lora(self) -> tuple[dict[str, Filling], list[str]]:
+        """Names in a PEFT adapter → LoRA tensors, and what is wrong with them."""
+        ours = {original: name for name, original in self.llm_names.items()}
+        found: dict[str, Filling] = {}
+        problems: list[str] = []
+        sides: dict[str, dict[str, torch.Size]] = {}
+        for file in self.files:
+            for key, shape in file.shapes.items():
+                if not (match := _LORA.fullmatch(key)):
+                    continue
+                target = ours.get(match["module"] + ".weight")
+                if target is None:
+                    problems.append(f"{file.name}: {key} is for a layer that the language model (--llm) does not have")
+                    continue
+                is_a = match["side"] == "A"
+                rank = shape[0 if is_a else -1]
+                expected = (rank, self.shapes[target][1]) if is_a else (self.shapes[target][0], rank)
+                if tuple(shape) != expected:
+                    problems.append(
+                        f"{file.name}: {key} has shape {tuple(shape)}, but {target} of shape "
+                        f"{tuple(self.shapes[target])} takes {expected}"
+                    )
+                module = target.removesuffix(".weight")
+                name = f"base_model.model.{module}.lora_{match['side']}.weight"
+                if name in found:
+                    problems.append(f"{found[name].file.name} and {file.name} both hold {key}; give one of them")
+                found[name] = Filling(file, (key,))
+                sides.setdefault(module, {})[match["side"]] = rank
+        ranks = {rank for module in sides.values() for rank in module.values()}
+        if len(ranks) > 1:
+            problems.append(f"LoRA weights of several ranks, {sorted(ranks)}; one is expected")
+        # A kind of layer that is adapted anywhere is adapted everywhere.
+        kinds = {_without_number(module) for module in sides}
+        modules = {name.removesuffix(".weight") for name in self.llm_names}
+        for module in sorted(module for module in modules if _without_number(module) in kinds):
+            if absent := {"A", "B"} - sides.get(module, {}).keys():
+                problems.append(f"LoRA weights {' and '.join(sorted(absent))} of {module} are missing")
+        self.lora_rank = max(ranks, default=0)
+        self.lora_modules = sorted(sides)
+        return found, problems
+
+    def _recorded_lora_alpha(self) -> float | None:
+        for file in self.files:
+            section = file.beside.get("config")
+            section = section.get("model") if isinstance(section, dict) else None
+            if isinstance(section, dict) and isinstance(section.get("lora_alpha"), (int, float)):
+                return section["lora_alpha"]
+        return None
+
+    # - writing
+
+    def size(self, dtype: torch.dtype) -> int:
+        """Bytes of the weights to be written."""
+        lora = sum(math.prod(f.file.shapes[f.keys[0]]) * 4 for f in self.lora.values())
+        return sum(math.prod(shape) for shape in self.shapes.values()) * dtype.itemsize + lora
+
+    def write(
+        self, folder: Path, dtype: torch.dtype, max_shard_size: int = 10**9, seed: int = 0, name: str = ""
+    ) -> None:
+        """Writes weights, configuration and, for LoRA weights, a PEFT adapter (`adapter/`).
+
+        One source file is mapped at a time and one shard is in memory: the peak is a source file and `max_shard_size`.
+
+        Args:
+            folder (`Path`): An existing folder.
+            dtype (`torch.dtype`): Of the weights written.
+            max_shard_size (`int`, *optional*, defaults to 10**9): Bytes; a single tensor may exceed it.
+            seed (`int`, *optional*, defaults to 0): Of the new parameters.
+            name (`str`, *optional*): How the adapter names its base.
+        """
+        order = {id(file): number for number, file in enumerate(self.files)}
+        names = sorted(self.fillings, key=lambda name: order[id(self.fillings[name].file)]) + self.new
+        shards, size = [[]], 0
+        for name in names:
+            length = math.prod(self.shapes[name]) * dtype.itemsize
+            if shards[-1] and size + length > max_shard_size:
+                shards.append([])
+                size = 0
+            shards[-1].append(name)
+            size += length
+
+        tensors = self._stream(names, dtype, seed)
+        weight_map = {}
+        for number, shard in enumerate(shards, start=1):
+            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else SAFE_WEIGHTS_NAME
+            weights = {name: next(tensors) for name in shard}
+            save_file(weights, folder / file, metadata={"format": "pt"})
+            weight_map |= dict.fromkeys(shard, file)
+        if len(shards) > 1:
+            metadata = {
+                "total_parameters": sum(math.prod(self.shapes[name]) for name in names),
+                "total_size": sum(math.prod(self.shapes[name]) for name in names) * dtype.itemsize,
+            }
+            index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+            (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+
+        self.config.architectures = [MicroEmoForConditionalGeneration.__name__]
+        self.config.dtype = self.config.text_config.dtype = dtype
+        self.config.save_pretrained(folder)
+        if self.lora:
+            self._write_adapter(folder / "adapter", name or None)
+
+    def _stream(self, names: list[str], dtype: torch.dtype, seed: int) -> Iterator[torch.Tensor]:
+        """The tensors of `names`, in memory of their own."""
+        current: WeightFile | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            new = dict(_initialise(self.model, self.model, set(self.new)))
+        position = 0
+        while position < len(names):
+            filling = self.fillings.get(names[position])
+            if filling is None:
+                yield new[names[position]].to(dtype)
+                position += 1
+                continue
+            current = filling.file
+            with current.open() as tensors:
+                while position < len(names):
+                    filling = self.fillings.get(names[position])
+                    if filling is None or filling.file is not current:
+                        break
+                    yield self._assemble(names[position], [tensors[key] for key in filling.keys], dtype)
+                    position += 1
+
+    def _assemble(self, name: str, parts: list[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        if len(parts) == 2:  # the originals' attention has no bias on its keys
+            query, value = parts
+            return torch.cat([query, torch.zeros_like(query), value]).to(dtype)
+        tensor, rows = parts[0], self.shapes[name][0] if self.shapes[name] else 0
+        if name in (_FRAME_POSITIONS, _CLIP_POSITIONS) and len(tensor) != rows:
+            tensor = resize_positions(tensor, rows)
+        elif self._grows(name) and len(tensor) != rows:
+            grown = torch.empty(self.shapes[name], dtype=dtype)
+            grown[: len(tensor)] = tensor
+            grown[len(tensor) :] = tensor.mean(dim=0, dtype=torch.float32)
+            return grown
+        return tensor.to(dtype, copy=True).contiguous()
+
+    def _write_adapter(self, folder: Path, base: str | None) -> None:
+        folder.mkdir()
+        tensors = {}
+        for name, filling in self.lora.items():
+            with filling.file.open() as source:
+                tensors[name] = source[filling.keys[0]].clone()
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        leaves = "|".join(sorted({re.escape(module.rpartition(".")[2]) for module in self.lora_modules}))
+        adapter = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "r": self.lora_rank,
+            "lora_alpha": self.lora_alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "inference_mode": True,
+            "target_modules": rf"{re.escape(_LANGUAGE_MODEL)}.*\.({leaves})",
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(adapter, indent=2) + "\n")
+
+    # - the report
+
+    def report(self) -> dict:
+        """What became of every tensor, ready for JSON: `sources`, `new`, `copied`, `changed`, `adapter`."""
+        sources = []
+        for file in self.files:
+            parts = {part_of(name)[0] for name, filling in self.fillings.items() if filling.file is file}
+            lora = [key for key in file.shapes if _LORA.fullmatch(key)]
+            sources.append(
+                {
+                    "file": file.name,
+                    "holds": [part for part, _ in PARTS.values() if part in parts] + ["LoRA"] * bool(lora),
+                    "tensors": len(file.shapes),
+                    "used": self.used[id(file)] + lora,
+                    "ignored": self.ignored[id(file)],
+                    "beside_the_weights": sorted(map(str, file.beside)),
+                }
+            )
+        report = {"sources": sources, "new": self.new, "copied": self._copied(), "changed": self._changed()}
+        if self.lora:
+            report["adapter"] = {"folder": "adapter", "tensors": len(self.lora), "r": self.lora_rank}
+            report["adapter"]["lora_alpha"] = self.lora_alpha
+        return report
+
+    def _copied(self) -> list[str]:
+        """Parameters of the global video Q-Former that share their source with those of the windows'."""
+        names = {name for name in self.fillings if ".window_qformer." in name}
+        return [
+            name.replace(".window_", ".global_")
+            for name in names
+            if name.replace(".window_", ".global_") in self.fillings
+        ]
+
+    def _changed(self) -> dict[str, str]:
+        """Tables with another number of rows than in their file."""
+        changed = {}
+        for name, filling in self.fillings.items():
+            old = filling.file.shapes[filling.keys[0]]
+            new = self.shapes[name]
+            if len(filling.keys) == 1 and old != new:
+                how = "the mean of the old rows for new tokens" if self._grows(name) else "nearest"
+                changed[name] = f"{old[0]} rows to {new[0]}: {how}"
+        return changed
+
+
+def part_of(name: str) -> tuple[str, str]:
+    """Which part of the model a tensor belongs to, and the option that brings it."""
+    return next(part for prefix, part in PARTS.items() if name.startswith(prefix))
+
+
+def resize_positions(table: torch.Tensor, rows: int) -> torch.Tensor:
+    """A position table (old rows, width) at another number of rows: each takes the nearest old one (TimeChat)."""
+    return nn.functional.interpolate(table.T[None].float(), size=rows, mode="nearest")[0].T.to(table.dtype)
+
+
+def _language_model_names(text_config: PreTrainedConfig, shapes: Mapping[str, torch.Size]) -> dict[str, str]:
+    """Names in the language model's own checkpoint, by ours."""
+    with torch.device("meta"):
+        language_model = AutoModelForCausalLM.from_config(text_config)
+    head = next(n for n, m in language_model.named_modules() if m is language_model.get_output_embeddings())
+    names = {}
+    for name in shapes:
+        if name.startswith(_LANGUAGE_MODEL):
+            names[name] = f"{language_model.base_model_prefix}.{name.removeprefix(_LANGUAGE_MODEL)}"
+        elif name.startswith("lm_head."):
+            names[name] = f"{head}.{name.removeprefix('lm_head.')}"
+    return names
+
+
+def _without_number(module: str) -> str:
+    return re.sub(r"\.\d+\.", ".*.", module)
+
+
+def _initialise(module: nn.Module, owner: PreTrainedModel, wanted: set[str], prefix: str = ""):
+    """Initial values of the parameters `wanted`, each by the rule of the model that it is part of."""
+    if isinstance(module, PreTrainedModel):
+        owner = module
+    for name, child in module.named_children():
+        yield from _initialise(child, owner, wanted, f"{prefix}{name}.")
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    if any(prefix + name in wanted for name, _ in own):
+        module.to_empty(device="cpu", recurse=False)
+        owner._init_weights(module)
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        yield from ((prefix + name, tensor.detach()) for name, tensor in own if prefix + name in wanted)
+
+
+# --- the folder ----------------------------------------------------------------------------------------------------
+
+
+def check_new_folder(folder: str | os.PathLike) -> Path:
+    """The path, if there is nothing of that name but an empty folder; else a FileExistsError."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not empty; name a new folder")
+    return folder
+
+
+@contextmanager
+def new_folder(folder: str | os.PathLike, size: int = 0) -> Iterator[Path]:
+    """A hidden folder beside `folder` that takes its name when all is written, or vanishes.
+
+    Args:
+        folder (`str` or `os.PathLike`): Must not exist, or be empty.
+        size (`int`, *optional*, defaults to 0): Bytes that will be written.
+
+    Raises:
+        FileExistsError: if the folder holds something.
+        ConversionError: if there is no room.
+    """
+    folder = check_new_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < size:
+        raise ConversionError(
+            f"{folder.parent}: no space left: {size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free"
+        )
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir()
+        yield partial
+        os.replace(partial, folder)
+    except Exception as error:  # safetensors and tokenizers have their own for a full disk
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full):
+            raise ConversionError(
+                f"{folder}: no space left to write it ({error}); {size / 1e9:.2f} GB are needed. Nothing was kept"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+__all__ = [
+    "SOURCE_PRESETS",
+    "Conversion",
+    "ConversionError",
+    "SourcePreset",
+    "WeightFile",
+    "check_new_folder",
+    "new_folder",
+    "open_sources",
+    "original_config",
+]
