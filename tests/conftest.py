@@ -1,0 +1,80 @@
+"""Clips for all tests: the shared folder where there is one, and small real files made here."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microemo.training.synthetic import SOUND_RATE, astronaut, move_photograph, write_demo_dialogue, write_media
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared clips and goldens: `MICROEMO_SHARED`, or `../shared` beside the repository."""
+    folder = Path(os.environ.get("MICROEMO_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared folder at {folder}: set MICROEMO_SHARED to it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_clip(tmp_path_factory) -> Path:
+    """The demo's `astronaut.mp4` (6 s, one face, voice) with `astronaut.srt` beside it."""
+    pytest.importorskip("skimage", reason="the demo clip is made from scikit-image's photograph")
+    return write_demo_dialogue(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def make_clip(tmp_path_factory):
+    """A maker of small real files: `make_clip(name, times, size, face_width, sound, sound_start, turned, picture)`."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    def make(
+        name: str,
+        times=None,
+        size: tuple[int, int] = (320, 240),
+        face_width: int = 110,
+        sound: float | None = 1.0,
+        sound_start: float = 0.0,
+        turned: bool = False,
+        picture: np.ndarray | None = None,
+    ) -> Path:
+        """
+        Args:
+            name: File name; its suffix names the container.
+            times: Presentation times of the frames in seconds, 25 frames of a second unless given; none for a sound file.
+            size: Width and height as shown.
+            face_width: Of the astronaut's face, in pixels.
+            sound: Seconds of a 440 Hz tone, or `None`.
+            sound_start: When it starts.
+            turned: Store the frames lying on their side, with a display matrix that stands them up (mp4 only).
+            picture: (H, W, 3) uint8 to show instead of the astronaut.
+        """
+        path = folder / name
+        times = np.arange(25) / 25 if times is None else times
+        if picture is None:
+            pytest.importorskip("skimage", reason="the pictures come from scikit-image")
+            pictures = move_photograph(astronaut(), times, size, face_width, np.random.default_rng(0))
+        else:
+            pictures = (picture for _ in times)
+        if turned:
+            pictures = (np.rot90(picture) for picture in pictures)
+        tone = None
+        if sound is not None:
+            tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(sound * SOUND_RATE)) / SOUND_RATE)
+        write_media(path, pictures, times, tone, sound_start)
+        if turned:
+            _turn_right(path)
+        return path
+
+    return make
+
+
+def _turn_right(path: Path) -> None:
+    """Write a quarter turn to the right into the display matrix of an mp4's first (video) track."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8  # version 0: flags, times and id, reserved, layer to volume
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
