@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from microemo import MicroEmoConfig, MicroEmoProcessor
 from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
+from microemo.processing.processing_microemo import SYSTEM_TEXT
 
 QUESTION = "What does the speaker feel, and why?"
 SAID = [
@@ -26,13 +29,13 @@ def parts():
     return config, whole
 
 
-def make(**switches) -> MicroEmoProcessor:
-    """A processor with little for video Q-Former tokens (2) and audio ones (1), so that prompts can be read."""
+def make(tokenizer=None, **switches) -> MicroEmoProcessor:
+    """A processor with few video tokens (2) and audio tokens (1) in a window, so that prompts can be read."""
     config, whole = parts()
     switches = {"num_video_query_tokens": 2, "num_audio_query_tokens": 1, "max_utterances": 6} | switches
     return MicroEmoProcessor.from_config(
         config,
-        tiny_tokenizer(),
+        tokenizer or tiny_tokenizer(),
         whole.qformer_tokenizer,
         video_processor=whole.video_processor,
         feature_extractor=whole.feature_extractor,
@@ -49,6 +52,24 @@ def noise(seconds=2.0):
 def frames(count=4):
     """A clip of decoded frames without a face."""
     return np.random.default_rng(0).integers(0, 255, (count, 32, 32, 3), dtype=np.uint8)
+
+
+def llama_like_tokenizer():
+    """Words with their space as in LLaMA's: "▁" put before every piece of text between special tokens."""
+    model = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    model.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    pieces = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    model.decoder = decoders.Sequence(pieces)
+    special = ["<unk>", "<s>", "</s>", "<video>", "<audio>"]
+    letters = [chr(code) for code in range(33, 127)] + ["▁", "\n"]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=letters)
+    model.train_from_iterator([SYSTEM_TEXT.replace(" ", "▁"), QUESTION.replace(" ", "▁")] * 9, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+
+
+both_tokenizers = pytest.mark.parametrize("tokenizer", [tiny_tokenizer, llama_like_tokenizer])
 
 
 def prompt_of(processor, text=QUESTION, videos=True, audio=True, **kwargs):
@@ -138,9 +159,12 @@ def test_one_changed_word_changes_the_ids():
 # --- nothing that is written becomes a special token ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("token", ["<video>", "<audio>", "<s>", "</s>", "<pad>"])
-def test_special_tokens_in_text_are_inert_and_readable(token):
-    processor = make()
+@pytest.mark.parametrize("token", ["<video>", "<audio>", "<s>", "</s>", "the filler"])
+@both_tokenizers
+def test_special_tokens_in_text_are_inert_and_readable(token, tokenizer):
+    processor = make(tokenizer())
+    if token == "the filler":
+        token = {"<pad>", "<unk>"}.intersection(processor.tokenizer.get_added_vocab()).pop()
     clean = [{"start": 0, "end": 1, "text": "ab", "speaker": "Bo"}]
     dirty = [{"start": 0, "end": 1, "text": f"a{token}b", "speaker": f"B{token}o"}]
     special = set(processor.tokenizer.all_special_ids) | {processor.video_token_id, processor.audio_token_id}
@@ -327,9 +351,10 @@ def test_a_system_message_takes_the_place_of_the_default():
     assert processor.apply_chat_template(messages) == "<s>Be brief.\n\nUser:\nHi\n"
 
 
+@both_tokenizers
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_assistant_masks_hold_the_answers(side):
-    processor = make()
+def test_assistant_masks_hold_the_answers(side, tokenizer):
+    processor = make(tokenizer())
     conversations = [
         [*chat({"type": "text", "text": "Q1"}, answer="She is sad."), {"role": "user", "content": "Why?"},
          {"role": "assistant", "content": [{"type": "text", "text": "The chin trembles."}]}],
@@ -349,9 +374,10 @@ def test_assistant_masks_hold_the_answers(side):
     assert learned == ["She is sad.</s>The chin trembles.</s>", "Calm.</s>"]
 
 
-def test_the_answer_continues_the_generation_prompt():
+@both_tokenizers
+def test_the_answer_continues_the_generation_prompt(tokenizer):
     """What the model generates behind its prompt are the very tokens that it learns."""
-    processor = make()
+    processor = make(tokenizer())
     messages = chat({"type": "text", "text": "Q"}, answer="She is sad.")
     prompt = processor.apply_chat_template(messages[:1], add_generation_prompt=True, tokenize=True)[0]
     whole = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
