@@ -122,7 +122,8 @@ class Baseline:
         return torch.cat(tensors)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.model.device, self.model.dtype if tensor.is_floating_point() else None)
+        media = tensor.is_floating_point() and tensor.dim() > 1  # pixels and mels, not seconds
+        return tensor.to(self.model.device, self.model.dtype if media else None)
 
     def ids(self, segments: Sequence[Segment]) -> list[int]:
         """Join prompt segments into token ids; the first is begun as the tokenizer begins a text."""
@@ -189,6 +190,10 @@ class InstructBlipVideoBaseline(Baseline):
         super().__init__(name, model, tokenizer, processors, **options)
         if self.num_frames != 4:
             raise ValueError(f"num_frames={self.num_frames}: InstructBLIP's video model takes exactly 4 frames")
+        if model.config.video_token_id is None:  # the published checkpoints, made for pictures, know no such token
+            tokenizer.add_tokens(["<video>"], special_tokens=True)
+            model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+            model.config.video_token_id = tokenizer.convert_tokens_to_ids("<video>")
 
     @classmethod
     def _tokenizers(cls, checkpoint):
@@ -300,6 +305,7 @@ class Qwen2_5OmniBaseline(Baseline):
 BASELINES: dict[str, type[Baseline]] = {
     "video_llava": VideoLlavaBaseline,
     "llava_next_video": LlavaNextVideoBaseline,
+    "instructblip": InstructBlipVideoBaseline,
     "instructblipvideo": InstructBlipVideoBaseline,
     "qwen2_audio": Qwen2AudioBaseline,
     "qwen2_5_omni": Qwen2_5OmniBaseline,

@@ -1,16 +1,20 @@
 """Every adapter with a tiny random model of its real class, saved and loaded as a checkpoint, on a clip made here."""
 
+import copy
 from itertools import pairwise
 
 import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BlipImageProcessorPil,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
     InstructBlipVideoConfig,
     InstructBlipVideoForConditionalGeneration,
     InstructBlipVideoQFormerConfig,
@@ -19,6 +23,7 @@ from transformers import (
     LlavaNextVideoConfig,
     LlavaNextVideoForConditionalGeneration,
     PreTrainedTokenizerFast,
+    Qwen2_5OmniConfig,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
@@ -29,8 +34,10 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
     WhisperFeatureExtractor,
 )
+from typer.testing import CliRunner
 
 from microemo.inference.baselines import BASELINES, load_baseline, uniform_frames
+from microemo.inference.evaluate_command import app
 from microemo.inference.run_dataset import run_dataset
 from microemo.processing.media import MediaError
 
@@ -160,6 +167,7 @@ def qwen2_5_omni(tokenizer):
     return Qwen2_5OmniThinkerForConditionalGeneration(config), processors
 
 
+PARTS = ("vision_config", "qformer_config", "text_config")
 BUILDERS = [video_llava, llava_next_video, instructblipvideo, qwen2_audio, qwen2_5_omni]
 
 
@@ -255,6 +263,43 @@ def test_a_clip_without_sound(baseline, tmp_path):
         assert "input_features" not in baseline.prepare(sample)[1]
 
 
+def test_a_picture_checkpoint_of_instructblip_answers_clips(tokenizer, clip, tmp_path):
+    """The published InstructBLIP checkpoints are of the picture model, without a token for videos."""
+    model, processors = instructblipvideo(tokenizer)
+    config = InstructBlipConfig(**{key: getattr(model.config, key).to_dict() for key in PARTS}, num_query_tokens=4)
+    InstructBlipForConditionalGeneration(config).save_pretrained(tmp_path)
+    without = copy.deepcopy(tokenizer)
+    for folder in (tmp_path, tmp_path / "qformer_tokenizer"):
+        without.save_pretrained(folder)
+    processors[0].save_pretrained(tmp_path)
+    adapter = load_baseline(str(tmp_path), max_new_tokens=3)
+    ids, _ = adapter.prepare({"name": "a", "video": clip, "instruction": "Why?"})
+    assert ids[:16] == [adapter.model.config.video_token_id] * 16
+    assert len(adapter.answer([{"name": "a", "video": clip}])) == 1
+
+
+def test_the_thinker_loads_out_of_a_whole_omni_checkpoint(tokenizer, clip, tmp_path):
+    """Qwen2.5-Omni is published with talker and vocoder; only the thinker's weights ("thinker. ...") are used."""
+    model, processors = qwen2_5_omni(tokenizer)
+    weights = {
+        f"thinker.{name}": tensor.contiguous() for name, tensor in saved_weights(model, tmp_path / "thinker").items()
+    }
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    Qwen2_5OmniConfig(thinker_config=model.config.to_dict()).save_pretrained(tmp_path)
+    for part in (tokenizer, *processors):
+        part.save_pretrained(tmp_path)
+    whole = load_baseline(str(tmp_path), max_new_tokens=6)
+    sample = {"name": "a", "video": clip}
+    assert whole.answer([sample]) == BASELINES["qwen2_5_omni"](
+        "x", model, tokenizer, processors, max_new_tokens=6
+    ).answer([sample])
+
+
+def saved_weights(model, folder) -> dict:
+    model.save_pretrained(folder)
+    return load_file(folder / "model.safetensors")
+
+
 def test_frames_are_uniform_and_in_order(clip):
     frames = uniform_frames({"video": clip}, 5)
     reds = [frame[10:40, 4:28, 0].mean() for frame in frames]
@@ -276,6 +321,28 @@ def test_omni_patches_hold_successive_frames(tokenizer):
     assert (halves[0, :, :, 0] < 0).all()
     assert (halves[0, :, :, 1] > 0).all()
     assert (halves[1] > 0).all()  # the third frame, repeated
+
+
+def test_the_run_command_answers_and_resumes(baseline, clip, tmp_path):
+    (tmp_path / "data.jsonl").write_text(
+        f'{{"name": "one", "video": "{clip}"}}\n{{"name": "two", "video": "{clip}"}}\n'
+    )
+    output = tmp_path / "answers.jsonl"
+    command = ["run", baseline.model.name_or_path, str(tmp_path / "data.jsonl"), "-o", str(output), "--device", "cpu"]
+    options = ["--name", "tiny", "--batch-size", "2", "--max-new-tokens", "4"]
+    first = CliRunner().invoke(app, [*command, *options], catch_exceptions=False)
+    assert "2 answered, 0 already there, 0 failed" in first.stdout
+    written = output.read_bytes()
+    assert b'"system": "tiny"' in written
+    again = CliRunner().invoke(app, [*command, *options], catch_exceptions=False)
+    assert "0 answered, 2 already there, 0 failed" in again.stdout
+    assert output.read_bytes() == written
+    with (tmp_path / "data.jsonl").open("a") as data:
+        data.write('{"name": "three", "video": "gone.mp4"}\n')
+    third = CliRunner().invoke(app, [*command, *options, "--skip-errors"], catch_exceptions=False)
+    assert third.exit_code == 1
+    assert "1 failed" in third.stdout
+    assert "gone.mp4" in third.stderr
 
 
 def test_unknown_model_types_are_named(tmp_path):
