@@ -34,25 +34,26 @@ SYSTEM_TEXT = (
 # The prompt (paper 3.4): system text, video tokens, audio tokens, transcript, instruction, answer. Besides the
 # messages the template sees `clip`, made by `_template_clip`; `part` asks for the text of one medium alone.
 CHAT_TEMPLATE = """\
-{%- macro marker(window) -%}
-{{ clip.unit }} {{ window.index }} ({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
+{%- macro marker(unit, window) -%}
+{{ unit }} {{ window.index }} ({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
 {%- endmacro -%}
 {%- macro media(name, tokens, window_tokens) -%}
 {%- if tokens -%}{{ (name + ": " if clip.unit else "") + tokens + "\\n" }}{%- endif -%}
 {%- if window_tokens and not clip.interleaved -%}
 {%- for window in clip.windows -%}
 {%- if loop.first and not tokens -%}{{ name + ":\\n" }}{%- endif -%}
-{{ marker(window) }}: {{ window_tokens + "\\n" }}
+{{ marker(clip.unit, window) }}: {{ window_tokens + "\\n" }}
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
 {%- macro speech(utterance) -%}
-{{ marker(utterance) }}{{ " " + utterance.speaker if utterance.speaker }}:{{ " " + utterance.text if utterance.text }}
+{{ marker("utterance", utterance) }}{{ " " + utterance.speaker if utterance.speaker }}:{{ " " + utterance.text if utterance.text }}
 {%- endmacro -%}
 {%- macro transcript() -%}
 {%- if clip.interleaved -%}
-{%- for window in clip.windows -%}
-{{ speech(window) }} {{ clip.window_video_tokens + clip.window_audio_tokens + "\\n" }}
+{%- set tokens = clip.window_video_tokens + clip.window_audio_tokens -%}
+{%- for window in clip.windows if window.text or tokens -%}
+{{ speech(window) }}{{ " " + tokens if tokens }}{{ "\\n" }}
 {%- endfor -%}
 {%- else -%}
 {%- for utterance in clip.utterances if utterance.text -%}
@@ -67,7 +68,7 @@ CHAT_TEMPLATE = """\
 {%- elif item.type == "audio" -%}{{ media("Audio", clip.audio_tokens, clip.window_audio_tokens) }}
 {%- elif item.type == "transcript" -%}{{ transcript() }}
 {%- elif item.type == "utterance" -%}
-{{ marker(clip.windows[item.index - 1]) }}: {{ clip.window_video_tokens + clip.window_audio_tokens }}
+{{ marker("utterance", clip.windows[item.index - 1]) }}: {{ clip.window_video_tokens + clip.window_audio_tokens }}
 {%- else -%}{{ item.text }}
 {%- endif -%}
 {%- endfor -%}
@@ -88,9 +89,12 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 """
 
+# What a clip brings into its message, in this order.
+MEDIA = [{"type": "video"}, {"type": "audio"}, {"type": "transcript"}]
+
 
 @dataclass
-class _Clip:
+class _Given:
     """What the user gives for one row of the batch."""
 
     video: object = None
@@ -375,8 +379,8 @@ class MicroEmoProcessor(ProcessorMixin):
             return_assistant_tokens_mask (`bool`, *optional*, defaults to `False`):
                 Add `assistant_masks` (B, S), 1 on the answers' tokens: training learns those.
             tokenize (`bool`, *optional*, defaults to `False`):
-                Return token ids, not text. In text, media without a source stay a single placeholder, which
-                `processor(text=..., videos=...)` expands.
+                Return token ids, not text. The text is the whole prompt, so media are read for it, too; in text alone
+                media may be without a source: a single placeholder each, which `processor(text=..., videos=...)` expands.
             return_tensors, return_dict: As in Transformers.
             processor_kwargs (`dict`, *optional*), kwargs: Arguments of `__call__` other than media and text.
 
@@ -417,7 +421,7 @@ class MicroEmoProcessor(ProcessorMixin):
 
     # --- clips -----------------------------------------------------------------------------------------------------
 
-    def _as_clips(self, videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts) -> list[_Clip]:
+    def _as_clips(self, videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts) -> list[_Given]:
         """The rows of the batch; every argument is for one clip, or a list as long as the others."""
         belongings = {"utterances": utterances, "landmarks": landmarks, "video_metadata": video_metadata}
         if videos is None and (audio is None or audio is False):
@@ -426,10 +430,10 @@ class MicroEmoProcessor(ProcessorMixin):
             for name, value in belongings.items():
                 if value is not None:
                     raise ValueError(f"{name} belong to a clip: pass videos or audio")
-            return [_Clip() for _ in texts]
+            return [_Given() for _ in texts]
         clips = audio if videos is None else videos
         if not isinstance(clips, (list, tuple)) or _is_frames(clips):
-            return [_Clip(videos, audio, sampling_rate, **belongings)]
+            return [_Given(videos, audio, sampling_rate, **belongings)]
 
         columns = {"video": videos, "audio": audio, **belongings}
         for name, value in columns.items():
@@ -444,9 +448,9 @@ class MicroEmoProcessor(ProcessorMixin):
                     f"utterances of a batch of {len(clips)} clips must be a list with a list for each clip"
                 )
         rows = zip(*columns.values(), strict=True)
-        return [_Clip(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
+        return [_Given(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
 
-    def _encode_clips(self, clips: Sequence[_Clip], asr, video_kwargs: dict) -> tuple[dict, list[ClipPrompt], dict]:
+    def _encode_clips(self, clips: Sequence[_Given], asr, video_kwargs: dict) -> tuple[dict, list[ClipPrompt], dict]:
         """Features of all media, what the prompts say of them, and the metadata."""
         prompts, sources, tracks = [], [], []
         with ExitStack() as files:
@@ -476,7 +480,7 @@ class MicroEmoProcessor(ProcessorMixin):
         }
         return features | sound, prompts, metadata
 
-    def _find_utterances(self, clip: _Clip, track: AudioTrack | None, duration: float | None, asr) -> list[Utterance]:
+    def _find_utterances(self, clip: _Given, track: AudioTrack | None, duration: float | None, asr) -> list[Utterance]:
         if clip.utterances is not None:
             said = read_utterances(clip.utterances, duration)
         elif asr is not None and track is not None:
@@ -490,7 +494,7 @@ class MicroEmoProcessor(ProcessorMixin):
             )
         return merge_utterances(said, self.max_utterances)
 
-    def _sound(self, clip: _Clip, has_own: bool) -> AudioTrack | None:
+    def _sound(self, clip: _Given, has_own: bool) -> AudioTrack | None:
         if clip.audio is False:
             return None
         if clip.audio is None:
@@ -636,12 +640,12 @@ class MicroEmoProcessor(ProcessorMixin):
             "interleaved": by_utterance and self.prompt_layout == "interleaved",
         }
 
-    def _read_conversation(self, conversation, with_media: bool) -> tuple[_Clip | None, list[dict]]:
+    def _read_conversation(self, conversation, with_media: bool) -> tuple[_Given | None, list[dict]]:
         """The clip of a conversation, and its messages in the template's terms.
 
         The clip is `None` where media without a source stand in the messages, which only a text prompt may have.
         """
-        clip, messages, complete, seen = _Clip(), [], True, set()
+        clip, messages, seen = _Given(), [], set()
         for message in conversation:
             items = message.get("content") or []
             media, rest = [], []
@@ -659,31 +663,31 @@ class MicroEmoProcessor(ProcessorMixin):
                     if kind in seen:
                         raise ValueError(f"a conversation holds one clip, but a second {kind} was given")
                     seen.add(kind)
-                    source = next((item[k] for k in (kind, "path", "url") if item.get(k) is not None), None)
-                    complete &= source is not None
+                    media.append({"type": kind})
+                    source = next((item[key] for key in (kind, "path", "url") if item.get(key) is not None), None)
                     setattr(clip, kind, source)
                     for name in ("utterances", "landmarks", "video_metadata", "sampling_rate"):
                         if item.get(name) is not None:
                             setattr(clip, name, item[name])
-                    media.append(kind)
                 else:
                     raise ValueError(f"content of a message must be text, video, audio or utterance, got {kind!r}")
             for item in rest:
                 if item["type"] == "text":
                     item["text"] = self._escape(item["text"])
-            messages.append({"role": message["role"], "content": rest})
-            if media:
-                messages[-1]["content"] = [{"type": kind} for kind in sorted(media, reverse=True)] + rest
-        if not complete:
+            messages.append({"role": message["role"], "content": media + rest})
+        if not seen:
+            return clip, messages
+        # Audio without a source beside a video is the video's own sound.
+        if (clip.video if "video" in seen else clip.audio) is None:
             if with_media:
                 raise ValueError("a video or audio item has no source: give it a path, url, video or audio")
             return None, messages
-        if seen:
-            # All of the clip stands where the first medium does: frames, sound (the video's own, too), transcript.
-            holder = next(m for m in messages if any(i["type"] in seen for i in m["content"]))
-            for message in messages:
-                message["content"] = [i for i in message["content"] if i["type"] not in seen]
-            holder["content"] = [{"type": kind} for kind in ("video", "audio", "transcript")] + holder["content"]
+        # All of the clip stands where its first medium does: frames, sound (the video's own, too), transcript.
+        for message in messages:
+            rest = [item for item in message["content"] if item["type"] not in ("video", "audio")]
+            if seen and len(rest) < len(message["content"]):
+                seen, rest = None, MEDIA + rest
+            message["content"] = rest
         return clip, messages
 
     def _render(self, messages: list[dict], prompt: ClipPrompt | None, chat_template=None, **options):
@@ -708,10 +712,9 @@ class MicroEmoProcessor(ProcessorMixin):
     def _render_text(self, row: int, text: str, prompt: ClipPrompt) -> str:
         """The prompt of `text`: a question for the chat template, or a prompt with its own placeholders."""
         found = text.count(self.video_token), text.count(self.audio_token)
-        media = [{"type": kind} for kind in ("video", "audio", "transcript")]
         if found == (0, 0):
             question = [{"type": "text", "text": self._escape(text)}]
-            messages = [{"role": "user", "content": media + question}]
+            messages = [{"role": "user", "content": MEDIA + question}]
             return self._render(messages, prompt, add_generation_prompt=True)[0]
 
         expected = self._count_placeholders(prompt)
@@ -731,10 +734,7 @@ class MicroEmoProcessor(ProcessorMixin):
                 f"text {row} holds {found[0]} {self.video_token} and {found[1]} {self.audio_token}, but its clip "
                 f"needs {expected[0]} and {expected[1]} (or {single[0]} and {single[1]}, to be expanded)"
             )
-        part = {
-            name: self._render([], prompt, part=name)[0].removesuffix("\n")
-            for name in ("video", "audio", "transcript")
-        }
+        part = {item["type"]: self._render([], prompt, part=item["type"])[0].removesuffix("\n") for item in MEDIA}
         if not found[1]:
             part["video"] = "\n".join(filter(None, (part["video"], part["audio"])))
         before, last, after = re.fullmatch(

@@ -254,6 +254,24 @@ def test_sound_for_some_of_a_batch(clip, silent_clip, sound_file):
     assert batch["audio_clip_mask"].any(1).tolist() == [True, True, False, False]
 
 
+def test_own_sound_in_a_conversation(clip):
+    """`{"type": "audio"}` beside a video asks for its own sound, as in Transformers; it is there without asking, too."""
+    video, question = {"type": "video", "path": str(clip)}, {"type": "text", "text": QUESTION}
+    outputs = [
+        processor().apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            processor_kwargs={"num_frames": 2},
+        )
+        for content in ([video, {"type": "audio"}, question], [video, question])
+    ]
+    expected = processor()(text=QUESTION, videos=clip, num_frames=2)
+    same(outputs[0], expected)
+    same(outputs[1], expected)
+
+
 def test_waveform_without_a_rate(clip):
     with pytest.raises(ValueError, match="sampling rate"):
         processor()(text=QUESTION, videos=clip, audio=np.zeros(16_000, np.float32))

@@ -110,6 +110,14 @@ def test_interleaved():
     )
 
 
+def test_interleaved_without_pictures():
+    processor = make(use_utterance_audio=False, system_text="", prompt_layout="interleaved")
+    said = [{"start": 0.0, "end": 0.2, "text": ""}, SAID[1]]
+    assert prompt_of(processor, videos=False, utterances=said) == (
+        f"<s>User:\nAudio: {A}\nutterance 2 (1.0-1.5s): What do you mean?\n{QUESTION}\nAssistant:\n"
+    )
+
+
 @pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
 def test_without_speech_there_is_no_line_for_it(layout):
     processor = make(system_text="", prompt_layout=layout)
@@ -143,10 +151,10 @@ def test_sliding_windows_without_a_global_one():
         use_global_window=False,
         use_utterance_audio=0,
     )
-    prompt = prompt_of(processor, audio=False)
-    lines = prompt.splitlines()
+    lines = prompt_of(processor, audio=False, utterances=SAID[:1]).splitlines()
     assert lines[1] == "Video:" and lines[2].startswith("window 1 (0.0-") and lines[2].endswith(f"s): {V}")
-    assert lines[3].startswith("window 2 (") and lines[4] == QUESTION
+    assert lines[3].startswith("window 2 (")
+    assert lines[4:7] == ["Transcript:", "utterance 1 (0.2-0.8s) Anna: Hi there.", QUESTION]
 
 
 def test_one_changed_word_changes_the_ids():
@@ -343,6 +351,9 @@ def test_media_come_first_in_their_message():
     messages = [{"role": "user", "content": content}]
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
     assert prompt == prompt_of(processor, utterances=SAID)
+    split = [{"role": "user", "content": content[2:]}, {"role": "user", "content": content[:2]}]
+    media, _ = prompt.split(QUESTION)
+    assert processor.apply_chat_template(split) == f"{media}\nUser:\n{QUESTION}\n"
 
 
 def test_a_system_message_takes_the_place_of_the_default():
