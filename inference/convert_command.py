@@ -116,6 +116,7 @@ def convert_checkpoints(
         )
         processor.feature_extractor.short_audio_padding = source_preset.short_audio_padding
         processor.video_processor.num_frames = min(source_preset.num_frames or config.max_frames, config.max_frames)
+        processor.video_processor.repeat_last_frame = source_preset.repeat_last_frame
         processor.save_pretrained(folder)
         generation_config = conversion.model.generation_config
         try:

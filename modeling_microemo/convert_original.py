@@ -54,6 +54,7 @@ class SourcePreset:
         timestamp_format (`str`): Field of the processor: the sentence that the image Q-Former reads.
         short_audio_padding (`str`): Field of the feature extractor.
         num_frames (`int`, *optional*): Field of the video processor; as many as there are frame positions if `None`.
+        repeat_last_frame (`bool`): Field of the video processor.
         needs_audio (`bool`): Whether there is no such model without its audio branch.
     """
 
@@ -61,6 +62,7 @@ class SourcePreset:
     timestamp_format: str = "This frame is sampled at {:.1f}s."
     short_audio_padding: str = "waveform"
     num_frames: int | None = 8
+    repeat_last_frame: bool = False
     needs_audio: bool = True
 
 
@@ -68,6 +70,7 @@ SOURCE_PRESETS = {
     "microemo": SourcePreset(config={"fusion_gate_init": 0.0}),
     "affectgpt": SourcePreset(
         config={"use_frame_timestamps": False, "use_local_clue_attention": False, "windows": "none"},
+        repeat_last_frame=True,
     ),
     "timechat": SourcePreset(
         config={

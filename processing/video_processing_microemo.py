@@ -28,8 +28,8 @@ except ImportError:
 logger = logging.get_logger(__name__)
 
 _FIELDS = (
-    *("num_frames", "fps", "max_frames", "do_sample_frames", "size", "patch_size", "image_mean", "image_std"),
-    *("local_view", "face_crop_scale", "region_coverage", "face_mesh_model", "return_metadata"),
+    *("num_frames", "fps", "max_frames", "do_sample_frames", "repeat_last_frame", "size", "patch_size", "image_mean"),
+    *("image_std", "local_view", "face_crop_scale", "region_coverage", "face_mesh_model", "return_metadata"),
 )
 # The face mesh looks at a copy of the frame that is at most this high; it works at 192 pixels a face inside.
 MESH_HEIGHT = 360
@@ -39,6 +39,8 @@ class MicroEmoVideosKwargs(VideosKwargs, total=False):
     """
     max_frames (`int`, *optional*):
         Most frames of a clip. Where the utterances' frames exceed it, uniformly sampled frames make room.
+    repeat_last_frame (`bool`, *optional*):
+        Whether a clip of fewer than `num_frames` frames ends in copies of its last one.
     patch_size (`int`, *optional*):
         Side of the image encoder's patches in pixels.
     local_view (`"frame"` or `"face_crop"`, *optional*):
@@ -52,6 +54,7 @@ class MicroEmoVideosKwargs(VideosKwargs, total=False):
     """
 
     max_frames: int | None
+    repeat_last_frame: bool | None
     patch_size: int | None
     local_view: Literal["frame", "face_crop"] | None
     face_crop_scale: float | int | None
@@ -104,6 +107,8 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         region_coverage (`float`, *optional*, defaults to 0.25): Share of a patch that puts it into a region.
         face_mesh_model (`str`, *optional*): Path of a `face_landmarker.task`.
         do_sample_frames (`bool`, *optional*, defaults to `True`): Off, every frame of the clip is taken.
+        repeat_last_frame (`bool`, *optional*, defaults to `False`):
+            Whether a clip of fewer than `num_frames` frames ends in copies of its last one, as AffectGPT's did.
 
     Example:
 
@@ -129,6 +134,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
     region_coverage = 0.25
     face_mesh_model = None
     do_sample_frames = True
+    repeat_last_frame = False
     return_metadata = True
     _checkpoint = None
 
@@ -292,6 +298,8 @@ class _Eye:
         else:
             indices = uniform_indices(len(times), settings["num_frames"])
         indices = add_span_frames(indices, times, self.spans, settings["max_frames"])
+        if settings["repeat_last_frame"] and settings["do_sample_frames"] and not settings["fps"]:
+            indices = np.pad(indices, (0, max(0, settings["num_frames"] - len(indices))), mode="edge")
         self._given = None if self.landmarks is None else iter(self._given_faces(indices, len(times)))
         return indices
 
