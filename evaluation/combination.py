@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .chat import Chat
-from .emotion_wheel import EmotionWheels
 from .label_extraction import labels_of
 from .language_model_judge import merge_descriptions
 from .prediction_files import Answers, match
 
 
-def combine(
-    audio: Answers, video: Answers, chat: Chat | None = None, wheels: EmotionWheels | None = None
-) -> tuple[Answers, dict[str, object]]:
+def combine(audio: Answers, video: Answers, chat: Chat | None = None) -> tuple[Answers, dict[str, object]]:
     """Merge the answers of two systems, name by name.
 
     Args:
@@ -25,7 +22,7 @@ def combine(
     names, heard, watched = match(audio, video)
     source = Path(f"{audio.source.stem}+{video.source.stem}")
     if chat is None:
-        (a, a_notes), (b, b_notes) = labels_of(audio, wheels), labels_of(video, wheels)
+        (a, a_notes), (b, b_notes) = labels_of(audio), labels_of(video)
         union = {name: list(dict.fromkeys(a[name] + b[name])) for name in names}
         read = " and ".join(sorted({str(notes["extraction"]) for notes in (a_notes, b_notes)}))
         return Answers(source, "labels", union), {"combination": f"union of labels {read}", "unreadable": ()}

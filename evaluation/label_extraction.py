@@ -110,7 +110,8 @@ def rule_labels(text: str, wheels: EmotionWheels | None = None) -> list[str]:
     ("no anger, sadness or fear") it denies every item; "not only" and "not just" deny nothing.
 
     Args:
-        wheels: the vocabulary whose word forms are looked for; None takes the package's own.
+        wheels: the vocabulary whose word forms are looked for; None takes the package's own, which is the better
+            lexicon for prose (AffectGPT's, with words such as "open" and "present", finds 14 labels an answer).
     Returns:
         Labels as the text spells them, lower-case, in order, each meaning (M1) once.
     Example:
@@ -138,9 +139,7 @@ def rule_labels(text: str, wheels: EmotionWheels | None = None) -> list[str]:
     return list(found.values())
 
 
-def labels_of(
-    answers: Answers, wheels: EmotionWheels | None = None, chat: Chat | None = None
-) -> tuple[dict[str, list[str]], dict[str, object]]:
+def labels_of(answers: Answers, chat: Chat | None = None) -> tuple[dict[str, list[str]], dict[str, object]]:
     """Each name's labels, whatever form the file has.
 
     Args:
@@ -153,7 +152,7 @@ def labels_of(
         return {name: parse_labels(answer) for name, answer in answers.items.items()}, {"extraction": "as listed"}
     texts = ["" if text is None else str(text) for text in answers.items.values()]
     if chat is None:
-        labels: Sequence = [rule_labels(text, wheels) for text in texts]
+        labels: Sequence = [rule_labels(text) for text in texts]
         how = "rule"
     else:
         labels = extract_labels(chat, texts)

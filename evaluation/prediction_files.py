@@ -138,6 +138,9 @@ def _from_json(path: Path, field: str | None):
         return _from_rows(path, content, field)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: expected an object name -> answer, found {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(value, (str, list, type(None))):
+            raise ValueError(f"{path}, {name}: expected a text or a list of labels, found {type(value).__name__}")
     lists = all(not isinstance(value, str) or value.lstrip().startswith("[") for value in content.values())
     return "labels" if lists else "text", list(content.items())
 

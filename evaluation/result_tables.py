@@ -182,7 +182,8 @@ def _warnings(system: ScoredSystem) -> list[str]:
     notes, name = system.sheet.notes, f"{system.system} ({system.setting})"
     counted = {
         "ungrouped": "samples without a readable grouping answer",
-        "unreadable": "answers that the model could not be read from",
+        "unmerged": "pairs of answers without a readable merged text, taken as empty",
+        "unreadable": "answers without readable labels from the model, taken as empty",
         "empty_truth": "samples without a truth label, not scored",
     }
     warnings = [f"{name}: {len(notes[key])} {what}" for key, what in counted.items() if notes.get(key)]

@@ -138,12 +138,18 @@ def score_answers(
         compat: None or "affectgpt".
         chat: extracts the labels of free text; None uses the rule.
         common: score the names that both files hold, instead of requiring the same names.
+    Raises:
+        ValueError: the references are free text; NameMismatchError: the two hold different names.
     """
+    if references.kind != "labels":
+        raise ValueError(
+            f"{references.source}: holds descriptions; references must be label lists (extract them first)"
+        )
     wheels = wheels or EmotionWheels.default()
     names, truth, predicted = match(references, predictions, common)
     notes = {"extraction": "as listed", "unreadable": ()}
     if predictions.kind == "text":
-        labels, notes = labels_of(replace(predictions, items=dict(zip(names, predicted, strict=True))), wheels, chat)
+        labels, notes = labels_of(replace(predictions, items=dict(zip(names, predicted, strict=True))), chat)
         predicted = list(labels.values())
     set_level = set_level_scores(names, truth, predicted, grouper, compat)
     sheet = set_level.join(wheel_scores(names, truth, predicted, wheels, compat))
@@ -167,17 +173,18 @@ def score_systems(
         options: of `score_answers`.
     """
     answers = {file: read_answers(file.path) for file in files}
-    rows = [(file, answers[file]) for file in files]
+    rows: list[tuple[SystemFile, Answers, tuple]] = [(file, answers[file], ()) for file in files]
     for combination in combinations:
         audio, video = (_one(files, name.strip()) for name in _two(combination))
         if audio.setting != video.setting:
             raise ValueError(f"{combination}: settings differ, {audio.setting} and {video.setting}")
-        combined, notes = combine(answers[audio], answers[video], merger, options.get("wheels"))
+        combined, notes = combine(answers[audio], answers[video], merger)
         row = SystemFile(f"{audio.system} + {video.system}", audio.setting, combined.source, str(notes["combination"]))
-        rows.append((row, combined))
+        rows.append((row, combined, notes["unreadable"]))
     scored = []
-    for file, predictions in rows:
+    for file, predictions, unmerged in rows:
         sheet = score_answers(references, predictions, grouper, **options)
+        sheet = replace(sheet, notes=sheet.notes | {"unmerged": unmerged})
         samples = f"{references.source.parent.name}/{references.source.name}"
         scored.append(ScoredSystem(file.system, file.setting, samples, sheet, file.mark))
     return scored

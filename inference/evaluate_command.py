@@ -194,7 +194,7 @@ def hit_rate_command(
     truth = read_answers(references, field)
     vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
     for file in find_system_files(predictions, setting=None):
-        names, wanted, found = _labels(truth, read_answers(file.path), vocabulary, common)
+        names, wanted, found = _labels(truth, read_answers(file.path), common)
         sheet = hit_rates(names, wanted, found, vocabulary, AFFECTGPT if affectgpt else None)
         print(f"{file.path}: hit rate {100 * hit_rate(sheet):.2f} ({len(names)} clips)")
 
@@ -215,7 +215,7 @@ def sentiment(
     truth = read_answers(references, field)
     with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
         for file in find_system_files(predictions, setting=None):
-            names, wanted, found = _labels(truth, read_answers(file.path), None, common)
+            names, wanted, found = _labels(truth, read_answers(file.path), common)
             predicted = judge_sentiment(chat, found) if chat else [label_sentiment(labels) for labels in found]
             scores = sentiment_scores([_as_sentiment(value) for value in wanted], predicted)
             unreadable = predicted.count(None)
@@ -225,8 +225,8 @@ def sentiment(
             )
 
 
-def _labels(truth: Answers, predictions: Answers, wheels: EmotionWheels | None, common: bool):
-    labels, _ = labels_of(predictions, wheels)
+def _labels(truth: Answers, predictions: Answers, common: bool):
+    labels, _ = labels_of(predictions)
     return match(truth, Answers(predictions.source, "labels", labels), common)
 
 
@@ -323,7 +323,7 @@ def plot(
     from ..evaluation.result_plots import emotion_recall, plot_confusion, plot_emotion_recall, wheel_confusion
 
     vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
-    _, wanted, found = _labels(read_answers(references), read_answers(predictions), vocabulary, common)
+    _, wanted, found = _labels(read_answers(references), read_answers(predictions), common)
     title = f"{predictions.parent.name}/{predictions.stem}"
     names, matrix = wheel_confusion(wanted, found, vocabulary)
     print(plot_confusion(names, matrix, title, folder / f"{predictions.stem}-confusion.png"))
@@ -362,12 +362,10 @@ def extract(
     base_url: BaseUrl = None,
     offline: Offline = False,
     cache: Cache = CACHE,
-    wheels: Wheels = None,
 ):
     """Find the emotion labels in free-text answers."""
-    vocabulary = None if wheels is None else EmotionWheels.from_folder(wheels)
     with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
-        labels, notes = labels_of(read_answers(texts), vocabulary, chat)
+        labels, notes = labels_of(read_answers(texts), chat)
     lines = (json.dumps({"name": name, "labels": found}, ensure_ascii=False) for name, found in labels.items())
     write_text(output, "".join(f"{line}\n" for line in lines))
     empty = sum(not found for found in labels.values())

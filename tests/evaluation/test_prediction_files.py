@@ -46,6 +46,7 @@ def test_a_field_can_be_chosen(tmp_path):
         ("x.csv", "name,labels\na,x\na,y\n", "1 names come more than once: a"),
         ("x.json", "{", "not JSON"),
         ("x.json", "3", "expected an object name -> answer, found int"),
+        ("x.json", '{"a": {"b": 1}}', "x.json, a: expected a text or a list of labels, found dict"),
         ("x.jsonl", "{}\nno\n", "line 2: not JSON"),
         ("x.jsonl", "[1]\n", "line 1: expected a JSON object"),
         ("x.npz", "no archive", "x.npz: "),
