@@ -84,7 +84,7 @@ class Server:
                 if isinstance(fault, int):
                     return self.reply(fault, {"error": {"message": "fault"}}, [("retry-after-ms", "10")])
                 if fault == "timeout":
-                    time.sleep(1.0)
+                    time.sleep(2.0)
                     return None
                 if fault is not None:
                     return self.reply(200, fault)
@@ -151,7 +151,8 @@ def test_cache_replays_offline_and_is_keyed_by_model(server, tmp_path):
 )
 def test_faults_are_survived(server, tmp_path, fault):
     server.faults = [fault, fault]
-    judge = chat(server, tmp_path / "cache.jsonl", timeout=0.4, concurrency=1)
+    timeout = 1.0 if fault == "timeout" else 10.0
+    judge = chat(server, tmp_path / "cache.jsonl", timeout=timeout, concurrency=1)
     assert ChatGrouper(judge).group("abc", LABELS) == GROUPS
     assert len(server.requests) == 2 + 2
 
@@ -232,7 +233,7 @@ def group_twenty(url, cache):
 
 def test_kill_in_the_middle_and_resume(server, tmp_path):
     """No answer that reached the disk is asked for again, at most the two in flight are, and none is lost."""
-    cache, server.delay = tmp_path / "cache.jsonl", 0.05
+    cache, server.delay = tmp_path / "cache.jsonl", 0.2
     process = multiprocessing.get_context("fork").Process(target=group_twenty, args=(server.url, cache))
     process.start()
     deadline = time.monotonic() + 60
@@ -244,7 +245,7 @@ def test_kill_in_the_middle_and_resume(server, tmp_path):
     assert 6 <= kept < 20
     with cache.open("ab") as file:
         file.write(b'{"key": "half a li')  # what a kill inside a write leaves
-    time.sleep(0.2)
+    time.sleep(0.3)  # what was under way has arrived
     before = len(server.requests)
     server.delay = 0.0
     assert group_twenty(server.url, cache) == [[[f"a{i}"], [f"b{i}"]] for i in range(20)]

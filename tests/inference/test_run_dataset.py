@@ -119,7 +119,7 @@ class Slow:
 
 def test_a_kill_loses_at_most_the_batch_under_way(tmp_path):
     path, asked = tmp_path / "out.jsonl", tmp_path / "asked.txt"
-    arguments = (Slow(asked, 0.05), 30, path)
+    arguments = (Slow(asked, 0.15), 30, path)
     process = multiprocessing.get_context("fork").Process(target=run, args=arguments, kwargs={"batch_size": 2})
     process.start()
     deadline = time.monotonic() + 60
