@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from huggingface_hub.dataclasses import validate_typed_dict
+from huggingface_hub.errors import StrictDataclassError
 from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.processing_utils import VideosKwargs
@@ -221,10 +222,16 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             raise TypeError(f"MicroEmoVideoProcessor takes no {', '.join(sorted(unknown))}")
         if "fps" in given and "num_frames" in given:
             raise ValueError("num_frames and fps exclude each other, got both")
-        validate_typed_dict(self.valid_kwargs, given)
+        try:
+            validate_typed_dict(self.valid_kwargs, given)
+        except StrictDataclassError as error:
+            raise ValueError(f"{error}: {error.__cause__}") from error
         settings = {name: given.get(name, getattr(self, name)) for name in _FIELDS}
         if "num_frames" in given:
             settings["fps"] = None
+        for name in ("num_frames", "max_frames", "patch_size", "face_crop_scale"):
+            if settings[name] <= 0:
+                raise ValueError(f"{name} must be positive, got {settings[name]}")
         size = settings["size"] = get_size_dict(settings["size"])
         if size.get("height") != size.get("width") or size["height"] % settings["patch_size"]:
             raise ValueError(
@@ -350,7 +357,7 @@ def uniform_indices(total: int, num_frames: int) -> np.ndarray:
 
 def fps_indices(times: np.ndarray, duration: float, fps: float) -> np.ndarray:
     """Indices of the frames shown at 0, 1/fps, 2/fps, ... seconds, each once."""
-    return np.unique(_shown_at(times, np.arange(0, max(duration, times[-1]), 1 / fps)))
+    return np.unique(_shown_at(times, np.arange(0, max(duration, times[-1] + 1e-9), 1 / fps)))
 
 
 def add_span_frames(indices: np.ndarray, times: np.ndarray, spans: np.ndarray, max_frames: int) -> np.ndarray:
@@ -379,7 +386,7 @@ def add_span_frames(indices: np.ndarray, times: np.ndarray, spans: np.ndarray, m
         )
         return needed[uniform_indices(len(needed), max_frames)[:max_frames]]
     spare, room = np.setdiff1d(indices, needed), max_frames - len(needed)
-    return np.union1d(needed, spare[uniform_indices(len(spare), room)[:room]]) if room else needed
+    return np.union1d(needed, spare[uniform_indices(len(spare), room)[:room]]) if room and len(spare) else needed
 
 
 def _shown_at(times: np.ndarray, seconds: np.ndarray) -> np.ndarray:
