@@ -20,6 +20,9 @@ class EmotionPipeline:
         model ([`MicroEmoForConditionalGeneration`]): The model.
         processor ([`MicroEmoProcessor`]): Its processor.
 
+    Raises:
+        ValueError: if the two were made with different switches.
+
     Example:
 
     ```python
@@ -28,6 +31,7 @@ class EmotionPipeline:
     ```"""
 
     def __init__(self, model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor):
+        processor.check_config(model.config)
         self.model = model.eval()
         self.processor = processor
 

@@ -93,6 +93,21 @@ CHAT_TEMPLATE = """\
 MEDIA = [{"type": "video"}, {"type": "audio"}, {"type": "transcript"}]
 
 
+# What the processor and the model must agree on, by one name in both.
+SWITCHES = (
+    "num_query_tokens",
+    "num_video_query_tokens",
+    "num_audio_query_tokens",
+    "windows",
+    "window_size",
+    "window_stride",
+    "window_unit",
+    "use_global_window",
+    "use_utterance_audio",
+    "use_frame_timestamps",
+)
+
+
 @dataclass
 class _Given:
     """What the user gives for one row of the batch."""
@@ -246,21 +261,7 @@ class MicroEmoProcessor(ProcessorMixin):
         context = getattr(config.text_config, "max_position_embeddings", tokenizer.model_max_length)
         tokenizer.model_max_length = min(tokenizer.model_max_length, context)
 
-        switches = {
-            name: getattr(config, name)
-            for name in (
-                "num_query_tokens",
-                "num_video_query_tokens",
-                "num_audio_query_tokens",
-                "windows",
-                "window_size",
-                "window_stride",
-                "window_unit",
-                "use_global_window",
-                "use_utterance_audio",
-                "use_frame_timestamps",
-            )
-        }
+        switches = {name: getattr(config, name) for name in SWITCHES}
         parts = {}
         if "video_processor" not in overrides:
             side = config.vision_config.image_size
@@ -277,6 +278,29 @@ class MicroEmoProcessor(ProcessorMixin):
                 num_mel_frames=config.audio_config.num_mel_frames,
             )
         return cls(tokenizer=tokenizer, qformer_tokenizer=qformer_tokenizer, **{**parts, **switches, **overrides})
+
+    def check_config(self, config: MicroEmoConfig) -> None:
+        """Refuse a model made with other switches. Where the numbers of placeholders differ the model refuses the
+        prompt itself; windows of another kind, but as many, it cannot tell.
+
+        Raises:
+            ValueError: naming every field that differs, with both values.
+        """
+        vision, video_processor = config.vision_config, self.video_processor
+        pairs = {name: (getattr(self, name), getattr(config, name)) for name in SWITCHES}
+        if config.windows != "sliding":
+            pairs = {name: pair for name, pair in pairs.items() if not name.startswith("window_")}
+        if config.use_local_clue_attention:
+            pairs["local_view"] = (video_processor.local_view, config.local_view)
+        pairs["size"] = (video_processor.size["height"], vision.image_size)
+        pairs["patch_size"] = (video_processor.patch_size, vision.patch_size)
+        pairs["video_token_id"] = (self.video_token_id, config.video_token_id)
+        pairs["audio_token_id"] = (self.audio_token_id, config.audio_token_id)
+        wrong = [f"{name} is {ours!r}, the model's {its!r}" for name, (ours, its) in pairs.items() if ours != its]
+        if video_processor.max_frames > config.max_frames:
+            wrong.append(f"max_frames is {video_processor.max_frames}, the model has {config.max_frames} positions")
+        if wrong:
+            raise ValueError("the processor does not fit the model: " + "; ".join(wrong))
 
     # --- the two ways in -------------------------------------------------------------------------------------------
 

@@ -22,19 +22,13 @@ def checkpoint(tmp_path_factory) -> Path:
     return folder
 
 
-def demo_files(demo_clip) -> tuple[Path, Path]:
-    clip = next(Path(demo_clip).glob("*.mp4")) if Path(demo_clip).is_dir() else Path(demo_clip)
-    return clip, clip.with_suffix(".srt")
-
-
 def test_predict_json(demo_clip, checkpoint):
-    clip, subtitles = demo_files(demo_clip)
     done = microemo(
-        "predict", clip, "--subtitles", subtitles, "--model", checkpoint, "--json", "--max-new-tokens", 5
+        "predict", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--json", "--max-new-tokens", 5
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert answer["clip"] == str(clip)
+    assert answer["clip"] == str(demo_clip)
     assert answer["utterances"] and all(u["end"] > u["start"] for u in answer["utterances"])
     assert 0 < answer["faces_found"] <= len(answer["frames"])
     assert answer["has_audio"] and answer["new_tokens"] == 5
@@ -43,24 +37,14 @@ def test_predict_json(demo_clip, checkpoint):
 
 
 def test_predict_without_a_model_says_untrained_in_one_line(demo_clip):
-    clip, _ = demo_files(demo_clip)
-    done = microemo("predict", clip, "--max-new-tokens", 5)
+    done = microemo("predict", demo_clip, "--max-new-tokens", 5)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "untrained" in line]
     assert len(lines) == 1
 
 
-def test_predict_on_a_sound_file(demo_clip, checkpoint, tmp_path):
-    import wave
-
-    import numpy as np
-
-    sound = tmp_path / "sound.wav"
-    with wave.open(str(sound), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes((np.sin(np.arange(48000) / 9) * 8000).astype("<i2").tobytes())
+def test_predict_on_a_sound_file(make_clip, checkpoint):
+    sound = make_clip("sound.mka", times=[], sound=3.0)
     done = microemo("predict", sound, "--model", checkpoint, "--json", "--max-new-tokens", 3)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -69,7 +53,6 @@ def test_predict_on_a_sound_file(demo_clip, checkpoint, tmp_path):
 
 @pytest.mark.parametrize("bad", ["missing", "folder", "text", "empty", "subtitles", "no model"])
 def test_bad_input_is_one_error_and_exit_code_2(bad, demo_clip, checkpoint, tmp_path):
-    clip, _ = demo_files(demo_clip)
     text, empty = tmp_path / "text.mp4", tmp_path / "empty.mp4"
     text.write_text("no video")
     empty.touch()
@@ -80,8 +63,8 @@ def test_bad_input_is_one_error_and_exit_code_2(bad, demo_clip, checkpoint, tmp_
         "folder": [tmp_path],
         "text": [text],
         "empty": [empty],
-        "subtitles": [clip, "--subtitles", broken],
-        "no model": [clip, "--model", tmp_path / "no-model"],
+        "subtitles": [demo_clip, "--subtitles", broken],
+        "no model": [demo_clip, "--model", tmp_path / "no-model"],
     }[bad]
     model = [] if bad == "no model" else ["--model", checkpoint]
     done = microemo("predict", *arguments, *model)
@@ -94,9 +77,8 @@ def test_bad_input_is_one_error_and_exit_code_2(bad, demo_clip, checkpoint, tmp_
 
 
 def test_inspect_writes_two_pictures_and_the_numbers(demo_clip, checkpoint, tmp_path):
-    clip, subtitles = demo_files(demo_clip)
     out = tmp_path / "seen"
-    done = microemo("inspect", clip, "--subtitles", subtitles, "--model", checkpoint, "--out", out)
+    done = microemo("inspect", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--out", out)
     assert done.returncode == 0, done.stderr
     paths = [Path(line) for line in done.stdout.split()]
     assert sorted(path.suffix for path in paths) == [".json", ".png", ".png"]
