@@ -65,11 +65,10 @@ def region_coverage(landmarks: np.ndarray, grid: int = 16) -> np.ndarray:
     """
     shape = (len(landmarks), len(REGIONS), grid * grid)
     share = np.zeros((shape[0] * shape[1], grid, grid), np.float32)
-    points = landmarks[:, _TABLE, :2].reshape(len(share), -1, 2).astype(np.float32) * grid  # (T * R, N, 2) in patches
-    hulls = _hulls(np.nan_to_num(points))
+    hulls = region_outlines(landmarks).reshape(len(share), -1, 2) * grid  # (T * R, corners, 2) in patches
     slices = np.arange(grid * _SLICES_PER_PATCH + 1, dtype=np.float32) / _SLICES_PER_PATCH
-    top = np.maximum(slices[:-1], points[..., 1].min(-1, keepdims=True))
-    bottom = np.minimum(slices[1:], points[..., 1].max(-1, keepdims=True))
+    top = np.maximum(slices[:-1], hulls[..., 1].min(-1, keepdims=True))
+    bottom = np.minimum(slices[1:], hulls[..., 1].max(-1, keepdims=True))
     outline, slice_index = np.nonzero(bottom > top)  # no slice of a NaN
     top, bottom = top[outline, slice_index], bottom[outline, slice_index]
     left, right = _ends(hulls[outline], (top + bottom) / 2)
@@ -79,8 +78,16 @@ def region_coverage(landmarks: np.ndarray, grid: int = 16) -> np.ndarray:
     return share.reshape(shape)
 
 
-def _hulls(points: np.ndarray) -> np.ndarray:
-    """The convex hulls' corners in turning order: (..., N, 2) points to (..., 128, 2) corners, some of them repeated."""
+def region_outlines(landmarks: np.ndarray) -> np.ndarray:
+    """The corners of the clue regions' hulls in turning order, some of them repeated.
+
+    Args:
+        landmarks: (T, 478, 2 or 3) in any unit; NaN for a frame without a face.
+
+    Returns:
+        (T, R, 128, 2) float32 in the same unit; NaN for a frame without a face.
+    """
+    points = landmarks[:, _TABLE, :2].astype(np.float32)  # (T, R, N, 2)
     farthest = (points @ _DIRECTIONS).argmax(-2)
     return np.take_along_axis(points, farthest[..., None], -2)
 

@@ -77,6 +77,7 @@ class ClipMetadata:
         faces_found: Number of faces in each sampled frame.
         landmarks: (T, 478, 3) float32, the largest face of each sampled frame; NaN where there is none.
         has_audio: Whether the file has a sound track.
+        frame_size: Width and height of the upright frames in pixels.
     """
 
     source: str
@@ -88,6 +89,7 @@ class ClipMetadata:
     faces_found: list[int]
     landmarks: np.ndarray
     has_audio: bool
+    frame_size: tuple[int, int]
 
 
 class MicroEmoVideoProcessor(VideoProcessorMixin):
@@ -261,6 +263,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             faces_found=list(faces_found),
             landmarks=np.stack(faces),
             has_audio=info.has_audio,
+            frame_size=eye.frame_size,
         )
         masks = region_masks(np.stack(local_faces), eye.grid, settings["region_coverage"])
         return _Seen(pixels, crops, masks, metadata)
@@ -326,7 +329,7 @@ class _Eye:
         """What is kept of an `av.VideoFrame`: its pixels (H, W, 3), the face crop or `None`, the landmarks (478, 3) on
         the frame and on the local view (NaN without a face), and the number of faces."""
         turns = round(frame.rotation / 90) % 4
-        width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+        width, height = self.frame_size = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
         pixels = _resize(self._to_view, frame, self.side, self.side, turns)
         if self._given is not None:
             face = next(self._given)

@@ -1,0 +1,247 @@
+"""Draw what the model sees of a clip: everything here is read back from what the processor made for it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..processing.face_regions import REGIONS, face_box, region_outlines, to_crop
+
+# Side of a drawn view, frames in a row of the contact sheet, and height of a caption, in pixels and frames.
+_SIDE, _COLUMNS, _CAPTION = 336, 4, 22
+_COLORS = dict(
+    zip(
+        REGIONS,
+        (
+            *((230, 60, 60), (250, 150, 60), (250, 225, 70), (60, 150, 240), (80, 220, 230), (240, 90, 200)),
+            *((150, 110, 240), (190, 160, 250), (255, 80, 120), (90, 220, 110), (170, 240, 60)),
+        ),
+        strict=True,
+    )
+)
+
+
+def inspect_clip(processor, clip, utterances=None, audio=None, out: str | Path = "inspection", **kwargs) -> dict:
+    """Draw and write down what `processor` makes of a clip.
+
+    Args:
+        processor: A `MicroEmoProcessor`.
+        clip: Video or sound file, as the processor takes it.
+        utterances: Subtitles, as the processor takes them.
+        audio: Sound in place of the clip's own.
+        out: Folder for `NAME.frames.png` (a contact sheet: each sampled frame as the image encoder gets it, with the
+            face mesh and the clue regions, and beside it the local view with each region's patches), `NAME.timeline.png`
+            (utterances, frames, sound clips and mel pictures over time) and `NAME.json` (the numbers).
+        kwargs: Arguments of the processor's call (`num_frames`, `local_view`, ...).
+
+    Returns:
+        The numbers, and the written `files`, a list of paths.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+        from PIL import Image  # noqa: F401
+    except ImportError as error:
+        raise ImportError("the pictures need matplotlib: pip install matplotlib") from error
+    features = processor(
+        videos=[clip],
+        audio=None if audio is None else [audio],
+        utterances=None if utterances is None else [utterances],
+        return_tensors="np",
+        return_metadata=True,
+        **kwargs,
+    )
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    name = Path(str(clip)).stem if isinstance(clip, str | Path) else "clip"
+    report = _numbers(features)
+    report["files"] = []
+    if "pixel_values_videos" in features:
+        sheet = _contact_sheet(processor, features, report)
+        report["files"].append(_write(out / f"{name}.frames.png", lambda part: sheet.save(part, format="PNG")))
+    figure = _time_line(features, report)
+    report["files"].append(_write(out / f"{name}.timeline.png", lambda part: figure.savefig(part, format="png")))
+    numbers = json.dumps(report | {"files": [path.name for path in report["files"]]}, indent=1, ensure_ascii=False)
+    report["files"].append(_write(out / f"{name}.json", lambda part: part.write_text(numbers, encoding="utf-8")))
+    return report
+
+
+def _write(path: Path, save) -> Path:
+    part = path.with_name(path.name + ".part")
+    save(part)
+    part.replace(path)
+    return path
+
+
+def _numbers(features) -> dict:
+    """What was sampled, found and put together, as plain numbers."""
+    seen, times = features["video_metadata"][0], features["audio_clip_times"][0]
+    report = {
+        "shapes": {name: list(value.shape) for name, value in features.items() if hasattr(value, "shape")},
+        "frames": [],
+        "utterances": [],
+        "audio_clips": [] if times is None else [{"start": float(a), "end": float(b)} for a, b in times],
+    }
+    if seen is not None:
+        counts = features["region_masks"][0].sum(-1)
+        report |= {
+            "source": seen.source,
+            "duration": seen.duration,
+            "fps": seen.fps,
+            "total_frames": seen.total_frames,
+            "frame_size": list(seen.frame_size),
+        }
+        report["frames"] = [
+            {
+                "index": index,
+                "time": time,
+                "faces": faces,
+                "patches": dict(zip(REGIONS, count.tolist(), strict=True)) if faces else {},
+            }
+            for index, time, faces, count in zip(
+                seen.frame_indices, seen.frame_times, seen.faces_found, counts, strict=False
+            )
+        ]
+    for row, said in enumerate(features["utterances"][0]):
+        entry = {"start": said.start, "end": said.end, "text": said.text, "speaker": said.speaker}
+        for key, windows in (("frames", "utterance_windows"), ("sound_clips", "audio_windows")):
+            if windows in features and row < features[windows].shape[1]:
+                entry[key] = features[windows][0, row].tolist()
+        report["utterances"].append(entry)
+    return report
+
+
+def _contact_sheet(processor, features, report):
+    """One tile for each frame: what the image encoder sees with mesh and regions, and the regions' patches."""
+    from PIL import Image, ImageDraw
+
+    video_processor, seen = processor.video_processor, features["video_metadata"][0]
+    crops = features.get("pixel_values_faces")
+    local = features["pixel_values_videos"] if crops is None else crops
+    count = len(report["frames"])
+    rows = -(-count // _COLUMNS)
+    columns = min(_COLUMNS, count)
+    tile = (2 * _SIDE + 8, _SIDE + _CAPTION + 8)
+    sheet = Image.new("RGB", (max(columns * tile[0], 1000), rows * tile[1] + 30), (24, 24, 28))
+    pen = ImageDraw.Draw(sheet)
+    for number, frame in enumerate(report["frames"]):
+        left, top = (number % _COLUMNS) * tile[0], (number // _COLUMNS) * tile[1]
+        face = seen.landmarks[number]
+        picture = _to_picture(features["pixel_values_videos"][0, number], video_processor)
+        view = _to_picture(local[0, number], video_processor)
+        on_view = face[:, :2]
+        if crops is not None and frame["faces"]:
+            on_view = to_crop(face, face_box(face, seen.frame_size, video_processor.face_crop_scale), seen.frame_size)
+        if frame["faces"]:
+            view = _paint_patches(view, features["region_masks"][0, number])
+            _draw_face(picture, face[:, :2])
+            _draw_face(view, on_view, mesh=False)
+        sheet.paste(picture, (left, top + _CAPTION))
+        sheet.paste(view, (left + _SIDE, top + _CAPTION))
+        windows = [
+            str(row + 1)
+            for row, said in enumerate(report["utterances"])
+            if said.get("frames", [0, 0])[0] <= number < said.get("frames", [0, 0])[1]
+        ]
+        faces = {0: "no face", 1: "1 face"}.get(frame["faces"], f"{frame['faces']} faces, the largest is taken")
+        caption = f"{number}: frame {frame['index']}, {frame['time']:.2f} s, {faces}"
+        pen.text((left + 4, top + 5), caption + (f", utterance {' '.join(windows)}" if windows else ""), "white")
+    for number, (name, color) in enumerate(_COLORS.items()):
+        left, top = 6 + number * 90, rows * tile[1] + 8
+        pen.rectangle((left, top, left + 12, top + 12), color)
+        pen.text((left + 16, top), name, "white")
+    return sheet
+
+
+def _to_picture(pixels: np.ndarray, video_processor):
+    """A PIL image, `_SIDE` wide, of normalised pixels (3, H, W)."""
+    from PIL import Image
+
+    mean, std = (np.array(values)[:, None, None] for values in (video_processor.image_mean, video_processor.image_std))
+    levels = np.round((pixels * std + mean) * 255).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(levels.transpose(1, 2, 0)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
+
+
+def _paint_patches(picture, masks: np.ndarray):
+    """The patches of the regions (R, P) over the picture, each in the mean colour of the regions that hold it."""
+    from PIL import Image
+
+    grid = int(masks.shape[1] ** 0.5)
+    colors = masks.T.astype(float) @ np.array(list(_COLORS.values())) / masks.sum(0).clip(1)[:, None]
+    held = masks.any(0).reshape(grid, grid)
+    edges = np.linspace(0, _SIDE, grid + 1).round().astype(int)
+    row = np.repeat(np.arange(grid), np.diff(edges))
+    layer = colors.reshape(grid, grid, 3)[row][:, row]
+    alpha = 0.5 * held[row][:, row]
+    alpha[edges[:-1]] *= 0.3
+    alpha[:, edges[:-1]] *= 0.3
+    return Image.fromarray((np.asarray(picture) * (1 - alpha[..., None]) + layer * alpha[..., None]).astype(np.uint8))
+
+
+def _draw_face(picture, landmarks: np.ndarray, mesh: bool = True) -> None:
+    """Landmarks (478, 2), fractions of the picture, as dots, and the regions' outlines."""
+    from PIL import ImageDraw
+
+    pen = ImageDraw.Draw(picture)
+    if mesh:
+        pen.point([tuple(point) for point in (landmarks * _SIDE).tolist()], (210, 255, 210))
+    for outline, color in zip(region_outlines(landmarks[None])[0] * _SIDE, _COLORS.values(), strict=True):
+        corners = [tuple(point) for point in outline.tolist()]
+        pen.line([*corners, corners[0]], color, 1)
+
+
+def _time_line(features, report):
+    """Utterances, sampled frames and sound clips over time, and the mel picture of each sound clip."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    sound = report["audio_clips"]
+    mels = features["input_features"][0, :, 0][features["audio_clip_mask"][0]] if sound else []
+    figure = Figure(figsize=(15, 7 if len(mels) else 4), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2 if len(mels) else 1, max(1, len(mels)), height_ratios=[1.6, 1] if len(mels) else None)
+    axes = figure.add_subplot(grid[0, :])
+    axes.set_yticks([0, 1, 2], ["sound clips", "frames", "utterances"])
+    axes.set_ylim(-0.7, 2.7)
+    for row, said in enumerate(report["utterances"]):
+        axes.barh(2, said["end"] - said["start"], left=said["start"], height=0.8, color=f"C{row % 10}", alpha=0.35)
+        speaker = f"{said['speaker']}: " if said["speaker"] else ""
+        windows = "\n".join(
+            f"{label} {said[key][0]}..{said[key][1] - 1}"
+            for key, label in (("frames", "frames"), ("sound_clips", "clips"))
+            if key in said
+        )
+        width = max(10, int(100 * (said["end"] - said["start"]) / max(1, report.get("duration", 10))))
+        words = _wrap(f"{row + 1}. {speaker}{said['text']}", width)
+        axes.text(
+            said["start"], 2, f" {words}\n {windows}".replace("\n", "\n "), va="center", fontsize=8, clip_on=True
+        )
+        first, end = said.get("frames", [0, 0])
+        inside = [frame["time"] for frame in report["frames"][first:end]]
+        axes.plot(inside, [1.25 + 0.08 * (row % 3)] * len(inside), "_", color=f"C{row % 10}", markersize=9, mew=4)
+    for number, frame in enumerate(report["frames"]):
+        axes.plot(frame["time"], 1, "o" if frame["faces"] else "x", color="black", markersize=6)
+        axes.text(frame["time"], 0.72, str(number), ha="center", fontsize=7)
+    for number, piece in enumerate(sound):
+        height = -0.4 + 0.8 * (number % 4) / 4
+        axes.barh(
+            height, piece["end"] - piece["start"], left=piece["start"], height=0.18, color="steelblue", alpha=0.6
+        )
+        axes.text(piece["start"], height, f" {number}", va="center", fontsize=7)
+    axes.set_xlabel("seconds (o frame with a face, x without; bars above the frames: the utterances' windows)")
+    length = report.get("duration") or max((piece["end"] for piece in sound), default=1)
+    axes.set_xlim(-0.02 * length, 1.02 * length)
+    for number, (mel, piece) in enumerate(zip(mels, sound, strict=False)):
+        picture = figure.add_subplot(grid[1, number])
+        picture.imshow(mel, origin="lower", aspect="auto", cmap="magma")
+        picture.set_title(f"{number}: {piece['start']:.1f}-{piece['end']:.1f} s", fontsize=8)
+        picture.set_xticks([])
+        picture.set_yticks([])
+        if not number:
+            picture.set_ylabel(f"mel, {mel.shape[0]} bins", fontsize=8)
+    return figure
+
+
+def _wrap(text: str, width: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)[:3])
