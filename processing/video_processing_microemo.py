@@ -341,9 +341,9 @@ class _Eye:
             face, found = largest_face(faces), len(faces)
         if not found:
             nobody = np.full((NUM_LANDMARKS, 3), np.nan, np.float32)
-            return pixels, None, nobody, nobody, 0
+            return pixels, None, nobody, nobody[:, :2], 0
         if self.settings["local_view"] == "frame":
-            return pixels, None, face, face, found
+            return pixels, None, face, face[:, :2], found
         box = face_box(face, (width, height), self.settings["face_crop_scale"])
         crop = av.VideoFrame.from_ndarray(_cut(_resize(self._to_rgb, frame, width, height, turns), box))
         crop = _resize(self._to_crop, crop, self.side, self.side)
@@ -355,7 +355,7 @@ def uniform_indices(total: int, num_frames: int) -> np.ndarray:
 
     All frames where there are fewer. Rounding inside `arange` gives one more now and then, in the sources too.
     """
-    return np.arange(0, total, total / min(num_frames, total)).astype(int)
+    return np.minimum(np.arange(0, total, total / min(num_frames, total)).astype(int), total - 1)
 
 
 def fps_indices(times: np.ndarray, duration: float, fps: float) -> np.ndarray:
