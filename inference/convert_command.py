@@ -99,7 +99,7 @@ def convert_checkpoints(
     )
     text_config = AutoConfig.from_pretrained(llm)
     tokenizer = AutoTokenizer.from_pretrained(llm)
-    bert_tokenizer = AutoTokenizer.from_pretrained(qformer_tokenizer)
+    bert_tokenizer = AutoTokenizer.from_pretrained(qformer_tokenizer, truncation_side="left")
     old_vocab_size = text_config.vocab_size
     media_tokens = _fit_tokenizer(
         tokenizer, text_config, [MicroEmoProcessor.video_token, MicroEmoProcessor.audio_token]
@@ -150,7 +150,7 @@ def _fit_tokenizer(tokenizer, text_config, media_tokens: list[str]) -> list[int]
 
 
 def _fit_qformer_tokenizer(tokenizer, config) -> None:
-    """The originals' own set-up of BERT's tokenizer: one more token, [DEC], and cut on the left."""
+    """One more token, [DEC], as in the originals: the last row of InstructBLIP's table."""
     from ..modeling_microemo.convert_original import ConversionError
 
     rows = config.image_qformer_config.vocab_size
@@ -161,7 +161,6 @@ def _fit_qformer_tokenizer(tokenizer, config) -> None:
             f"the image Q-Former's tokenizer has {len(tokenizer)} tokens, its weights have rows for {rows}; "
             "InstructBLIP's is google-bert/bert-base-uncased"
         )
-    tokenizer.truncation_side = "left"
 
 
 def convert(

@@ -405,14 +405,17 @@ def original_config(
     if preset not in SOURCE_PRESETS:
         raise ConversionError(f"no preset of sources named {preset!r}; there are: {', '.join(SOURCE_PRESETS)}")
     fields = (base or MicroEmoConfig.from_preset("microemo-7b")).to_dict()
-    for key in ("text_config", "tie_word_embeddings", "architectures", "dtype", "transformers_version"):
+    fields["text_config"] = text_config.to_dict()
+    for key in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # of the sources' own
         fields.pop(key, None)
+        fields["text_config"].pop(key, None)
+    fields.pop("tie_word_embeddings")  # follows the language model
     for name, key in (("max_frames", _FRAME_POSITIONS_KEY), ("max_audio_clips", _CLIP_POSITIONS_KEY)):
         holders = sorted((file for file in files if key in file.shapes), key=lambda file: file.is_fine_tuned)
         if holders:
             fields[name] = holders[-1].shapes[key][0]
     fields |= SOURCE_PRESETS[preset].config | overrides
-    return MicroEmoConfig(text_config=text_config, **fields)
+    return MicroEmoConfig(**fields)
 
 
 @dataclass
@@ -865,7 +868,7 @@ def new_folder(folder: str | os.PathLike, size: int = 0) -> Iterator[Path]:
     free = shutil.disk_usage(folder.parent).free
     if free < size:
         raise ConversionError(
-            f"{folder.parent}: no space left: {size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free"
+            f"{folder.parent}: no space left: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
         )
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
@@ -876,7 +879,7 @@ def new_folder(folder: str | os.PathLike, size: int = 0) -> Iterator[Path]:
         full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full):
             raise ConversionError(
-                f"{folder}: no space left to write it ({error}); {size / 1e9:.2f} GB are needed. Nothing was kept"
+                f"{folder}: no space left to write it ({error}); {size / 1e6:.0f} MB are needed. Nothing was kept"
             ) from error
         raise
     finally:
