@@ -202,21 +202,18 @@ def _time_line(features, report):
     axes = figure.add_subplot(grid[0, :])
     axes.set_yticks([0, 1, 2], ["sound clips", "frames", "utterances"])
     axes.set_ylim(-0.7, 2.7)
+    length = report.get("duration") or max((piece["end"] for piece in sound), default=1)
     for row, said in enumerate(report["utterances"]):
         axes.barh(2, said["end"] - said["start"], left=said["start"], height=0.8, color=f"C{row % 10}", alpha=0.35)
-        speaker = f"{said['speaker']}: " if said["speaker"] else ""
-        windows = "\n".join(
-            f"{label} {said[key][0]}..{said[key][1] - 1}"
-            for key, label in (("frames", "frames"), ("sound_clips", "clips"))
-            if key in said
-        )
-        width = max(10, int(100 * (said["end"] - said["start"]) / max(1, report.get("duration", 10))))
-        words = _wrap(f"{row + 1}. {speaker}{said['text']}", width)
-        axes.text(
-            said["start"], 2, f" {words}\n {windows}".replace("\n", "\n "), va="center", fontsize=8, clip_on=True
-        )
-        first, end = said.get("frames", [0, 0])
-        inside = [frame["time"] for frame in report["frames"][first:end]]
+        label, share = str(row + 1), (said["end"] - said["start"]) / length
+        if share > 0.1:  # else there is room for the number only
+            speaker = f"{said['speaker']}: " if said["speaker"] else ""
+            label = _wrap(f"{label}. {speaker}{said['text']}", int(90 * share))
+            label += "".join(
+                f"\n{key.replace('_', ' ')} {said[key]}" for key in ("frames", "sound_clips") if key in said
+            )
+        axes.text(said["start"], 2, label, va="center", fontsize=8, clip_on=True)
+        inside = [frame["time"] for frame in report["frames"][slice(*said.get("frames", (0, 0)))]]
         axes.plot(inside, [1.25 + 0.08 * (row % 3)] * len(inside), "_", color=f"C{row % 10}", markersize=9, mew=4)
     for number, frame in enumerate(report["frames"]):
         axes.plot(frame["time"], 1, "o" if frame["faces"] else "x", color="black", markersize=6)
@@ -228,7 +225,6 @@ def _time_line(features, report):
         )
         axes.text(piece["start"], height, f" {number}", va="center", fontsize=7)
     axes.set_xlabel("seconds (o frame with a face, x without; bars above the frames: the utterances' windows)")
-    length = report.get("duration") or max((piece["end"] for piece in sound), default=1)
     axes.set_xlim(-0.02 * length, 1.02 * length)
     for number, (mel, piece) in enumerate(zip(mels, sound, strict=False)):
         picture = figure.add_subplot(grid[1, number])

@@ -18,6 +18,8 @@ logger = logging.get_logger(__name__)
 NUM_LANDMARKS = 478
 MAX_FACES = 8
 MIN_CONFIDENCE = 0.5
+# The full-range detector takes brick walls for faces at up to 0.72.
+SECOND_LOOK_CONFIDENCE = 0.75
 # Side of the second look's crop over the side of the detector's face box.
 CROP_SCALE = 1.6
 
@@ -144,7 +146,7 @@ class _BundledGraph:
         if self._detector is None:
             with _quiet_stderr():
                 self._detector = self._face_detection.FaceDetection(
-                    model_selection=1, min_detection_confidence=MIN_CONFIDENCE
+                    model_selection=1, min_detection_confidence=SECOND_LOOK_CONFIDENCE
                 )
                 self._detector.process(rgb)
         height, width = rgb.shape[:2]

@@ -1,0 +1,83 @@
+"""The inspection's pictures and numbers are what the processor made, not what it should have made."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from microemo import MicroEmoConfig, MicroEmoProcessor
+from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
+from microemo.inference.inspection import _COLORS, inspect_clip
+from microemo.processing.face_regions import REGIONS
+
+
+@pytest.fixture(scope="module", params=["frame", "face_crop"])
+def processor(request) -> MicroEmoProcessor:
+    config = MicroEmoConfig.from_preset("microemo-tiny", local_view=request.param)
+    return MicroEmoProcessor.from_config(config, tiny_tokenizer(), tiny_qformer_tokenizer())
+
+
+def test_numbers_are_the_features(processor, demo_clip, tmp_path):
+    subtitles = demo_clip.with_suffix(".srt")
+    report = inspect_clip(processor, demo_clip, utterances=subtitles, out=tmp_path / "new", num_frames=4)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in report["files"])
+    assert sorted(path.suffix for path in report["files"]) == [".json", ".png", ".png"]
+
+    features = processor(
+        videos=[demo_clip], utterances=[subtitles], num_frames=4, return_tensors="np", return_metadata=True
+    )
+    written = json.loads(next(path for path in report["files"] if path.suffix == ".json").read_text())
+    seen = features["video_metadata"][0]
+    assert [frame["time"] for frame in written["frames"]] == pytest.approx(seen.frame_times)
+    for number, frame in enumerate(written["frames"]):
+        assert frame["patches"] == dict(
+            zip(REGIONS, features["region_masks"][0, number].sum(-1).tolist(), strict=True)
+        )
+    assert [said["frames"] for said in written["utterances"]] == features["utterance_windows"][0].tolist()
+    assert [said["sound_clips"] for said in written["utterances"]] == features["audio_windows"][0].tolist()
+    assert written["shapes"]["region_masks"] == list(features["region_masks"].shape)
+
+
+def test_the_sheet_shows_the_patches(processor, demo_clip, tmp_path):
+    """Patches of one region only are tinted with its colour; with no landmarks no patch is."""
+    nobody = [np.full((4, 478, 3), np.nan, np.float32)]
+
+    def sheet(**kwargs):
+        report = inspect_clip(processor, demo_clip, out=tmp_path, num_frames=4, **kwargs)
+        return np.asarray(Image.open(report["files"][0]), float), report
+
+    with_face, report = sheet()
+    without, _ = sheet(landmarks=nobody)
+    assert with_face.shape == without.shape
+    side, caption = 336, 22
+    if processor.video_processor.local_view == "frame":
+        grid = 8
+        masks = processor(videos=[demo_clip], num_frames=4, return_tensors="np")["region_masks"][0, 0]
+        cell = side // grid
+        left, top = side, caption  # the local view of the first frame
+        for patch in range(grid * grid):
+            y, x = top + patch // grid * cell, left + patch % grid * cell
+            inner = np.s_[y + 5 : y + cell - 5, x + 5 : x + cell - 5]
+            changed = np.abs(with_face[inner] - without[inner]).max(-1) > 4
+            if not masks[:, patch].any():
+                assert changed.mean() < 0.5, "only an outline may cross a patch outside every region"
+            else:
+                assert changed.mean() > 0.5
+                if masks[:, patch].sum() == 1:
+                    color = np.array(_COLORS[list(REGIONS)[int(masks[:, patch].argmax())]])
+                    expected = (without[inner] + color) / 2
+                    assert np.median(np.abs(with_face[inner] - expected)) < 3
+    assert report["frames"][0]["faces"] == 1
+
+
+def test_sound_only(processor, make_clip, tmp_path):
+    report = inspect_clip(processor, make_clip("tone.m4a", []), out=tmp_path)
+    assert report["frames"] == [] and len(report["audio_clips"]) > 0
+    assert [path.suffix for path in report["files"]] == [".png", ".json"]
+
+
+def test_pictures_only(processor, make_clip, tmp_path):
+    report = inspect_clip(processor, make_clip("mute.mp4", sound=None), out=tmp_path)
+    assert report["audio_clips"] == [] and len(report["frames"]) > 0
+    assert all(path.stat().st_size for path in report["files"])
