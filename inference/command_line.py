@@ -36,14 +36,12 @@ Tokens = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
 
 
 def _pipeline(model: str | None):
-    import torch
-
     from .emotion_pipeline import EmotionPipeline
 
     if model is None:
         errors.print("No --model given: the microemo-tiny preset answers, its weights are [bold]untrained[/].")
         return EmotionPipeline.untrained()
-    return EmotionPipeline.from_pretrained(model, device_map="auto" if torch.cuda.is_available() else None)
+    return EmotionPipeline.from_pretrained(model)
 
 
 def _check_files(*names: str | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
 from .initialize import initialize
 
@@ -14,11 +15,14 @@ QUESTION = "What does the speaker feel, and why?"
 
 
 class EmotionPipeline:
-    """Asks a MicroEmo model about clips.
+    """Asks a MicroEmo model about clips; an `Answerer` of `run_dataset` too.
 
     Args:
         model ([`MicroEmoForConditionalGeneration`]): The model.
         processor ([`MicroEmoProcessor`]): Its processor.
+        name (`str`, *optional*, defaults to `"MicroEmo"`): What tables call it.
+        max_new_tokens (`int`, *optional*, defaults to 256): Longest answer.
+        use_subtitle (`bool`, *optional*, defaults to `True`): Whether [`~EmotionPipeline.answer`] shows subtitles.
 
     Raises:
         ValueError: if the two were made with different switches.
@@ -30,17 +34,33 @@ class EmotionPipeline:
     >>> pipeline("clip.mp4", utterances="clip.srt")["description"]
     ```"""
 
-    def __init__(self, model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor):
+    def __init__(
+        self,
+        model: MicroEmoForConditionalGeneration,
+        processor: MicroEmoProcessor,
+        name: str = "MicroEmo",
+        max_new_tokens: int = 256,
+        use_subtitle: bool = True,
+    ):
         processor.check_config(model.config)
         self.model = model.eval()
         self.processor = processor
+        self.name = name
+        self.max_new_tokens = max_new_tokens
+        self.use_subtitle = use_subtitle
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **kwargs) -> "EmotionPipeline":
-        """Model and processor of a folder or Hub id; `kwargs` go to the model's `from_pretrained`."""
-        kwargs = {"dtype": "auto", **kwargs}
-        model = MicroEmoForConditionalGeneration.from_pretrained(name, **kwargs)
-        return cls(model, MicroEmoProcessor.from_pretrained(name))
+    def from_pretrained(cls, checkpoint: str | Path, device: str | None = None, **options) -> "EmotionPipeline":
+        """Model and processor of a folder or Hub id.
+
+        Args:
+            checkpoint (`str` or `Path`): The folder or Hub id.
+            device (`str`, *optional*): Where it runs; by default it is spread over the GPUs there are, else the CPU.
+            options: Of the class.
+        """
+        device_map = device or ("auto" if torch.cuda.is_available() else None)
+        model = MicroEmoForConditionalGeneration.from_pretrained(checkpoint, dtype="auto", device_map=device_map)
+        return cls(model, MicroEmoProcessor.from_pretrained(checkpoint), **options)
 
     @classmethod
     def untrained(cls) -> "EmotionPipeline":
@@ -84,9 +104,7 @@ class EmotionPipeline:
         for name in ("audio_clip_times", "prompts"):
             inputs.pop(name)
         processed = time.perf_counter()
-        inputs = inputs.to(self.model.device, self.model.dtype)
-        output = self.model.generate(**inputs, **generate_kwargs)
-        answer = output[0, inputs["input_ids"].shape[1] :]
+        answer = self._generate(inputs, **generate_kwargs)[0]
         generated = time.perf_counter()
         frames = []
         if metadata is not None:
@@ -110,3 +128,31 @@ class EmotionPipeline:
             "new_tokens": len(answer),
             "timings": {"processor": round(processed - started, 3), "generate": round(generated - processed, 3)},
         }
+
+    @torch.inference_mode()
+    def answer(self, samples: list[dict]) -> list[str]:
+        """One answer a sample, see `run_dataset.Answerer`: `video` or `audio` or both, perhaps `utterances`, `subtitles`
+        (a file) or `subtitle` (a sentence, taken to last as long as the clip), and `instruction`."""
+        inputs = self.processor(
+            text=[sample.get("instruction", QUESTION) for sample in samples],
+            videos=[sample.get("video") or sample["audio"] for sample in samples],
+            audio=[sample.get("audio") if sample.get("video") else None for sample in samples],
+            utterances=[self._utterances(sample) for sample in samples],
+            return_tensors="pt",
+        )
+        answers = self._generate(inputs, do_sample=False)
+        return [text.strip() for text in self.processor.batch_decode(answers, skip_special_tokens=True)]
+
+    def _utterances(self, sample: dict):
+        if not self.use_subtitle:
+            return None
+        if sample.get("subtitle") and not (sample.get("utterances") or sample.get("subtitles")):
+            duration = probe(sample.get("video") or sample["audio"]).duration
+            return [{"start": 0.0, "end": duration, "text": sample["subtitle"]}]
+        return sample.get("utterances") or sample.get("subtitles")
+
+    def _generate(self, inputs, **generate_kwargs) -> torch.Tensor:
+        """Token ids of the answers `(B, new tokens)`."""
+        generate_kwargs = {"max_new_tokens": self.max_new_tokens, **generate_kwargs}
+        output = self.model.generate(**inputs.to(self.model.device, self.model.dtype), **generate_kwargs)
+        return output[:, inputs["input_ids"].shape[1] :]

@@ -375,7 +375,7 @@ def extract(
 
 @app.command()
 def run(
-    model: Annotated[str, typer.Argument(help="Hub id or folder of a baseline's checkpoint.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="Hub id or folder of a checkpoint.", show_default=False)],
     data: Annotated[Path, typer.Argument(help="JSONL or CSV with a video (or audio) a row.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; an unfinished one is gone on with.")],
     name: Annotated[str | None, typer.Option(help="The system's name; default: the checkpoint's.")] = None,
@@ -385,13 +385,18 @@ def run(
     device: Annotated[str | None, typer.Option(help="As cpu or cuda:0; default: the GPUs, else the CPU.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 256,
 ):
-    """Run a zero-shot baseline over a data set; may be stopped and started again."""
+    """Run MicroEmo or a zero-shot baseline over a data set; may be stopped and started again."""
+    from transformers import AutoConfig
+
     from .baselines import load_baseline
+    from .emotion_pipeline import EmotionPipeline
     from .run_dataset import read_samples, run_dataset
 
     samples = read_samples(data)
+    is_ours = AutoConfig.from_pretrained(model).model_type == "microemo"
+    load = EmotionPipeline.from_pretrained if is_ours else load_baseline
     options = {"max_new_tokens": max_new_tokens, "use_subtitle": subtitles}
-    answerer = load_baseline(model, name=name, device=device, **options)
+    answerer = load(model, name=name or model.rstrip("/").split("/")[-1], device=device, **options)
     report = run_dataset(answerer, samples, output, batch_size, skip_errors)
     print(f"{output}: {len(report.answered)} answered, {report.resumed} already there, {len(report.failed)} failed")
     for clip, error in report.failed.items():
