@@ -173,7 +173,8 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     special = ["<pad>", "<s>", "</s>", MicroEmoProcessor.video_token, MicroEmoProcessor.audio_token]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     model.train_from_iterator(
-        text, trainers.BpeTrainer(vocab_size=1024, special_tokens=special, initial_alphabet=alphabet)
+        text,
+        trainers.BpeTrainer(vocab_size=1024, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=model,

@@ -24,7 +24,15 @@ def checkpoint(tmp_path_factory) -> Path:
 
 def test_predict_json(demo_clip, checkpoint):
     done = microemo(
-        "predict", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--json", "--max-new-tokens", 5
+        "predict",
+        demo_clip,
+        "--subtitles",
+        demo_clip.with_suffix(".srt"),
+        "--model",
+        checkpoint,
+        "--json",
+        "--max-new-tokens",
+        5,
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -78,7 +86,9 @@ def test_bad_input_is_one_error_and_exit_code_2(bad, demo_clip, checkpoint, tmp_
 
 def test_inspect_writes_two_pictures_and_the_numbers(demo_clip, checkpoint, tmp_path):
     out = tmp_path / "seen"
-    done = microemo("inspect", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--out", out)
+    done = microemo(
+        "inspect", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--out", out
+    )
     assert done.returncode == 0, done.stderr
     paths = [Path(line) for line in done.stdout.split()]
     assert sorted(path.suffix for path in paths) == [".json", ".png", ".png"]
