@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .convert_command import convert
 from .evaluate_command import app as evaluate_app
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="MicroEmo: open, explainable emotion recognition from video dialogue.",
 )
+app.command()(convert)
 app.add_typer(evaluate_app, name="evaluate")
 errors = Console(stderr=True, soft_wrap=True)
 
