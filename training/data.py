@@ -1,0 +1,422 @@
+"""Data sets for training: one table in, one conversation a row out, and every broken row told before the first step.
+
+A row is a clip and what is said about it:
+
+| column | content |
+|---|---|
+| `video` | the clip's file, relative to the table or to `media_folder` (or a `datasets` video) |
+| `audio` | a sound file in place of the clip's own, or without a clip |
+| `subtitles` | an SRT, WebVTT or Whisper JSON file; or `utterances`, a list of `{start, end, text, speaker?}`; or `subtitle`, one sentence without times |
+| `messages` | a conversation, all answers of which are learned; or `instruction` and `response` |
+| `emotions` | open-vocabulary labels |
+| `name`, `split` | optional |
+
+{"video": "a.mp4", "subtitles": "a.srt", "instruction": "What does the speaker feel, and why?", "response": "...", "emotions": ["sad"]}
+
+The answer about one utterance may cite it: `{"type": "utterance", "index": 2}` in a message's list of contents.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from datasets import Dataset, Video, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
+
+from ..evaluation.emotion_labels import parse_labels
+from ..evaluation.emotion_wheel import EmotionWheels
+from ..evaluation.plain_files import read_table
+from ..processing.media import probe
+
+COLUMNS = (
+    *("name", "split", "video", "audio", "subtitles", "utterances", "subtitle"),
+    *("messages", "instruction", "response", "emotions"),
+)
+FILE_COLUMNS = ("video", "audio", "subtitles")
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": None}
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg")
+
+# What the EMER annotators did (EMER, AffectGPT): say the emotions, and the clues for them.
+EMER_INSTRUCTION = "What does the speaker feel, and which clues in the face, the voice and the words tell so?"
+LABELS_INSTRUCTION = "Which emotions does the speaker show? Name all that fit."
+
+
+class DataError(ValueError):
+    """A data set that training cannot use; the message has a line for each thing that is wrong."""
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def load_table(source, split=None, media_folder=None, subtitles=None, labels=None, language="english") -> Dataset:
+    """The rows of a data set, with absolute file names.
+
+    Args:
+        source (`str` or `Path`):
+            A .jsonl, .json, .csv or .parquet file; a folder with `metadata.jsonl`, `.csv` or `.parquet` beside the
+            clips (`file_name` may name the clip), or one that `Dataset.save_to_disk` wrote; or a Hub id. An annotation
+            file of EMER or OV-MERD is known by its columns, see [`import_emer`].
+        split (`str`, *optional*): Rows whose `split` column says so; of a Hub id its split (default `"train"`).
+        media_folder (`str` or `Path`, *optional*): Where relative file names start; the table's folder by default.
+        subtitles, labels, language: For annotation files, see [`import_emer`].
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DataError: for a file that cannot be read, an unknown column, or a split without rows.
+    """
+    path = Path(source)
+    if path.is_dir() and not (path / "state.json").is_file():
+        found = [path / f"metadata{suffix}" for suffix in READERS if (path / f"metadata{suffix}").is_file()]
+        if not found:
+            raise FileNotFoundError(f"{path}: a folder without metadata.jsonl, metadata.csv or metadata.parquet")
+        path = found[0]
+    if path.is_dir():
+        table = load_from_disk(str(path))
+    elif path.is_file():
+        if is_emer(path):
+            table = import_emer(path, media_folder or path.parent, subtitles, labels, language)
+        else:
+            table = _read_file(path)
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not path.suffix:
+        table, split = load_dataset(str(source), split=split or "train"), None
+    else:
+        raise FileNotFoundError(f"{source}: no such file or folder, and no Hub id")
+
+    if "file_name" in table.column_names and "video" not in table.column_names:
+        table = table.rename_column("file_name", "video")
+    for name, feature in table.features.items():
+        if isinstance(feature, Video):
+            table = table.cast_column(name, Video(decode=False))
+    _check_columns(table.column_names, source)
+    if split is not None:
+        if "split" not in table.column_names:
+            raise DataError(f"{source}: split {split!r} was asked for, but there is no column `split`")
+        kept = [row for row, value in enumerate(table["split"]) if value == split]
+        if not kept:
+            known = ", ".join(sorted({str(value) for value in table["split"]}))
+            raise DataError(f"{source}: no rows of split {split!r}; there are {known}")
+        table = table.select(kept)
+    root = Path(media_folder) if media_folder else path.parent
+    return table.map(lambda row: _resolve(row, root), desc="Reading rows") if path.exists() else table
+
+
+def _read_file(path: Path) -> Dataset:
+    if path.suffix not in READERS:
+        raise DataError(f"{path}: expected {', '.join(READERS)}, found {path.suffix or 'no suffix'!r}")
+    if path.suffix == ".csv":
+        rows = read_table(path)
+        if not rows:
+            raise DataError(f"{path}: no rows in it")
+        return Dataset.from_list([{name: _cell(name, value, path) for name, value in row.items()} for row in rows])
+    try:
+        return load_dataset(READERS[path.suffix], data_files=str(path), split="train")
+    except DatasetGenerationError as error:
+        raise DataError(f"{path}: {error.__cause__}") from None
+
+
+def _cell(name: str, value: str, path: Path):
+    """A cell of a CSV file; those of `messages` and `utterances` hold JSON."""
+    if name == "emotions":
+        return parse_labels(value)
+    if name in ("messages", "utterances"):
+        try:
+            return json.loads(value) if value else None
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: {name} must hold JSON ({error}), found {value[:80]!r}") from None
+    return value or None
+
+
+def _check_columns(names: Iterable[str], source) -> None:
+    unknown = [name for name in names if name not in COLUMNS]
+    if unknown:
+        hints = []
+        for name in unknown:
+            near = difflib.get_close_matches(name, COLUMNS, 1)
+            hints.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        raise DataError(f"{source}: unknown column {', '.join(hints)}; a row may have {', '.join(COLUMNS)}")
+
+
+def _resolve(row: dict, root: Path) -> dict:
+    for name in FILE_COLUMNS:
+        value = row.get(name)
+        if isinstance(value, str) and value and "://" not in value:
+            row[name] = str((root / value).absolute())
+    return row
+
+
+# --- EMER, OV-MERD -------------------------------------------------------------------------------------------------
+
+
+def is_emer(path: str | Path) -> bool:
+    """Whether a .csv file is an annotation file that [`import_emer`] reads."""
+    if Path(path).suffix != ".csv":
+        return False
+    with open(path, encoding="utf-8-sig") as file:
+        columns = set(file.readline().strip().split(","))
+    return any(
+        wanted <= columns for wanted in ({"names", "reasons"}, {"name", "english", "chinese"}, {"name", "openset"})
+    )
+
+
+def import_emer(annotation, media_folder, subtitles=None, labels=None, language="english") -> Dataset:
+    """The rows of a published annotation file. Its videos are to be had from MER2023 and MER2024 under their licence.
+
+    Args:
+        annotation (`str` or `Path`):
+            EMER-V1 `gt-eng.csv` or `gt-chi.csv` (names, emotions, subtitles, reasons), EMER-V2 `final-EMER-reason.csv`
+            (name, chinese, english), or the labels of OV-MERD and OV-MERD+, `check-openset.csv` (name, openset), for
+            which the labels themselves are the answer.
+        media_folder (`str` or `Path`): Holds NAME.mp4 (or .avi, .mkv, ...).
+        subtitles (`str` or `Path`, *optional*):
+            MER2023's `transcription-engchi-polish.csv` (name, chinese, english): a sentence without times each.
+        labels (`str` or `Path`, *optional*): A `check-openset.csv` whose labels go into `emotions`.
+        language (`"english"` or `"chinese"`, *optional*, defaults to `"english"`): Of EMER-V2 and of the subtitles.
+
+    Returns:
+        `Dataset`: name, split (see [`emer_split`]), video, subtitle, instruction, response, emotions.
+
+    Raises:
+        DataError: if a file lacks the columns, naming those it has.
+    """
+    if language not in ("english", "chinese"):
+        raise DataError(f"language must be english or chinese, got {language!r}")
+    rows = read_table(Path(annotation))
+    said = _by_name(subtitles, language) if subtitles else {}
+    felt = {name: parse_labels(value) for name, value in _by_name(labels, "openset").items()} if labels else {}
+    columns = set(rows[0]) if rows else set()
+    imported = []
+    for row in rows:
+        if {"names", "reasons"} <= columns:
+            name, answer, own_labels = row["names"], row["reasons"], parse_labels(row.get("emotions"))
+            sentence = row.get("subtitles")
+        elif {"name", "english", "chinese"} <= columns:
+            name, answer, own_labels, sentence = row["name"], row[language], [], None
+        elif {"name", "openset"} <= columns:
+            name, own_labels, sentence = row["name"], parse_labels(row["openset"]), None
+            answer = f"The speaker feels {', '.join(own_labels)}." if own_labels else ""
+        else:
+            raise DataError(
+                f"{annotation}: no annotation file of EMER or OV-MERD, columns {', '.join(sorted(columns))}"
+            )
+        imported.append(
+            {
+                "name": name,
+                "video": str(_find_video(Path(media_folder), name)),
+                "subtitle": sentence or said.get(name) or None,
+                "instruction": LABELS_INSTRUCTION if "openset" in columns else EMER_INSTRUCTION,
+                "response": answer,
+                "emotions": felt.get(name, own_labels),
+            }
+        )
+    if not imported:
+        raise DataError(f"{annotation}: no rows in it")
+    parts = emer_split(row["name"] for row in imported)
+    return Dataset.from_list([{**row, "split": parts[row["name"]]} for row in imported])
+
+
+def _by_name(path, column: str) -> dict[str, str]:
+    rows = read_table(Path(path))
+    if not rows or not {"name", column} <= rows[0].keys():
+        raise DataError(
+            f"{path}: expected columns name and {column}, found {', '.join(rows[0]) if rows else 'no rows'}"
+        )
+    return {row["name"]: row[column] for row in rows}
+
+
+def _find_video(folder: Path, name: str) -> Path:
+    paths = [folder / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES]
+    return next((path for path in paths if path.is_file()), paths[0]).absolute()
+
+
+def emer_split(names: Iterable[str]) -> dict[str, str]:
+    """A fixed split of the EMER names, since the paper's is unpublished.
+
+    The rule: the names sorted by the SHA-256 of their UTF-8 bytes (as hexadecimal text); the first fifth, rounded
+    down, is `"test"`, the rest `"train"`. The 332 clips of EMER-V2 (= EMER-Fine = OV-MERD) so give 66 and 266.
+
+    Example:
+        >>> emer_split(["sample_00000000", "sample_00000007"])
+        {'sample_00000000': 'train', 'sample_00000007': 'train'}
+    """
+    names = list(dict.fromkeys(names))
+    first = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[: len(names) // 5]
+    return {name: "test" if name in set(first) else "train" for name in names}
+
+
+# --- rows to conversations -----------------------------------------------------------------------------------------
+
+
+def to_conversation(row: dict) -> list[dict]:
+    """The messages of a row, its clip in the first message of the user: what `apply_chat_template` takes."""
+    turns = row.get("messages") or [
+        {"role": "user", "content": row["instruction"]},
+        {"role": "assistant", "content": row["response"]},
+    ]
+    clip, messages = _clip_items(row), []
+    for turn in turns:
+        content = turn["content"]
+        items = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        # A table's rows share their keys: those of other rows are None here.
+        items = [{key: value for key, value in item.items() if value is not None} for item in items]
+        items = [item for item in items if item["type"] not in ("video", "audio")]
+        if turn["role"] == "user":
+            clip, items = [], clip + items
+        messages.append({"role": turn["role"], "content": items})
+    return messages
+
+
+def _clip_items(row: dict) -> list[dict]:
+    said = {}
+    for name in ("subtitles", "utterances"):
+        if row.get(name):
+            said = {"utterances": _without_none(row[name])}
+    if row.get("subtitle") and not said:
+        # A sentence without times: somebody says it somewhere in the clip.
+        end = probe(_source(row["video"] or row["audio"])[1]).duration
+        said = {"utterances": [{"start": 0.0, "end": end, "text": row["subtitle"]}]}
+    items = []
+    for kind in ("video", "audio"):
+        if row.get(kind):
+            key, source = _source(row[kind])
+            items.append({"type": kind, key if key == "path" else kind: source})
+    items[0] |= said
+    return items
+
+
+def _source(value) -> tuple[str, str | bytes]:
+    """A cell of `video` or `audio`: a file name, or as `datasets` keeps media."""
+    if isinstance(value, dict):
+        return ("bytes", value["bytes"]) if value.get("bytes") else ("path", value["path"])
+    return "path", value
+
+
+def _without_none(utterances):
+    if isinstance(utterances, str):
+        return utterances
+    return [{key: value for key, value in said.items() if value is not None} for said in utterances]
+
+
+# --- the check before the first step -------------------------------------------------------------------------------
+
+
+def row_problems(row: dict, allowed_labels: Iterable[str] | None = None) -> list[str]:
+    """What is wrong with a row, without decoding its clip; empty when nothing is."""
+    problems = []
+    if not row.get("video") and not row.get("audio"):
+        problems.append("no video and no audio")
+    for name in FILE_COLUMNS:
+        value = row.get(name)
+        if isinstance(value, (list, tuple)):
+            problems.append(f"{len(value)} files in {name}; a row holds one clip")
+        elif isinstance(value, str) and value and "://" not in value and not Path(value).is_file():
+            problems.append(f"{name}: no such file: {value}")
+    if row.get("subtitles") and row.get("utterances"):
+        problems.append("both subtitles and utterances")
+    problems += _turn_problems(row)
+    if allowed_labels is not None:
+        allowed = list(allowed_labels)
+        for label in row.get("emotions") or []:
+            if label not in allowed:
+                near = difflib.get_close_matches(label, allowed, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(allowed)}"
+                problems.append(f"emotions: unknown label {label!r}; {hint}")
+    return problems
+
+
+def _turn_problems(row: dict) -> list[str]:
+    if row.get("messages") and (row.get("instruction") or row.get("response")):
+        return ["both messages and instruction/response"]
+    if not row.get("messages"):
+        return [f"empty {name}" for name in ("instruction", "response") if not (row.get(name) or "").strip()]
+    problems, media, roles = [], Counter(), []
+    for number, turn in enumerate(row["messages"], start=1):
+        roles.append(turn.get("role"))
+        content = turn.get("content")
+        items = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+        kinds = Counter(item.get("type") for item in items)
+        media += Counter({kind: kinds[kind] for kind in ("video", "audio")})
+        if any(item.get(key) for item in items for key in ("path", "url", "video", "audio")):
+            problems.append(f"message {number} names a file; files stand in the columns video and audio")
+        text = "".join(item.get("text") or "" for item in items)
+        if roles[-1] == "assistant" and not text.strip():
+            problems.append(f"message {number}: empty response")
+        cited = [item["index"] for item in items if item.get("type") == "utterance"]
+        if cited and row.get("utterances") and max(cited) > len(row["utterances"]):
+            problems.append(f"message {number} cites utterance {max(cited)} of {len(row['utterances'])}")
+    problems += [
+        f"{count} {kind}s in the messages; a row holds one clip" for kind, count in media.items() if count > 1
+    ]
+    said = roles[1:] if roles[:1] == ["system"] else roles
+    if not said or said != ["user", "assistant"] * (len(said) // 2):
+        problems.append(f"roles must be user, assistant, ... in turn, got {', '.join(map(str, roles))}")
+    return problems
+
+
+def doubtful_labels(table: Dataset) -> dict[str, str]:
+    """Labels that are no emotion words but very near to one, with that word: perhaps typing errors."""
+    if "emotions" not in table.column_names:
+        return {}
+    vocabulary = EmotionWheels.default()
+    used = {label for labels in table["emotions"] for label in labels or []}
+    near = {
+        label: difflib.get_close_matches(label, vocabulary.forms, 1, cutoff=0.9)
+        for label in sorted(used)
+        if not vocabulary.knows(label)
+    }
+    return {label: words[0] for label, words in near.items() if words}
+
+
+def check_table(table: Dataset, try_row=None, on_error="fail", allowed_labels=None, name="data") -> Dataset:
+    """Look at every row before the first step, and tell all that is wrong at once.
+
+    Args:
+        table (`Dataset`): From [`load_table`].
+        try_row (`Callable`, *optional*):
+            Called with an iterable of the rows that look right, gives for each row `None` or what went wrong with it:
+            [`microemo.training.collator.try_rows`] puts each once through decoding, face mesh and chat template.
+        on_error (`"fail"` or `"skip"`): Whether broken rows end the run or are left out, with a warning.
+        allowed_labels (`list[str]`, *optional*): The only labels that `emotions` may hold.
+        name (`str`): What messages call the table.
+
+    Returns:
+        `Dataset`: The rows that can be used.
+
+    Raises:
+        DataError: with a line for each broken row; also where no row is left.
+    """
+    if on_error not in ("fail", "skip"):
+        raise ValueError(f"on_error must be fail or skip, got {on_error!r}")
+    if doubtful := doubtful_labels(table):
+        pairs = ", ".join(f"{label!r} (near {word!r})" for label, word in doubtful.items())
+        warnings.warn(f"{name}: {len(doubtful)} labels may be typing errors: {pairs}", stacklevel=2)
+    problems = {number: row_problems(row, allowed_labels) for number, row in enumerate(table)}
+    sound = [number for number, found in problems.items() if not found]
+    if try_row is not None:
+        for number, problem in zip(sound, try_row(table.select(sound)), strict=True):
+            if problem is not None:
+                problems[number].append(problem)
+    broken = {number: found for number, found in problems.items() if found}
+    good = [number for number in problems if number not in broken]
+    if broken:
+        report = _report(table, broken, name)
+        if on_error == "fail" or not good:
+            raise DataError(report + ("" if good else "\nNo row can be used."))
+        warnings.warn(report + f"\nThey are left out; {len(good)} rows remain.", stacklevel=2)
+    elif not good:
+        raise DataError(f"{name}: no rows in it")
+    return table.select(good)
+
+
+def _report(table: Dataset, broken: dict[int, list[str]], name: str) -> str:
+    lines = [f"{name}: {len(broken)} of {len(table)} rows cannot be used:", f"{'row':>6} | clip | what is wrong"]
+    for number, found in broken.items():
+        row = table[number]
+        clip = row.get("name") or row.get("video") or row.get("audio")
+        clip = Path(clip).name if isinstance(clip, str) else "-"
+        lines.append(f"{number + 1:>6} | {clip} | {'; '.join(found)}")
+    return "\n".join(lines)

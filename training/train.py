@@ -1,0 +1,497 @@
+"""Fine-tuning: Transformers' `Trainer`, PEFT's LoRA on the language model, YAML recipes.
+
+microemo train stage2 --model_name_or_path microemo-7b --train_data train.jsonl --output_dir run
+microemo train my_recipe.yaml --learning_rate 1e-4 --switches '{"windows": "none"}'
+accelerate launch --config_file training/accelerate/fsdp2.yaml -m microemo.training.train stage2 --train_data ...
+
+A recipe is a YAML file with the fields of the three classes below; the command line goes before it.
+"""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import ModulesToSaveWrapper
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
+from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
+
+from ..configuration.configuration_microemo import MicroEmoConfig
+from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ..processing.processing_microemo import MicroEmoProcessor
+from .collator import MicroEmoCollator, PromptCollator, question_of, try_rows
+from .data import check_table, load_table, to_conversation
+from .feature_cache import FeatureCache
+
+logger = logging.get_logger(__name__)
+
+RECIPES = Path(__file__).parent / "recipes"
+
+# The paper (3.4, 4.1): all that lies between the frozen towers and the language model is trained.
+TRAINED_MODULES = [
+    "image_qformer",
+    "local_clue_attention",
+    "fusion",
+    "video_qformer",
+    "audio_qformer",
+    "clip_positions",
+    "video_projection",
+    "audio_projection",
+]
+LORA_TARGETS = r".*\.language_model\..*\.(q_proj|k_proj|v_proj|o_proj)"
+TOWERS = ("vision_model", "audio_tower")
+# The image Q-Former's queries are a parameter of the visual encoder, which holds the frozen image encoder, too.
+IMAGE_QUERIES = "visual_encoder.query_tokens"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass
+class ModelArguments(ModelConfig):
+    """Which model, and what of it learns. `use_peft: false` trains in place and saves whole checkpoints."""
+
+    use_peft: bool = field(default=True, metadata={"help": "LoRA on the language model; off, it stays as it is."})
+    lora_r: int = field(default=32, metadata={"help": "Rank of LoRA."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of LoRA, over its rank."})
+    lora_target_modules: list[str] | None = field(
+        default_factory=lambda: [LORA_TARGETS], metadata={"help": "Names, or one regex, of the modules with LoRA."}
+    )
+    trained_modules: list[str] = field(
+        default_factory=lambda: list(TRAINED_MODULES),
+        metadata={"help": "Last names of the modules that are trained whole; 'all' (without LoRA) for every one."},
+    )
+    switches: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": 'Fields of MicroEmoConfig and of the processor to change, as JSON: \'{"windows": "none"}\'.'
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.switches = _as_dict(self.switches, "switches")
+        if self.use_peft and "all" in self.trained_modules:
+            raise ValueError("trained_modules: all needs use_peft: false")
+
+
+@dataclass
+class DataArguments:
+    """Which data. See `training/data.py` for the columns of a table."""
+
+    train_data: str | None = field(default=None, metadata={"help": "Table, folder or Hub id to learn from."})
+    train_split: str | None = field(default=None, metadata={"help": "Its rows with this `split`."})
+    eval_data: str | None = field(default=None, metadata={"help": "Table, folder or Hub id to evaluate on."})
+    eval_split: str | None = field(default=None, metadata={"help": "Its rows with this `split`."})
+    media_folder: str | None = field(default=None, metadata={"help": "Where relative file names start."})
+    emer_subtitles: str | None = field(default=None, metadata={"help": "Subtitle table for EMER annotation files."})
+    emer_labels: str | None = field(default=None, metadata={"help": "check-openset.csv for EMER annotation files."})
+    emer_language: str = field(default="english", metadata={"help": "english or chinese, of EMER annotation files."})
+    allowed_labels: list[str] | None = field(default=None, metadata={"help": "The only labels `emotions` may hold."})
+    on_error: str = field(default="fail", metadata={"help": "fail, or skip rows that cannot be used."})
+    check_clips: bool = field(
+        default=True, metadata={"help": "Put every row through decoding and chat template before the first step."}
+    )
+    feature_cache: str | None = field(default=None, metadata={"help": "Folder that `microemo precompute` filled."})
+    num_samples: int = field(default=4, metadata={"help": "Rows of eval_data answered aloud at each evaluation."})
+    sample_tokens: int = field(default=128, metadata={"help": "Longest of those answers, in tokens."})
+
+
+@dataclass
+class MicroEmoTrainingArguments(TrainingArguments):
+    """Transformers' arguments with the paper's values as defaults: batch 1, 3 epochs, AdamW 2e-5, cosine."""
+
+    learning_rate: float = field(default=2e-5, metadata={"help": "Highest learning rate."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Of AdamW."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or below 1 the share of all steps."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Course of the learning rate."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Epochs."})
+    per_device_train_batch_size: int = field(default=1, metadata={"help": "Rows of a step on each device."})
+    per_device_eval_batch_size: int = field(default=1, metadata={"help": "Rows of an evaluation step."})
+    gradient_checkpointing_kwargs: dict | str | None = field(
+        default_factory=lambda: {"use_reentrant": False}, metadata={"help": "See Transformers."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns."})
+    prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluation gives the loss alone."})
+    # `take_part` leaves no parameter without a gradient.
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See Transformers."})
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]:
+    """A checkpoint and its processor, with `args.switches` set in both.
+
+    Raises:
+        ValueError: for a switch that neither has, or where the two do not agree.
+    """
+    name, switches = args.model_name_or_path, args.switches
+    processor = MicroEmoProcessor.from_pretrained(name, revision=args.model_revision)
+    in_config = {key: value for key, value in switches.items() if key in {f.name for f in fields(MicroEmoConfig)}}
+    config = MicroEmoConfig.from_pretrained(name, revision=args.model_revision, **in_config)
+    for key, value in switches.items():
+        parts = [
+            part for part in (processor, processor.video_processor, processor.feature_extractor) if hasattr(part, key)
+        ]
+        if not parts and key not in in_config:
+            raise ValueError(f"switches: {key!r} is no field of MicroEmoConfig or of the processor")
+        for part in parts:
+            setattr(part, key, value)
+    processor.check_config(config)
+
+    quantization = get_quantization_config(args)
+    if quantization is not None:
+        # Four bits are for the frozen language model: the rest is small, or learns.
+        quantization.llm_int8_skip_modules = [*TOWERS, *args.trained_modules, "lm_head"]
+        quantization.bnb_4bit_compute_dtype = torch.bfloat16
+    model = MicroEmoForConditionalGeneration.from_pretrained(
+        name,
+        config=config,
+        revision=args.model_revision,
+        dtype=args.dtype if args.dtype in (None, "auto") else getattr(torch, args.dtype),
+        attn_implementation=args.attn_implementation,
+        quantization_config=quantization,
+        device_map={"": PartialState().local_process_index} if quantization is not None else None,
+    )
+    return model, processor
+
+
+def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments, mixed_precision: bool = False):
+    """Freeze all but what learns, and put LoRA on the language model.
+
+    Args:
+        mixed_precision (`bool`): Keep what learns in float32, since bfloat16 loses small steps.
+
+    Returns:
+        A `PeftModel`, or with `use_peft=False` the model itself.
+    """
+    names = [name for name, _ in model.named_modules()]
+    present = [part for part in args.trained_modules if any(name.split(".")[-1] == part for name in names)]
+    unknown = set(args.trained_modules) - set(present) - set(TRAINED_MODULES) - {"all"}
+    if unknown:
+        raise ValueError(f"trained_modules: the model has no module named {', '.join(sorted(unknown))}")
+    model.requires_grad_(False)
+    if args.use_peft:
+        config: LoraConfig = get_peft_config(args)
+        config.modules_to_save = present
+        trained = get_peft_model(model, config)
+        _drop_originals(trained)
+    else:
+        trained = model
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("all" in args.trained_modules or any(part in name.split(".") for part in present))
+    if "image_qformer" in present:
+        model.get_parameter(f"model.{IMAGE_QUERIES}").requires_grad_(True)
+    for parameter in trained.parameters():
+        if parameter.requires_grad and mixed_precision:
+            parameter.data = parameter.data.float()
+    for name, module in model.named_modules():
+        if name.split(".")[-1] in TOWERS and not any(p.requires_grad for p in module.parameters()):
+            _keep_in_eval_mode(module)
+    model.register_forward_hook(take_part)
+    return trained
+
+
+def _drop_originals(model: PeftModel) -> None:
+    """PEFT keeps the untrained copy of a module that it saves; nobody asks for it here, and it is as large."""
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.original_module = module.modules_to_save[module.active_adapters[0]]
+
+
+def _keep_in_eval_mode(module: nn.Module) -> None:
+    """A frozen tower is no part of what `model.train()` switches over."""
+    module.eval()
+    module.train = lambda mode=True: module
+
+
+def take_part(model: MicroEmoForConditionalGeneration, args, output):
+    """Forward hook: every trained part has a gradient at every step, 0 where the batch had nothing for it.
+
+    Clips without a face, utterances or sound leave parts unused, others on one process than on the next; gradients
+    that are summed over processes must exist on all of them.
+    """
+    if output.loss is not None and torch.is_grad_enabled():
+        idle = [p.flatten()[:1].sum() for name, p in trained_parameters(model) if ".language_model." not in f".{name}"]
+        if idle:
+            output.loss = output.loss + 0.0 * torch.stack([value.to(output.loss) for value in idle]).sum()
+    return output
+
+
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters that learn."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+class MicroEmoTrainer(Trainer):
+    """Transformers' own, except that an adapter takes the image queries and the model's switches with it."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and isinstance(self.model, PeftModel):
+            output_dir = output_dir or self.args.output_dir
+            _add_image_queries(self.model, output_dir, state_dict)
+            self.model.get_base_model().config.save_pretrained(output_dir)
+
+
+def _add_image_queries(model: PeftModel, folder: str, state_dict: dict | None) -> None:
+    """PEFT saves modules only; a parameter travels under its own name, as PEFT's resized embeddings do."""
+    for name, parameter in trained_parameters(model):
+        if name.endswith(IMAGE_QUERIES):
+            value = (state_dict or {}).get(name, parameter)
+            file = Path(folder, ADAPTER_WEIGHTS)
+            weights = load_file(file) | {name: value.detach().cpu().contiguous()}
+            part = file.with_suffix(".part")
+            save_file(weights, part, metadata={"format": "pt"})
+            part.replace(file)
+
+
+def load_adapter(folder, dtype="auto", base=None) -> tuple[PeftModel, MicroEmoProcessor]:
+    """A trained adapter on its base model, and its processor.
+
+    Args:
+        folder (`str` or `Path`): Or Hub id.
+        base (`str`, *optional*): Where the base model is, if not where it was at training.
+    """
+    adapter = json.loads(Path(folder, "adapter_config.json").read_text(encoding="utf-8"))
+    model = MicroEmoForConditionalGeneration.from_pretrained(
+        base or adapter["base_model_name_or_path"], config=MicroEmoConfig.from_pretrained(folder), dtype=dtype
+    )
+    return PeftModel.from_pretrained(model, folder), MicroEmoProcessor.from_pretrained(folder)
+
+
+def merge_adapter(folder, output, base=None) -> Path:
+    """Fold an adapter into its base model: a checkpoint that needs PEFT no more.
+
+    Raises:
+        FileExistsError: if `output` holds something.
+        FileNotFoundError: if `folder` is no adapter.
+    """
+    folder, output = Path(folder), Path(output)
+    if not (folder / "adapter_config.json").is_file():
+        raise FileNotFoundError(f"{folder}: no adapter_config.json in it, so no adapter")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output} exists and is not empty; name a new folder")
+    model, processor = load_adapter(folder, base=base)
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    model.merge_and_unload().save_pretrained(part)
+    processor.save_pretrained(part)
+    if output.is_dir():
+        output.rmdir()
+    part.replace(output)
+    return output
+
+
+# --- the run -------------------------------------------------------------------------------------------------------
+
+
+class AnswerAloud(TrainerCallback):
+    """Answers the first questions of some rows at each evaluation: in the log, and in `samples.jsonl` of the run."""
+
+    def __init__(self, rows: list[dict], processor: MicroEmoProcessor, max_new_tokens: int, num_workers: int):
+        self.rows, self.processor, self.max_new_tokens, self.num_workers = rows, processor, max_new_tokens, num_workers
+
+    @torch.inference_mode()
+    def on_evaluate(self, args, state, control, model=None, **kwargs):
+        if not state.is_world_process_zero or args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            return  # a sharded model answers on all processes or on none
+        loader = DataLoader(
+            self.rows,
+            batch_size=1,
+            num_workers=min(self.num_workers, 1),  # the face mesh must not start in a process that forks later
+            collate_fn=PromptCollator(self.processor),
+            generator=torch.Generator(),  # leaves training's random numbers alone
+        )
+        was_training = model.training
+        model.eval()
+        dtype = torch.bfloat16 if args.bf16 else torch.float16
+        lines = []
+        with torch.autocast(args.device.type, dtype=dtype, enabled=args.bf16 or args.fp16):
+            for row, inputs in zip(self.rows, loader, strict=True):
+                tokens = model.generate(**inputs.to(args.device), max_new_tokens=self.max_new_tokens, do_sample=False)
+                answer = self.processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+                lines.append({"step": state.global_step, **_question_and_answer(row), "answer": answer.strip()})
+        model.train(was_training)
+        with open(Path(args.output_dir, "samples.jsonl"), "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        for line in lines:
+            logger.warning(f"step {line['step']}, {line['clip']}: {line['question']}\n    {line['answer']}")
+
+
+def _question_and_answer(row: dict) -> dict:
+    conversation = to_conversation(row)
+    before = question_of(conversation)
+    question, expected = (
+        "".join(item.get("text", "") for item in message["content"])
+        for message in (before[-1], conversation[len(before)])
+    )
+    clip = row.get("name") or row.get("video") or row.get("audio")
+    return {"clip": Path(clip).name if isinstance(clip, str) else "clip", "question": question, "expected": expected}
+
+
+def train(model_args: ModelArguments, data_args: DataArguments, args: MicroEmoTrainingArguments) -> MicroEmoTrainer:
+    """One training run, from tables to a saved adapter or checkpoint with processor and model card.
+
+    Raises:
+        ValueError: for data, switches or a cache that cannot be used; before the first step.
+    """
+    if model_args.model_name_or_path is None or data_args.train_data is None:
+        raise ValueError("a run needs model_name_or_path and train_data, in the recipe or on the command line")
+    if args.n_gpu > 1:
+        raise ValueError(f"{args.n_gpu} GPUs are used with `accelerate launch -m microemo.training.train ...`")
+    if args.eval_strategy != "no" and data_args.eval_data is None:
+        raise ValueError(f"eval_strategy is {str(args.eval_strategy)!r}, but there is no eval_data")
+    torch.manual_seed(args.seed)  # LoRA starts at random
+    tables = load_tables(data_args)
+    model, processor = load_model_and_processor(model_args)
+    reader = processor
+    if data_args.feature_cache:
+        reader = FeatureCache(data_args.feature_cache, processor, model).reader()
+    collator = MicroEmoCollator(reader)
+    tables = {name: check(table, name, data_args, collator, args) for name, table in tables.items()}
+
+    mixed_precision = args.bf16 or args.fp16
+    if model.dtype in (torch.bfloat16, torch.float16) and not mixed_precision:
+        raise ValueError(f"a model in {model.dtype} trains with bf16: true (what learns is kept in float32)")
+    trained = prepare_model(model, model_args, mixed_precision)
+    learning = sum(parameter.numel() for _, parameter in trained_parameters(trained))
+    logger.warning(f"{learning:,} of {sum(p.numel() for p in trained.parameters()):,} parameters learn")
+
+    callbacks = []
+    if "eval" in tables and data_args.num_samples:
+        rows = list(tables["eval"].select(range(min(data_args.num_samples, len(tables["eval"])))))
+        callbacks.append(AnswerAloud(rows, reader, data_args.sample_tokens, args.dataloader_num_workers))
+    trainer = MicroEmoTrainer(
+        model=trained,
+        args=args,
+        data_collator=collator,
+        train_dataset=tables["train"],
+        eval_dataset=tables.get("eval"),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+    trainer.train(resume_from_checkpoint=find_checkpoint(args))
+    trainer.save_model()
+    write_model_card(trainer, model_args, data_args)
+    return trainer
+
+
+def load_tables(args: DataArguments) -> dict:
+    """The tables that are named: "train", "eval"."""
+    named = {"train": (args.train_data, args.train_split), "eval": (args.eval_data, args.eval_split)}
+    return {
+        name: load_table(source, split, args.media_folder, args.emer_subtitles, args.emer_labels, args.emer_language)
+        for name, (source, split) in named.items()
+        if source is not None
+    }
+
+
+def check(table, name: str, data_args: DataArguments, collator: MicroEmoCollator, args: TrainingArguments):
+    """See [`check_table`]; the first process speaks, all leave out the same rows."""
+
+    def tried(rows):
+        return try_rows(rows, collator, args.dataloader_num_workers)
+
+    with warnings.catch_warnings():
+        if not args.should_log:
+            warnings.simplefilter("ignore")
+        try_row = tried if data_args.check_clips else None
+        return check_table(table, try_row, data_args.on_error, data_args.allowed_labels, name=f"{name}_data")
+
+
+def find_checkpoint(args: TrainingArguments) -> str | None:
+    """What `resume_from_checkpoint` means: a folder, or with `true` the last one that was written to its end."""
+    wanted = args.resume_from_checkpoint
+    if wanted is None or str(wanted).lower() in ("false", "none", ""):
+        return None
+    if str(wanted).lower() != "true":
+        return str(wanted)
+    # The state is written last: a folder without it is what a kill left behind.
+    whole = [path.parent for path in Path(args.output_dir).glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[-1]))) if whole else None
+
+
+def write_model_card(trainer: Trainer, model_args: ModelArguments, data_args: DataArguments) -> None:
+    """The Trainer's model card, and how to use what was trained."""
+    if not trainer.is_world_process_zero():
+        return
+    trainer.create_model_card(
+        finetuned_from=model_args.model_name_or_path,
+        tags=["microemo", "emotion-recognition"],
+        tasks="video-text-to-text",
+        dataset_tags=None,
+    )
+    file = Path(trainer.args.output_dir, "README.md")
+    name = file.parent.name
+    lines = [
+        "\n## Use\n",
+        "```python",
+        "from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor\n",
+        f'processor = MicroEmoProcessor.from_pretrained("{name}")',
+        f'model = MicroEmoForConditionalGeneration.from_pretrained("{name}")',
+        "```\n",
+        "## Training data\n",
+        f"{Path(data_args.train_data).name}, {len(trainer.train_dataset)} rows"
+        + (f", split {data_args.train_split}" if data_args.train_split else ""),
+    ]
+    if model_args.switches:
+        lines += ["\n## Switches\n", f"`{json.dumps(model_args.switches)}`"]
+    if isinstance(trainer.model, PeftModel):
+        lines.insert(1, f"An adapter: `microemo merge {name} OUT` folds it into its base model.\n")
+    file.write_text(file.read_text(encoding="utf-8") + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe's file: a path, or the name of one that is shipped.
+
+    Raises:
+        FileNotFoundError: naming the shipped ones.
+    """
+    for path in (Path(name), RECIPES / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    shipped = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+    raise FileNotFoundError(f"{name}: no such recipe; a YAML file, or one of {shipped}")
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MicroEmoTrainingArguments]:
+    """RECIPE and options to the three classes; the command line goes before the recipe.
+
+    Raises:
+        ValueError: for options that do not exist.
+    """
+    parser = TrlParser((ModelArguments, DataArguments, MicroEmoTrainingArguments))
+    if argv and not argv[0].startswith("-"):
+        argv = ["--config", str(find_recipe(argv[0])), *argv[1:]]
+    return parser.parse_args_and_config(argv)
+
+
+def _as_dict(value: dict | str | None, name: str) -> dict:
+    try:
+        value = json.loads(value) if isinstance(value, str) else value or {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} must be JSON ({error}), got {value!r}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be a JSON object, got {value!r}")
+    return value
+
+
+def main(argv: list[str] | None = None) -> MicroEmoTrainer:
+    """`RECIPE [--option value ...]`; `--help` lists all options."""
+    return train(*parse_arguments(sys.argv[1:] if argv is None else list(argv)))
+
+
+if __name__ == "__main__":
+    main()
