@@ -228,7 +228,7 @@ class WeightFile:
         name (`str`): Its name in messages and in the report, without the rest of the machine's folders.
         options (`set[str]`): The options that name it or its folder, see `PARTS`; "checkpoint" for a fine-tuned one.
         shapes (`dict[str, torch.Size]`): Of its tensors.
-        beside (`dict`): What else the file holds, such as the run's configuration.
+        beside (`dict`): What else the file holds; of it only the run's "config" is read.
     """
 
     path: Path
@@ -298,7 +298,9 @@ class WeightFile:
         for container in ("model", "state_dict"):
             if isinstance(content.get(container), dict):
                 weights = content[container]
-                self.beside = {key: value for key, value in content.items() if key != container}
+                # An optimizer's state, say, is not kept in memory.
+                self.beside = {key: value if key == "config" else None for key, value in content.items()}
+                del self.beside[container]
                 break
         tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
         if not tensors:
@@ -377,7 +379,8 @@ def _weight_paths(source: str | os.PathLike) -> list[Path]:
             return list(paths.values())
         if single_path := find(single):
             return [single_path]
-    raise ConversionError(f"{source}: holds no weights ({SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}, or their index)")
+    place = "the folder" if path.is_dir() else "no such folder; the Hub's repository, if it can be reached,"
+    raise ConversionError(f"{source}: {place} holds no weights ({SAFE_WEIGHTS_NAME}, {WEIGHTS_NAME}, or their index)")
 
 
 # --- the plan ------------------------------------------------------------------------------------------------------
@@ -682,6 +685,7 @@ class Conversion:
             weights = {name: next(tensors) for name in shard}
             save_file(weights, folder / file, metadata={"format": "pt"})
             weight_map |= dict.fromkeys(shard, file)
+            del weights  # before the next shard fills
         if len(shards) > 1:
             metadata = {
                 "total_parameters": sum(math.prod(self.shapes[name]) for name in names),

@@ -118,7 +118,7 @@ def make_language_model(folder, hidden_size: int = 32, num_hidden_layers: int = 
         hidden_size=hidden_size,
         intermediate_size=64,
         num_hidden_layers=num_hidden_layers,
-        num_attention_heads=2,
+        num_attention_heads=2 if hidden_size % 4 == 0 else 1,
         vocab_size=len(tokenizer),
         bos_token_id=1,
         eos_token_id=2,

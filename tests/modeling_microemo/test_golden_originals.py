@@ -5,6 +5,7 @@ Every weight goes through the converter; every size, key and clip is read from t
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,12 @@ class Originals:
             }
             (kind,) = (kind for kind, fits in kinds.items() if fits)
             self.files[kind] = path
-        self.llm = language_model(folder / "llm", hidden_size=self.sizes["llm"])
+        # The LoRA weights say how deep their language model was.
+        adapted = WeightFile.read(self.files["timechat"], "timechat", set()).shapes
+        layers = {int(n) for key in adapted if ".lora_" in key for n in re.findall(r"\.layers\.(\d+)\.", key)}
+        self.llm = language_model(
+            folder / "llm", hidden_size=self.sizes["llm"], num_hidden_layers=1 + max(layers, default=1)
+        )
 
     def base_config(self) -> MicroEmoConfig:
         """Sizes that no tensor tells (heads, depths); all others are given too and checked against the files."""
@@ -239,6 +245,10 @@ def test_golden_affectgpt_visual_path(originals):
     assert difference((tokens + positions[:, None]).flatten(1, 2), golden["frame_hidden"]) < MODULE
 
 
+def faceless_masks(config: MicroEmoConfig) -> tuple[int, int]:
+    return config.num_regions, config.vision_config.num_patches
+
+
 WINDOWED = {"composite": "video", "timechat": "timechat"}
 WINDOWS = [
     (name, key)
@@ -289,7 +299,7 @@ def test_golden_query_and_text_rows(originals, name):
     kept = originals.model(video=WINDOWED[name], preset="timechat").model.visual_encoder(**inputs)
     assert difference(kept, expected) < MODULE
     sliced = originals.model(video=WINDOWED[name]).model.visual_encoder
-    faceless = torch.zeros(len(expected), 11, (originals.sizes["vit"]["img"] // 14) ** 2, dtype=torch.bool)
+    faceless = torch.zeros(len(expected), *faceless_masks(sliced.config), dtype=torch.bool)
     assert difference(sliced(**inputs, region_masks=faceless), expected[:, : originals.sizes["nq"]]) < MODULE
 
 
@@ -308,7 +318,7 @@ def test_golden_sliced_windows(originals, name):
         pixel_values_videos=frames,
         qformer_input_ids=golden["input_ids"][None],
         qformer_attention_mask=golden["attention_mask"][None],
-        region_masks=torch.zeros(1, num_frames, 11, (originals.sizes["vit"]["img"] // 14) ** 2, dtype=torch.bool),
+        region_masks=torch.zeros(1, num_frames, *faceless_masks(model.config), dtype=torch.bool),
         utterance_windows=spans,
     )
     queries = golden["q_hidden_query_and_text"][None, :, : originals.sizes["nq"]]
