@@ -266,6 +266,7 @@ class MicroEmoProcessor(ProcessorMixin):
         if "video_processor" not in overrides:
             side = config.vision_config.image_size
             parts["video_processor"] = MicroEmoVideoProcessor(
+                num_frames=min(MicroEmoVideoProcessor.num_frames, config.max_frames),
                 size={"height": side, "width": side},
                 patch_size=config.vision_config.patch_size,
                 local_view=config.local_view,
