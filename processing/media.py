@@ -229,7 +229,7 @@ def load_audio(source: Source) -> AudioTrack | None:
         if stream is None:
             return None
         start = _start(_best(container, "video"), stream)
-        track, end, packets, broken = None, 0, 0, 0
+        track, end, packets, broken, tick = None, 0, 0, 0, float(stream.time_base)
         for packet in _demux(container, stream):
             packets += bool(packet.size)
             try:
@@ -244,7 +244,7 @@ def load_audio(source: Source) -> AudioTrack | None:
                 if len(sound) != len(track.samples) or frame.sample_rate != track.rate:
                     broken += 1
                     continue
-                at = end if frame.pts is None else round((float(frame.pts * frame.time_base) - start) * track.rate)
+                at = end if frame.pts is None else round((frame.pts * tick - start) * track.rate)
                 if abs(at - end) < PTS_TOLERANCE * track.rate or not 0 <= at - end < track.samples.shape[1]:
                     at = end  # it follows on; times that run backwards or far beyond the file are no times
                 end = at + sound.shape[1]
@@ -361,10 +361,13 @@ def _demux(container, *streams) -> Iterator:
 def _index(container, video, audio, start: float) -> tuple[list, list, int, float]:
     """The pts of all frames and of the keyframes, the number of video packets, and the clip's duration in seconds."""
     pts, keys, packets, duration = [], [], 0, 0.0
-    for packet in _demux(container, *(stream for stream in (video, audio) if stream is not None)):
+    streams = [stream for stream in (video, audio) if stream is not None]
+    seconds = {stream.index: float(stream.time_base) for stream in streams}  # of a tick: fractions are slow
+    for packet in _demux(container, *streams):
         if packet.size and packet.pts is not None:
-            duration = max(duration, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
-        if packet.stream is video and packet.size:
+            end = (packet.pts + (packet.duration or 0)) * seconds[packet.stream_index] - start
+            duration = max(duration, end)
+        if packet.size and packet.stream is video:
             packets += 1
             if packet.is_keyframe:
                 keys.append(packet.pts)
