@@ -11,12 +11,13 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from huggingface_hub import ModelCardData
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
@@ -27,6 +28,7 @@ from transformers.utils import logging
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
 from ..configuration.configuration_microemo import MicroEmoConfig
+from ..evaluation.plain_files import write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
 from .collator import MicroEmoCollator, PromptCollator, question_of, try_rows
@@ -53,6 +55,8 @@ TOWERS = ("vision_model", "audio_tower")
 # The image Q-Former's queries are a parameter of the visual encoder, which holds the frozen image encoder, too.
 IMAGE_QUERIES = "visual_encoder.query_tokens"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Beside an adapter, the configuration with its switches. As `config.json` it would pass for a whole checkpoint's.
+ADAPTER_MODEL_CONFIG = "microemo_config.json"
 
 
 @dataclass
@@ -116,9 +120,6 @@ class MicroEmoTrainingArguments(TrainingArguments):
     num_train_epochs: float = field(default=3.0, metadata={"help": "Epochs."})
     per_device_train_batch_size: int = field(default=1, metadata={"help": "Rows of a step on each device."})
     per_device_eval_batch_size: int = field(default=1, metadata={"help": "Rows of an evaluation step."})
-    gradient_checkpointing_kwargs: dict | str | None = field(
-        default_factory=lambda: {"use_reentrant": False}, metadata={"help": "See Transformers."}
-    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns."})
     prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluation gives the loss alone."})
     # `take_part` leaves no parameter without a gradient.
@@ -197,6 +198,8 @@ def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments,
     for name, module in model.named_modules():
         if name.split(".")[-1] in TOWERS and not any(p.requires_grad for p in module.parameters()):
             _keep_in_eval_mode(module)
+    if mixed_precision:
+        model.model.audio_branch.audio_tower.register_forward_hook(_in_float32)
     model.register_forward_hook(take_part)
     return trained
 
@@ -212,6 +215,12 @@ def _keep_in_eval_mode(module: nn.Module) -> None:
     """A frozen tower is no part of what `model.train()` switches over."""
     module.eval()
     module.train = lambda mode=True: module
+
+
+def _in_float32(audio_tower: nn.Module, args, output):
+    """Forward hook: the clip features meet position embeddings that learn, so that are kept in float32."""
+    output.pooler_output = output.pooler_output.float()
+    return output
 
 
 def take_part(model: MicroEmoForConditionalGeneration, args, output):
@@ -240,7 +249,7 @@ class MicroEmoTrainer(Trainer):
         if self.args.should_save and isinstance(self.model, PeftModel):
             output_dir = output_dir or self.args.output_dir
             _add_image_queries(self.model, output_dir, state_dict)
-            self.model.get_base_model().config.save_pretrained(output_dir)
+            self.model.get_base_model().config.to_json_file(Path(output_dir, ADAPTER_MODEL_CONFIG), use_diff=False)
 
 
 def _add_image_queries(model: PeftModel, folder: str, state_dict: dict | None) -> None:
@@ -259,12 +268,14 @@ def load_adapter(folder, dtype="auto", base=None) -> tuple[PeftModel, MicroEmoPr
     """A trained adapter on its base model, and its processor.
 
     Args:
-        folder (`str` or `Path`): Or Hub id.
+        folder (`str` or `Path`): What a run with LoRA wrote.
         base (`str`, *optional*): Where the base model is, if not where it was at training.
     """
     adapter = json.loads(Path(folder, "adapter_config.json").read_text(encoding="utf-8"))
     model = MicroEmoForConditionalGeneration.from_pretrained(
-        base or adapter["base_model_name_or_path"], config=MicroEmoConfig.from_pretrained(folder), dtype=dtype
+        base or adapter["base_model_name_or_path"],
+        config=MicroEmoConfig.from_json_file(Path(folder, ADAPTER_MODEL_CONFIG)),
+        dtype=dtype,
     )
     return PeftModel.from_pretrained(model, folder), MicroEmoProcessor.from_pretrained(folder)
 
@@ -338,7 +349,12 @@ def _question_and_answer(row: dict) -> dict:
     return {"clip": Path(clip).name if isinstance(clip, str) else "clip", "question": question, "expected": expected}
 
 
-def train(model_args: ModelArguments, data_args: DataArguments, args: MicroEmoTrainingArguments) -> MicroEmoTrainer:
+def train(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: MicroEmoTrainingArguments,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> MicroEmoTrainer:
     """One training run, from tables to a saved adapter or checkpoint with processor and model card.
 
     Raises:
@@ -366,7 +382,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: MicroEmoTr
     learning = sum(parameter.numel() for _, parameter in trained_parameters(trained))
     logger.warning(f"{learning:,} of {sum(p.numel() for p in trained.parameters()):,} parameters learn")
 
-    callbacks = []
+    callbacks = list(callbacks)
     if "eval" in tables and data_args.num_samples:
         rows = list(tables["eval"].select(range(min(data_args.num_samples, len(tables["eval"])))))
         callbacks.append(AnswerAloud(rows, reader, data_args.sample_tokens, args.dataloader_num_workers))
@@ -421,33 +437,47 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
 
 
 def write_model_card(trainer: Trainer, model_args: ModelArguments, data_args: DataArguments) -> None:
-    """The Trainer's model card, and how to use what was trained."""
+    """`README.md` of what was trained: how to use it, from what and how it was made, and its last figures."""
     if not trainer.is_world_process_zero():
         return
-    trainer.create_model_card(
-        finetuned_from=model_args.model_name_or_path,
+    args, folder = trainer.args, Path(trainer.args.output_dir)
+    is_adapter = isinstance(trainer.model, PeftModel)
+    use = f"""\
+from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
+
+processor = MicroEmoProcessor.from_pretrained("{folder.name}")
+model = MicroEmoForConditionalGeneration.from_pretrained("{folder.name}")"""
+    settings = {
+        "training data": f"{Path(data_args.train_data).name}, {len(trainer.train_dataset)} rows"
+        + (f" (split {data_args.train_split})" if data_args.train_split else ""),
+        "steps": trainer.state.global_step,
+        "rows a step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "learning rate": f"{args.learning_rate} ({args.lr_scheduler_type.value}, warm-up {args.warmup_steps})",
+        "weight decay": args.weight_decay,
+        "seed": args.seed,
+        "trained": ", ".join(model_args.trained_modules)
+        + (f"; LoRA of rank {model_args.lora_r} on the language model" if is_adapter else ""),
+        "switches": json.dumps(model_args.switches),
+    }
+    figures = [{**log} for log in trainer.state.log_history if "eval_loss" in log or "train_loss" in log]
+    settings |= {name: log[name] for log in figures for name in ("train_loss", "eval_loss") if name in log}
+    data = ModelCardData(
+        library_name="peft" if is_adapter else "transformers",
+        base_model=model_args.model_name_or_path if not Path(model_args.model_name_or_path).exists() else None,
+        pipeline_tag="video-text-to-text",
         tags=["microemo", "emotion-recognition"],
-        tasks="video-text-to-text",
-        dataset_tags=None,
     )
-    file = Path(trainer.args.output_dir, "README.md")
-    name = file.parent.name
+    about = "An adapter on" if is_adapter else "Trained from"
     lines = [
-        "\n## Use\n",
-        "```python",
-        "from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor\n",
-        f'processor = MicroEmoProcessor.from_pretrained("{name}")',
-        f'model = MicroEmoForConditionalGeneration.from_pretrained("{name}")',
-        "```\n",
-        "## Training data\n",
-        f"{Path(data_args.train_data).name}, {len(trainer.train_dataset)} rows"
-        + (f", split {data_args.train_split}" if data_args.train_split else ""),
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# {folder.name}\n",
+        f"{about} {Path(model_args.model_name_or_path).name}, a MicroEmo model: it says what the speaker of a clip feels,",
+        "and why.\n",
+        f"```python\n{use}\n```\n",
+        "| | |\n|---|---|",
+        *(f"| {name} | {value} |" for name, value in settings.items()),
     ]
-    if model_args.switches:
-        lines += ["\n## Switches\n", f"`{json.dumps(model_args.switches)}`"]
-    if isinstance(trainer.model, PeftModel):
-        lines.insert(1, f"An adapter: `microemo merge {name} OUT` folds it into its base model.\n")
-    file.write_text(file.read_text(encoding="utf-8") + "\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / "README.md", "\n".join(lines) + "\n")
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -472,7 +502,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Mic
     Raises:
         ValueError: for options that do not exist.
     """
-    parser = TrlParser((ModelArguments, DataArguments, MicroEmoTrainingArguments))
+    # `--learning_rat` must not pass for its beginning.
+    parser = TrlParser((ModelArguments, DataArguments, MicroEmoTrainingArguments), allow_abbrev=False)
     if argv and not argv[0].startswith("-"):
         argv = ["--config", str(find_recipe(argv[0])), *argv[1:]]
     return parser.parse_args_and_config(argv)
@@ -488,9 +519,9 @@ def _as_dict(value: dict | str | None, name: str) -> dict:
     return value
 
 
-def main(argv: list[str] | None = None) -> MicroEmoTrainer:
+def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = ()) -> MicroEmoTrainer:
     """`RECIPE [--option value ...]`; `--help` lists all options."""
-    return train(*parse_arguments(sys.argv[1:] if argv is None else list(argv)))
+    return train(*parse_arguments(sys.argv[1:] if argv is None else list(argv)), callbacks=callbacks)
 
 
 if __name__ == "__main__":
