@@ -1,6 +1,6 @@
 """Real video files made from nothing: a talking photograph for the demo, the tests and the benchmarks.
 
-Nobody speaks in them: the picture is one public-domain photograph that moves gently, the voice a handful of sine waves.
+Nobody speaks in them: the picture is one public-domain photograph that moves gently, the voice a synthesiser's.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from .voice import SOUND_RATE, plan_speech, speak
+
 try:
     import av
 except ImportError:
     av = None
 
-SOUND_RATE = 16000
 _TICK = Fraction(1, 90_000)
 # Centre and width of the astronaut's face in `skimage.data.astronaut()`, in pixels.
 _FACE_CENTER, _FACE_WIDTH = (225, 124), 92
@@ -81,7 +82,8 @@ def write_talking_photograph(
     rng = np.random.default_rng(seed)
     times = np.arange(round(seconds * fps)) / fps
     pictures = move_photograph(astronaut(), times, size, face_width, rng)
-    write_media(path, pictures, times, synthesize_voice(lines, seconds, rng))
+    speeches = [plan_speech(line.start, line.end, "lively", 180, rng) for line in lines]
+    write_media(path, pictures, times, speak(speeches, seconds, rng))
 
 
 def astronaut() -> np.ndarray:
@@ -112,25 +114,6 @@ def move_photograph(
         yield np.asarray(canvas.resize(size, Image.Resampling.BILINEAR, box=(*(center - half), *(center + half))))
 
 
-def synthesize_voice(lines: Sequence[Line], seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """(n,) float32 at 16 kHz: a buzz with a melody, vowels and syllables during each line, faint noise otherwise."""
-    time = np.arange(round(seconds * SOUND_RATE)) / SOUND_RATE
-    sound = 0.002 * rng.standard_normal(len(time))
-    for line in lines:
-        here = (time >= line.start) & (time < line.end)
-        t = time[here] - line.start
-        pitch = 190 * 2 ** (rng.uniform(-0.3, 0.3) + rng.uniform(-0.4, 0.4) * t / (line.end - line.start))
-        phase = 2 * np.pi * np.cumsum(pitch) / SOUND_RATE
-        syllable = np.abs(np.sin(np.pi * 4 * t)) ** 0.5 * np.minimum(1, 20 * np.minimum(t, t[-1] - t))
-        vowel = (t * 4).astype(int)
-        formants = rng.uniform([300, 900, 2300], [800, 2200, 3000], (vowel[-1] + 1, 3))[vowel]  # (n, 3) Hz
-        for harmonic in range(1, 25):
-            distance = (harmonic * pitch[:, None] - formants) / 120
-            loudness = (1 / (1 + distance**2)).sum(1) / harmonic**0.5
-            sound[here] += 0.12 * syllable * loudness * np.sin(harmonic * phase)
-    return (0.5 * sound / max(1e-6, np.abs(sound).max())).astype(np.float32)
-
-
 def to_srt(lines: Iterable[Line]) -> str:
     """SubRip text of the lines."""
 
@@ -151,6 +134,7 @@ def write_media(
     sound: np.ndarray | None = None,
     sound_start: float = 0.0,
     sound_rate: int = SOUND_RATE,
+    comment: str | None = None,
 ) -> None:
     """Encode pictures and sound into a file, under a temporary name until it is whole.
 
@@ -161,12 +145,15 @@ def write_media(
         sound: (n,) float32 mono, or `None`.
         sound_start: Presentation time of the first sample.
         sound_rate: Samples per second.
+        comment: Kept in the file as metadata.
     """
     path = Path(path)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     pictures = iter(pictures)
     first = next(pictures, None)
     with av.open(str(part), "w") as container:
+        if comment is not None:
+            container.metadata["comment"] = comment
         if first is not None:
             video = container.add_stream(_video_encoder(), rate=25)
             video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
