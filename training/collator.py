@@ -97,4 +97,17 @@ def try_rows(rows: Iterable[dict], collator: MicroEmoCollator, num_workers: int 
 
     Yields, for each row in order, `None` or what went wrong.
     """
-    yield from DataLoader(rows, batch_size=1, num_workers=num_workers, collate_fn=_TryOne(collator))
+    yield from one_by_one(rows, _TryOne(collator), num_workers)
+
+
+def one_by_one(rows: Iterable, collate_fn, num_workers: int = 0) -> DataLoader:
+    """A loader of single rows in order. Its processes start afresh: a face mesh does not survive a fork. Training's
+    random numbers are left alone."""
+    return DataLoader(
+        rows,
+        batch_size=1,
+        num_workers=num_workers,
+        collate_fn=collate_fn,
+        multiprocessing_context="spawn" if num_workers else None,
+        generator=torch.Generator(),
+    )

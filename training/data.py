@@ -364,7 +364,7 @@ def doubtful_labels(table: Dataset) -> dict[str, str]:
     vocabulary = EmotionWheels.default()
     used = {label for labels in table["emotions"] for label in labels or []}
     near = {
-        label: difflib.get_close_matches(label, vocabulary.forms, 1, cutoff=0.9)
+        label: difflib.get_close_matches(label, vocabulary.forms, 1, cutoff=0.8)
         for label in sorted(used)
         if not vocabulary.knows(label)
     }

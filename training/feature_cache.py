@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..evaluation.plain_files import write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import ClipPrompt, MicroEmoProcessor
 from ..processing.utterances import Utterance
+from .collator import one_by_one
 from .data import DataError, to_conversation
 
 SETTINGS = "settings.json"
@@ -114,7 +114,7 @@ class FeatureCache:
                 waiting.append((number, row, key))
             seen.add(key)
         bar = tqdm(total=len(seen), initial=len(seen) - len(waiting), desc="Features", disable=not progress)
-        loader = DataLoader(waiting, batch_size=1, num_workers=num_workers, collate_fn=_Encode(self.processor))
+        loader = one_by_one(waiting, _Encode(self.processor), num_workers)
         with bar:
             for number, key, features, prompt, error in loader:
                 if error is None:

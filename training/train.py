@@ -22,7 +22,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
@@ -31,7 +30,7 @@ from ..configuration.configuration_microemo import MicroEmoConfig
 from ..evaluation.plain_files import write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
-from .collator import MicroEmoCollator, PromptCollator, question_of, try_rows
+from .collator import MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
 from .data import check_table, load_table, to_conversation
 from .feature_cache import FeatureCache
 
@@ -310,24 +309,21 @@ class AnswerAloud(TrainerCallback):
 
     def __init__(self, rows: list[dict], processor: MicroEmoProcessor, max_new_tokens: int, num_workers: int):
         self.rows, self.processor, self.max_new_tokens, self.num_workers = rows, processor, max_new_tokens, num_workers
+        self.prompts: list | None = None
 
     @torch.inference_mode()
     def on_evaluate(self, args, state, control, model=None, **kwargs):
         if not state.is_world_process_zero or args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true":
             return  # a sharded model answers on all processes or on none
-        loader = DataLoader(
-            self.rows,
-            batch_size=1,
-            num_workers=min(self.num_workers, 1),  # the face mesh must not start in a process that forks later
-            collate_fn=PromptCollator(self.processor),
-            generator=torch.Generator(),  # leaves training's random numbers alone
-        )
+        if self.prompts is None:
+            # Not in this process where training has others: a face mesh that started here would break their forks.
+            self.prompts = list(one_by_one(self.rows, PromptCollator(self.processor), min(self.num_workers, 1)))
         was_training = model.training
         model.eval()
         dtype = torch.bfloat16 if args.bf16 else torch.float16
         lines = []
         with torch.autocast(args.device.type, dtype=dtype, enabled=args.bf16 or args.fp16):
-            for row, inputs in zip(self.rows, loader, strict=True):
+            for row, inputs in zip(self.rows, self.prompts, strict=True):
                 tokens = model.generate(**inputs.to(args.device), max_new_tokens=self.max_new_tokens, do_sample=False)
                 answer = self.processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
                 lines.append({"step": state.global_step, **_question_and_answer(row), "answer": answer.strip()})

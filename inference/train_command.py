@@ -1,0 +1,74 @@
+"""`microemo train`, `microemo precompute`, `microemo merge`.
+
+microemo train stage2 --model_name_or_path ./tiny --train_data train.jsonl --output_dir run
+microemo precompute train.jsonl dev.jsonl --model ./tiny --cache features --num-proc 2
+microemo merge run merged
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# How `train` is to be mounted: all that typer does not know goes on to the recipe's parser.
+TRAIN_CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str | None, typer.Argument(help="YAML file, or the name of a shipped recipe (stage1, stage2, ...).")
+    ] = None,
+    list_options: Annotated[bool, typer.Option("--list-options", help="Print every option and end.")] = False,
+):
+    """Fine-tune a model: RECIPE, then any of its options as --option value (see --list-options).
+
+    Several GPUs: accelerate launch --config_file training/accelerate/fsdp2.yaml -m microemo.training.train RECIPE ...
+    """
+    from transformers.utils import logging
+
+    from ..training.train import main
+
+    logging.enable_progress_bar()
+    main(["--help"] if list_options else [*([] if recipe is None else [recipe]), *context.args])
+
+
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Folder of an adapter, as training wrote it.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="New checkpoint folder.", show_default=False)],
+    base: Annotated[str | None, typer.Option(help="The base model, if it has moved since.")] = None,
+):
+    """Fold ADAPTER into its base model: a checkpoint that needs PEFT no more."""
+    from ..training.train import merge_adapter
+
+    print(merge_adapter(adapter, out, base))
+
+
+def precompute(
+    tables: Annotated[list[str], typer.Argument(help="Tables, folders or Hub ids, as for training.")],
+    model: Annotated[str, typer.Option(help="Checkpoint folder or Hub id that will be trained.")],
+    cache: Annotated[Path, typer.Option(help="Folder of the features; made where it is not there.")],
+    media_folder: Annotated[str | None, typer.Option(help="Where relative file names start.")] = None,
+    emer_subtitles: Annotated[str | None, typer.Option(help="Subtitle table for EMER annotation files.")] = None,
+    num_proc: Annotated[int, typer.Option(help="Processes that decode.", min=0)] = 0,
+    on_error: Annotated[str, typer.Option(help="fail, or skip clips that cannot be used.")] = "fail",
+    dtype: Annotated[str, typer.Option(help="As in training: auto, bfloat16, float16, float32.")] = "auto",
+    switches: Annotated[str | None, typer.Option(help="As in training, JSON.")] = None,
+):
+    """Compute once what never changes in training: face masks, and the frozen towers' features of frames and sound."""
+    import torch
+
+    from ..training.data import load_table
+    from ..training.feature_cache import precompute as fill
+    from ..training.train import ModelArguments, load_model_and_processor
+
+    if on_error not in ("fail", "skip"):
+        raise ValueError(f"--on-error must be fail or skip, got {on_error!r}")
+    rows = [load_table(table, None, media_folder, emer_subtitles) for table in tables]
+    arguments = ModelArguments(model_name_or_path=model, dtype=dtype, switches=switches)
+    loaded, processor = load_model_and_processor(arguments)
+    if torch.cuda.is_available():
+        for tower in (loaded.model.visual_encoder.vision_model, loaded.model.audio_branch.audio_tower):
+            tower.to("cuda")
+    fill(rows, cache, processor, loaded, num_proc, on_error)
+    print(cache)
