@@ -18,8 +18,8 @@ logger = logging.get_logger(__name__)
 NUM_LANDMARKS = 478
 MAX_FACES = 8
 MIN_CONFIDENCE = 0.5
-# The full-range detector takes brick walls for faces at 0.6 to 0.72, and heeds no threshold of its own.
-SECOND_LOOK_CONFIDENCE = 0.75
+# The full-range detector takes a brick wall for a face at 0.6, and heeds no threshold of its own.
+SECOND_LOOK_CONFIDENCE = 0.65
 # Side of the second look's crop over the side of the detector's face box.
 CROP_SCALE = 1.6
 
