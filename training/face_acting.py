@@ -62,9 +62,9 @@ ACTIONS: dict[str, _Moves] = {
     ),
     # AU 24: the lips are pressed together and become narrow.
     "lip_press": (
-        *((0, 0, 0, -0.05), (37, 267, 0.0, -0.055), (39, 269, 0.0, -0.05), (40, 270, 0.0, -0.03)),
-        *((17, 17, 0, 0.06), (84, 314, 0.0, 0.06), (181, 405, 0.0, 0.055), (91, 321, 0.0, 0.035)),
-        *((13, 13, 0, 0.0), (14, 14, 0, 0.0), (61, 291, -0.05, 0.0), (78, 308, -0.045, 0.0)),
+        *((0, 0, 0, -0.05), (37, 267, 0.0, -0.055), (39, 269, -0.01, -0.05), (40, 270, -0.05, -0.03)),
+        *((17, 17, 0, 0.06), (84, 314, 0.0, 0.06), (181, 405, -0.01, 0.055), (91, 321, -0.05, 0.03)),
+        *((13, 13, 0, 0.0), (14, 14, 0, 0.0), (61, 291, -0.08, 0.0), (78, 308, -0.07, 0.0)),
     ),
     # AU 26: the jaw drops, as it does with every syllable.
     "jaw": (
@@ -193,7 +193,7 @@ class FaceActor:
         turn = scale * np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
         if flip:
             turn[0] *= -1  # the photograph's x runs against the frame's
-        middle = np.array(size) * (0.5 + np.array(shift))
+        middle = np.array(size) * (0.5 + np.array(shift)) - 0.5  # pixels count from their centres
         return np.column_stack([turn, (low + high) / 2 - turn @ middle])
 
 

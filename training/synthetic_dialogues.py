@@ -215,7 +215,7 @@ def plan_dialogue(seed: int, split: str, index: int) -> Dialogue:
         seed=seed,
         index=index,
         seconds=seconds,
-        fps=int(time_rng.choice([12, 15, 20, 25])),
+        fps=int(time_rng.choice([12, 15, 20])),
         utterances=utterances,
         clues=clues,
         distractors=distractors,
@@ -426,7 +426,7 @@ def write_dialogues(
     seed: int = 0,
     split: str = "train",
     num_proc: int = 1,
-    size: int = 256,
+    size: int = 224,
     progress=True,
 ) -> Path:
     """Make clips of one split, with SRT files beside them, and list them.
@@ -469,7 +469,7 @@ def write_dialogues(
     return _list(folder / TABLE, map(dialogue_row, dialogues))
 
 
-def write_dialogue(folder: str | Path, dialogue: Dialogue, actor: FaceActor, size: int = 256) -> Path:
+def write_dialogue(folder: str | Path, dialogue: Dialogue, actor: FaceActor, size: int = 224) -> Path:
     """Make the clip of one dialogue, and its SRT file before it: a clip that is there is complete.
 
     Returns:
