@@ -34,7 +34,7 @@ class Line:
 
 DEMO_LINES = (
     Line(0.4, 2.0, "This picture is an old photograph."),
-    Line(2.4, 3.9, "My voice is made of sine waves."),
+    Line(2.4, 3.9, "My voice is made of numbers only."),
     Line(4.3, 5.7, "So I wonder what you think I feel."),
 )
 
