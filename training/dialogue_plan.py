@@ -225,7 +225,7 @@ def _draw_pairs(count: int, has_unseen: bool, rng) -> list[tuple[str, str]]:
 def _draw_sentence(seconds: float, rng) -> str:
     """Words that last about so long."""
     lengths = np.array([len(sentence.split()) for sentence in SENTENCES])
-    return SENTENCES[np.argmin(np.abs(lengths - 3 * seconds) + rng.uniform(0, 3, len(lengths)))]
+    return SENTENCES[rng.choice(np.flatnonzero(np.abs(lengths - 3 * seconds) < 4))]
 
 
 def _express(action: str, start: float, end: float, rng) -> Expression:

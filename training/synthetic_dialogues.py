@@ -300,7 +300,7 @@ def _make_clip(folder: Path, size: int, dialogue: Dialogue) -> Path:
 def _pictures(dialogue: Dialogue, actor: FaceActor, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """(size, size, 3) uint8, a camera that moves before a face that acts, and a ball that rolls along the edge."""
     times = dialogue.times
-    flip, face_width, roll = rng.random() < 0.5, rng.uniform(0.34, 0.5), np.radians(rng.uniform(-5, 5))
+    flip, face_width, roll = rng.random() < 0.5, rng.uniform(0.42, 0.56), np.radians(rng.uniform(-5, 5))
     shift = rng.uniform([-0.05, -0.08], [0.05, 0.04])
     rates, phases = rng.uniform(0.1, 0.4, 5), rng.uniform(0, 2 * np.pi, 5)
     right, down, near, turn, rolling = np.sin(2 * np.pi * times[:, None] * rates + phases).T

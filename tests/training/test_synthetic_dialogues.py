@@ -243,7 +243,9 @@ def test_our_loader_takes_the_table(folder):
 def test_our_processor_sees_faces_windows_and_answers(folder, processor):
     rows = list(load_table(folder / TABLE, split="test"))
     seen = processor.video_processor([row["video"] for row in rows])["video_metadata"]
-    assert all(clip.faces_found == [1] * len(clip.faces_found) for clip in seen)
+    assert all(min(clip.faces_found) >= 1 for clip in seen)
+    widths = np.concatenate([np.ptp(clip.landmarks[..., 0], axis=1) for clip in seen])
+    assert widths.min() > 0.35 and widths.max() < 0.7, "the largest face is the speaker's"
     batch = MicroEmoCollator(processor)(rows)
     counts = [len(plan_dialogue(5, "test", index).utterances) for index in range(2)]
     assert (batch["utterance_windows"][..., 0] >= 0).sum(1).tolist() == counts
