@@ -18,6 +18,8 @@ from rich.markup import escape
 
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
+from .synthesize_command import synthesize
+from .train_command import TRAIN_CONTEXT, merge, precompute, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +27,10 @@ app = typer.Typer(
     help="MicroEmo: open, explainable emotion recognition from video dialogue.",
 )
 app.command()(convert)
+app.command()(synthesize)
+app.command()(precompute)
+app.command(context_settings=TRAIN_CONTEXT)(train)
+app.command()(merge)
 app.add_typer(evaluate_app, name="evaluate")
 errors = Console(stderr=True, soft_wrap=True)
 
