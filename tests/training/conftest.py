@@ -95,7 +95,8 @@ def run_training(world, tmp_path):
             "lora_dropout": 0,
             **named,
         }
-        argv = [text for name, value in named.items() for text in (f"--{name}", str(value))]
+        values = {name: value if isinstance(value, list) else [value] for name, value in named.items()}
+        argv = [text for name, given in values.items() for text in (f"--{name}", *map(str, given))]
         return main([*options, *argv], callbacks)
 
     return run
