@@ -166,7 +166,7 @@ class AudioBranch(nn.Module):
             audio_features = positions.new_zeros(*clip_mask.shape, positions.shape[-1])
             if clip_mask.any():  # attention kernels take no empty batch
                 real_features = self.audio_tower(input_features[clip_mask]).pooler_output
-                audio_features = audio_features.index_put((clip_mask,), real_features)
+                audio_features = audio_features.index_put((clip_mask,), real_features.to(audio_features.dtype))
         hidden_states = (audio_features + positions)[:, :, None]
 
         all_windows = whole_sequence(clip_mask)

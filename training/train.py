@@ -197,8 +197,6 @@ def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments,
     for name, module in model.named_modules():
         if name.split(".")[-1] in TOWERS and not any(p.requires_grad for p in module.parameters()):
             _keep_in_eval_mode(module)
-    if mixed_precision:
-        model.model.audio_branch.audio_tower.register_forward_hook(_in_float32)
     model.register_forward_hook(take_part)
     return trained
 
@@ -214,12 +212,6 @@ def _keep_in_eval_mode(module: nn.Module) -> None:
     """A frozen tower is no part of what `model.train()` switches over."""
     module.eval()
     module.train = lambda mode=True: module
-
-
-def _in_float32(audio_tower: nn.Module, args, output):
-    """Forward hook: the clip features meet position embeddings that learn, so that are kept in float32."""
-    output.pooler_output = output.pooler_output.float()
-    return output
 
 
 def take_part(model: MicroEmoForConditionalGeneration, args, output):
