@@ -1,11 +1,14 @@
 """The `microemo` command as a person runs it: a process of its own, its exit code, its two streams."""
 
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from microemo.inference.emotion_pipeline import EmotionPipeline
 
 
 def microemo(*arguments) -> subprocess.CompletedProcess:
@@ -103,3 +106,36 @@ def test_init_refuses_what_it_cannot_make(checkpoint, tmp_path):
     tokenizers = microemo("init", "microemo-7b", tmp_path / "new")
     assert tokenizers.returncode == 2 and "--llm-tokenizer" in tokenizers.stderr
     assert not (tmp_path / "new").exists()
+
+
+def manifest(shared: Path) -> dict[Path, dict]:
+    folder = shared / "data" / "clips"
+    with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
+        return {folder / row["file"]: row for row in csv.DictReader(file)}
+
+
+def test_damaged_shared_files(shared, checkpoint):
+    """Those that do not open end in an error; of those that break off the frames that decode are counted."""
+    rows = manifest(shared)
+    for path in (path for path, row in rows.items() if row["opens"] == "no"):
+        done = microemo("predict", path, "--model", checkpoint)
+        assert (done.returncode, done.stderr.count("Error:"), "Traceback" in done.stderr) == (2, 1, False), done.stderr
+        assert path.name in done.stderr
+    for path in (path for path, row in rows.items() if row["opens"] == "yes" and row["error"]):
+        done = microemo("predict", path, "--model", checkpoint, "--json", "--max-new-tokens", 3)
+        assert done.returncode == 0, done.stderr
+        assert f" {rows[path]['frames']} " in done.stderr and done.stderr.startswith("Warning:"), done.stderr
+        assert json.loads(done.stdout)["frames"]
+
+
+@pytest.mark.slow
+def test_every_shared_clip_gets_an_answer(shared, checkpoint):
+    pipeline = EmotionPipeline.from_pretrained(checkpoint, max_new_tokens=3)
+    for path, row in manifest(shared).items():
+        if row["opens"] == "no":
+            continue
+        subtitles = path.with_suffix(".srt")
+        answer = pipeline(str(path), utterances=str(subtitles) if subtitles.exists() else None)
+        assert answer["has_video"] == bool(row["video_codec"]), path
+        assert answer["has_audio"] == (row["audio"] not in ("", "none")) or row["error"], path
+        assert bool(answer["utterances"]) == subtitles.exists(), path
