@@ -551,4 +551,6 @@ def test_every_shared_file(row):
 
 def test_a_model_of_few_positions_gets_few_frames():
     assert make(config={"max_frames": 4}).video_processor.num_frames == 4
-    assert make(preset="microemo-7b", config={"video_token_id": 3, "audio_token_id": 4}).video_processor.num_frames == 8
+    assert (
+        make(preset="microemo-7b", config={"video_token_id": 3, "audio_token_id": 4}).video_processor.num_frames == 8
+    )
