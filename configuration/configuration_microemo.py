@@ -170,7 +170,7 @@ class MicroEmoConfig(PreTrainedConfig):
         share_video_qformer (`bool`, *optional*, defaults to `False`):
             One set of weights for the global pass and for the windows.
         use_utterance_audio (`bool`, *optional*, defaults to `False`):
-            Utterance windows over the sound as well (the paper's future work).
+            Utterance windows over the sound as well (the paper's future work), whatever `windows` says of the frames.
         video_token_id (`int`, *optional*, defaults to 32000): Id of the `<video>` placeholder.
         audio_token_id (`int`, *optional*, defaults to 32001): Id of the `<audio>` placeholder.
 
@@ -257,8 +257,6 @@ class MicroEmoConfig(PreTrainedConfig):
             raise ValueError("keep_timestamp_tokens=True needs use_frame_timestamps=True, got False")
         if self.windows == "none" and not self.use_global_window:
             raise ValueError("windows='none' with use_global_window=False would leave no video tokens at all")
-        if self.use_utterance_audio and self.windows != "utterance":
-            raise ValueError(f"use_utterance_audio=True needs windows='utterance', got {self.windows!r}")
         if self.video_token_id == self.audio_token_id:
             raise ValueError(f"video_token_id and audio_token_id must differ, both are {self.video_token_id}")
 

@@ -37,12 +37,12 @@ CHAT_TEMPLATE = """\
 {%- macro marker(unit, window) -%}
 {{ unit }} {{ window.index }} ({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
 {%- endmacro -%}
-{%- macro media(name, tokens, window_tokens) -%}
+{%- macro media(name, tokens, unit, windows, window_tokens) -%}
 {%- if tokens -%}{{ (name + ": " if clip.unit else "") + tokens + "\\n" }}{%- endif -%}
 {%- if window_tokens and not clip.interleaved -%}
-{%- for window in clip.windows -%}
+{%- for window in windows -%}
 {%- if loop.first and not tokens -%}{{ name + ":\\n" }}{%- endif -%}
-{{ marker(clip.unit, window) }}: {{ window_tokens + "\\n" }}
+{{ marker(unit, window) }}: {{ window_tokens + "\\n" }}
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
@@ -64,8 +64,10 @@ CHAT_TEMPLATE = """\
 {%- endmacro -%}
 {%- macro content(items) -%}
 {%- for item in items -%}
-{%- if item.type == "video" -%}{{ media("Video", clip.video_tokens, clip.window_video_tokens) }}
-{%- elif item.type == "audio" -%}{{ media("Audio", clip.audio_tokens, clip.window_audio_tokens) }}
+{%- if item.type == "video" -%}
+{{ media("Video", clip.video_tokens, clip.unit, clip.windows, clip.window_video_tokens) }}
+{%- elif item.type == "audio" -%}
+{{ media("Audio", clip.audio_tokens, "utterance", clip.utterances, clip.window_audio_tokens) }}
 {%- elif item.type == "transcript" -%}{{ transcript() }}
 {%- elif item.type == "utterance" -%}
 {{ marker("utterance", clip.windows[item.index - 1]) }}: {{ clip.window_video_tokens + clip.window_audio_tokens }}
@@ -126,8 +128,9 @@ class ClipPrompt:
 
     Attributes:
         has_video, has_audio (`bool`): Whether there are pictures, and sound.
-        utterances (`list[Utterance]`): The lines of the transcript.
-        spans (`np.ndarray`): Start and end of each window in seconds, (K, 2): the utterances, or sliding windows.
+        utterances (`list[Utterance]`): The lines of the transcript, and the windows of sound.
+        spans (`np.ndarray`):
+            Start and end of each window of frames in seconds, (K, 2): the utterances, or sliding windows.
         cited (`list[int]`): 0-based windows that the prompt cites, in the order of the citations.
     """
 
@@ -161,7 +164,8 @@ class MicroEmoProcessor(ProcessorMixin):
         use_utterance_audio (`bool`, *optional*, defaults to `False`): Whether each utterance has m placeholders.
         use_frame_timestamps (`bool`, *optional*, defaults to `True`): Whether the image Q-Former reads timestamps.
         prompt_layout (`"concatenated"` or `"interleaved"`, *optional*, defaults to `"concatenated"`):
-            All windows before the transcript (paper 3.4), or each utterance's tokens behind its transcript line.
+            All windows before the transcript (paper 3.4), or each utterance's tokens behind its transcript line; with
+            `windows` other than `"utterance"` always the first.
         timestamp_format (`str`, *optional*, defaults to `"This frame is sampled at {:.1f}s."`):
             Filled with the frame's presentation time in seconds (paper 3.2). `"timechat"` stands for TimeChat's
             sentence, whose time is frame index by frame rate.
@@ -347,15 +351,16 @@ class MicroEmoProcessor(ProcessorMixin):
                 `max_length` go to the tokenizer, the rest to the video processor (`num_frames`, `fps`, ...).
 
         Returns:
-            `BatchFeature`: B clips, T frames, R clue regions, P patches, K windows, C audio clips, L timestamp tokens.
+            `BatchFeature`: B clips, T frames, R clue regions, P patches, K windows of frames, U of sound, C audio clips,
+            L timestamp tokens.
 
             - `input_ids`, `attention_mask` (B, S)
             - `pixel_values_videos` (B, T, 3, H, W), `frame_mask` (B, T), `region_masks` (B, T, R, P),
               `pixel_values_faces` (B, T, 3, H, W) with `local_view="face_crop"`: if any clip has pictures
             - `qformer_input_ids`, `qformer_attention_mask` (B, T, L): likewise, with `use_frame_timestamps`
             - `utterance_windows` (B, K, 2): frames [start, end) of each window, -1 where padded
-            - `input_features` (B, C, 1, 128, 204), `audio_clip_mask` (B, C), `audio_windows` (B, K, 2): if any clip
-              has sound
+            - `input_features` (B, C, 1, 128, 204), `audio_clip_mask` (B, C), `audio_windows` (B, U, 2): if any clip
+              has sound; clips [start, end) of each utterance, read with `use_utterance_audio`
 
         Raises:
             ValueError: if texts and clips differ in number, placeholders in a text and tokens of its clip differ in
@@ -492,7 +497,7 @@ class MicroEmoProcessor(ProcessorMixin):
                 if source is None and track is not None:
                     duration = track.samples.shape[1] / track.rate
                 said = self._find_utterances(clip, track, duration, asr)
-                spans = np.array([(u.start, u.end) for u in said if self.windows == "utterance"]).reshape(-1, 2)
+                spans = _spans(said if self.windows == "utterance" else [])
                 prompts.append(ClipPrompt(has_video, track is not None, said, spans))
                 sources.append(source)
                 tracks.append(track)
@@ -567,7 +572,7 @@ class MicroEmoProcessor(ProcessorMixin):
                 raise ValueError(
                     f"{metadata[row].source}: no utterances, and use_global_window=False: no window is left"
                 )
-        features["utterance_windows"] = _pad(windows, prompts)
+        features["utterance_windows"] = _pad(windows, [prompt.spans for prompt in prompts])
         return features, metadata
 
     def _hear(self, tracks, prompts) -> tuple[dict, list]:
@@ -582,11 +587,13 @@ class MicroEmoProcessor(ProcessorMixin):
             [None if track is None else track.samples for track in tracks],
             sampling_rate=[None if track is None else track.rate for track in tracks],
         )
+        # Without windows of its own the sound has the frames', which the model passes over.
+        spans = [_spans(prompt.utterances) if self.use_utterance_audio else prompt.spans for prompt in prompts]
         windows = [
-            np.zeros((0, 2), np.int64) if clip_times is None else clip_windows(clip_times, prompt.spans)
-            for clip_times, prompt in zip(times, prompts, strict=True)
+            np.zeros((0, 2), np.int64) if clip_times is None else clip_windows(clip_times, of_clip)
+            for clip_times, of_clip in zip(times, spans, strict=True)
         ]
-        return {**features, "audio_windows": _pad(windows, prompts)}, times
+        return {**features, "audio_windows": _pad(windows, spans)}, times
 
     def _read_timestamps(self, metadata, num_frames: int) -> dict:
         """Tokens of "This frame is sampled at 2.0s." for each frame, all of the batch in one call."""
@@ -620,11 +627,10 @@ class MicroEmoProcessor(ProcessorMixin):
 
     def _count_placeholders(self, prompt: ClipPrompt) -> tuple[int, int]:
         """`<video>` and `<audio>` placeholders of a clip, citations included."""
-        windows = len(prompt.spans)
         video = self.num_video_query_tokens * prompt.has_video
         audio = self.num_audio_query_tokens * prompt.has_audio
-        video *= self.use_global_window + windows + len(prompt.cited)
-        audio *= 1 + (windows + len(prompt.cited)) * self.use_utterance_audio
+        video *= self.use_global_window + len(prompt.spans) + len(prompt.cited)
+        audio *= 1 + (len(prompt.utterances) + len(prompt.cited)) * self.use_utterance_audio
         return video, audio
 
     def _template_clip(self, prompt: ClipPrompt | None) -> dict:
@@ -878,9 +884,14 @@ def _scatter(values, rows: list[int], count: int) -> np.ndarray:
     return scattered
 
 
-def _pad(windows: list[np.ndarray], prompts: list[ClipPrompt]) -> np.ndarray:
-    """Windows of each clip (k, 2) as one (B, K, 2), -1 where padded; K is the same for frames and sound."""
-    padded = np.full((len(windows), max((len(p.spans) for p in prompts), default=0), 2), -1, dtype=np.int64)
+def _spans(utterances: list[Utterance]) -> np.ndarray:
+    """Start and end of each utterance in seconds, (K, 2)."""
+    return np.array([(said.start, said.end) for said in utterances]).reshape(-1, 2)
+
+
+def _pad(windows: list[np.ndarray], spans: list[np.ndarray]) -> np.ndarray:
+    """Windows of each clip (k, 2) as one (B, K, 2), -1 where padded, and where a clip with spans lacks the medium."""
+    padded = np.full((len(windows), max(map(len, spans), default=0), 2), -1, dtype=np.int64)
     for row, of_clip in enumerate(windows):
         padded[row, : len(of_clip)] = of_clip
     return padded

@@ -22,6 +22,8 @@ SWITCHES = [
     {"keep_timestamp_tokens": True},
     {"use_frame_timestamps": False, "use_local_clue_attention": False},
     {"local_view": "frame", "share_video_qformer": True},
+    {"windows": "none"},
+    {"windows": "sliding", "window_size": 2.0, "window_stride": 2.0, "window_unit": "seconds"},
 ]
 MADE = {}
 
@@ -96,7 +98,8 @@ def test_token_counts_match_the_features(batch, index, layout, data):
     with torch.no_grad():
         outputs = model(**inputs)
     assert outputs.logits.isfinite().all()
-    assert [len(row) for row in outputs.video_hidden_states] == (inputs["input_ids"] == 3).sum(dim=1).tolist()
+    for token_id, features in ((3, outputs.video_hidden_states), (4, outputs.audio_hidden_states)):
+        assert [len(row) for row in features] == (inputs["input_ids"] == token_id).sum(dim=1).tolist()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -122,6 +125,38 @@ def test_a_clip_alone_and_in_a_batch_gives_the_same_logits(demo_clip, make_clip)
     for row, (video, said) in enumerate(files):
         alone = model(**processor(text=text, videos=video, utterances=said, return_tensors="pt")).logits[0]
         torch.testing.assert_close(logits[row, -len(alone) :], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("index, seen", [(8, [0, 0, 0]), (9, [3, 1, 1])], ids=["none", "sliding"])
+@torch.no_grad()
+def test_sound_has_windows_of_its_own(demo_clip, make_clip, index, seen):
+    """Utterances over the sound whatever the frames' windows are: of a whole clip, a silent one, one without words."""
+    processor, model = pair(index)
+    said = str(demo_clip.with_suffix(".srt"))
+    arguments = {
+        "text": ["Why?"] * 3,
+        "videos": [str(demo_clip), str(make_clip("silent.mp4", sound=None)), str(make_clip("wordless.mp4"))],
+        "utterances": [said, [{"start": 0.1, "end": 0.6, "text": "Oh."}], None],
+    }
+    inputs = processor(**arguments, return_tensors="pt", return_metadata=True)
+    count = len(inputs.pop("utterances")[0])
+    for name in ("video_metadata", "audio_clip_times", "prompts"):
+        inputs.pop(name)
+    assert count > 1
+    assert inputs["utterance_windows"].shape == (3, max(seen), 2) and inputs["audio_windows"].shape == (3, count, 2)
+    assert (inputs["utterance_windows"] >= 0).all(-1).sum(1).tolist() == seen
+    assert (inputs["audio_windows"] >= 0).all(-1).sum(1).tolist() == [count, 0, 0]
+    n, m = processor.num_video_query_tokens, processor.num_audio_query_tokens
+    assert (inputs["input_ids"] == 3).sum(1).tolist() == [n * (1 + windows) for windows in seen]
+    assert (inputs["input_ids"] == 4).sum(1).tolist() == [m * (1 + count), 0, m]
+
+    outputs = model(**inputs)
+    assert [len(row) for row in outputs.audio_hidden_states] == [m * (1 + count), 0, m]
+    for row in range(3):
+        alone = model(**processor(**{name: values[row] for name, values in arguments.items()}, return_tensors="pt"))
+        length = alone.logits.shape[1]
+        torch.testing.assert_close(outputs.logits[row, -length:], alone.logits[0], atol=1e-5, rtol=0)
+    assert model.generate(**inputs, max_new_tokens=2, min_new_tokens=2).shape == (3, inputs["input_ids"].shape[1] + 2)
 
 
 def test_a_processor_of_other_switches_is_refused(demo_clip):

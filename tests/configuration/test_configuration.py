@@ -22,7 +22,7 @@ SUB_CONFIGS = (
 
 @pytest.mark.parametrize("preset", ["microemo-7b", "microemo-tiny"])
 def test_round_trip_is_exact(preset, tmp_path):
-    config = MicroEmoConfig.from_preset(preset, fusion_gate_init=0.25, windows="sliding", use_utterance_audio=False)
+    config = MicroEmoConfig.from_preset(preset, fusion_gate_init=0.25, windows="sliding")
     config.save_pretrained(tmp_path)
     again = AutoConfig.from_pretrained(tmp_path)
     assert type(again) is MicroEmoConfig
@@ -80,7 +80,6 @@ def test_widths_follow_the_part_before():
         ({"audio_config": {"hidden_size": 100, "num_attention_heads": 3}}, ["audio_config", "100", "3"]),
         ({"windows": "none", "use_global_window": False}, ["windows", "none", "use_global_window"]),
         ({"keep_timestamp_tokens": True, "use_frame_timestamps": False}, ["keep_timestamp_tokens"]),
-        ({"use_utterance_audio": True, "windows": "sliding"}, ["use_utterance_audio", "sliding"]),
         ({"video_token_id": 5, "audio_token_id": 5}, ["video_token_id", "5"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

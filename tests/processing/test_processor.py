@@ -329,13 +329,15 @@ def test_golden_timestamps():
 
 def test_sliding_windows(clip):
     sliding = make(
-        config={"windows": "sliding", "window_size": 3, "window_stride": 2, "use_utterance_audio": False},
+        config={"windows": "sliding", "window_size": 3, "window_stride": 2},
     )
     output = sliding(text=QUESTION, videos=clip, utterances=SAID, num_frames=6)
     assert output["utterance_windows"].tolist() == [[[0, 3], [2, 5], [4, 6]]]
+    expected = processor()(text=QUESTION, videos=clip, utterances=SAID, num_frames=6)
+    assert output["audio_windows"].tolist() == expected["audio_windows"].tolist()
     by_seconds = make(
         config={"windows": "sliding", "window_size": 1.0, "window_stride": 1.0, "window_unit": "seconds",
-                "use_utterance_audio": False, "use_global_window": False},
+                "use_global_window": False},
     )  # fmt: skip
     output = by_seconds(text=QUESTION, videos=clip, num_frames=4)
     assert output["utterance_windows"].tolist() == [[[0, 2], [2, 4]]]

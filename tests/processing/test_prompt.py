@@ -136,7 +136,7 @@ def test_wordless_utterances_have_a_window_and_no_line():
 
 
 def test_windows_none_keeps_the_words():
-    processor = make(system_text="", windows="none")
+    processor = make(system_text="", windows="none", use_utterance_audio=False)
     assert prompt_of(processor, utterances=SAID[:1]) == (
         f"<s>User:\nVideo: {V}\nAudio: {A}\nTranscript:\nutterance 1 (0.2-0.8s) Anna: Hi there.\n{QUESTION}\nAssistant:\n"
     )
@@ -155,6 +155,36 @@ def test_sliding_windows_without_a_global_one():
     assert lines[1] == "Video:" and lines[2].startswith("window 1 (0.0-") and lines[2].endswith(f"s): {V}")
     assert lines[3].startswith("window 2 (")
     assert lines[4:7] == ["Transcript:", "utterance 1 (0.2-0.8s) Anna: Hi there.", QUESTION]
+
+
+SOUND_WINDOWS = (
+    f"Audio: {A}\nutterance 1 (0.2-0.8s): {A}\nutterance 2 (1.0-1.5s): {A}\n"
+    f"Transcript:\nutterance 1 (0.2-0.8s) Anna: Hi there.\nutterance 2 (1.0-1.5s): What do you mean?\n"
+)
+
+
+@pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
+def test_windows_over_the_sound_alone(layout):
+    processor = make(system_text="", windows="none", use_utterance_audio=True, prompt_layout=layout)
+    expected = f"<s>User:\nVideo: {V}\n{SOUND_WINDOWS}{QUESTION}\nAssistant:\n"
+    assert prompt_of(processor, utterances=SAID) == expected
+    assert prompt_of(processor, videos=False, utterances=SAID) == expected.replace(f"Video: {V}\n", "")
+    assert "Audio" not in prompt_of(processor, audio=False, utterances=SAID)
+    assert prompt_of(processor) == f"<s>User:\nVideo: {V}\nAudio: {A}\n{QUESTION}\nAssistant:\n"
+    single = prompt_of(processor, text=f"<video>\n<audio>\n{QUESTION}", utterances=SAID)
+    assert single == f"<s>Video: {V}\n{SOUND_WINDOWS}{QUESTION}"
+
+
+@pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
+def test_sliding_windows_over_the_frames_and_utterances_over_the_sound(layout):
+    processor = make(
+        system_text="", windows="sliding", window_size=2.0, window_stride=2.0, window_unit="seconds",
+        use_utterance_audio=True, prompt_layout=layout,
+    )  # fmt: skip
+    metadata = {"frame_times": [0.0, 1.0, 2.0, 2.5], "duration": 3.0}
+    prompt = prompt_of(processor, utterances=SAID, video_metadata=metadata)
+    windows = f"Video: {V}\nwindow 1 (0.0-2.0s): {V}\nwindow 2 (2.0-3.0s): {V}\n"
+    assert prompt == f"<s>User:\n{windows}{SOUND_WINDOWS}{QUESTION}\nAssistant:\n"
 
 
 def test_one_changed_word_changes_the_ids():
@@ -222,7 +252,6 @@ def test_placeholders_equal_windows(starts, layout, windows, has_global, by_utte
     n, m = sizes
     videos, audio = sights
     has_global = has_global or windows != "sliding"
-    by_utterance = by_utterance and windows == "utterance"
     processor = make(
         num_video_query_tokens=n, num_audio_query_tokens=m, prompt_layout=layout, windows=windows, window_size=3,
         window_stride=2, use_global_window=has_global, use_utterance_audio=by_utterance,
@@ -245,6 +274,8 @@ def test_placeholders_equal_windows(starts, layout, windows, has_global, by_utte
     if videos:
         assert k == {"utterance": len(said), "sliding": 2, "none": 0}[windows]
     sounding = len(said) if by_utterance else 0
+    if audio and by_utterance:
+        assert int((output["audio_windows"][0, :, 0] >= 0).sum()) == sounding
     expected = n * videos * (has_global + k + len(cited)), m * audio * (1 + sounding + by_utterance * len(cited))
     assert counts(processor, output["input_ids"][0].tolist()) == expected
     if cited:
