@@ -147,7 +147,9 @@ class MicroEmoConfig(PreTrainedConfig):
         num_audio_query_tokens (`int`, *optional*, defaults to 8): Queries m of the audio Q-Former, per window.
         max_frames (`int`, *optional*, defaults to 32): Rows of the frame position table.
         max_audio_clips (`int`, *optional*, defaults to 8): Rows of the clip position table.
-        num_regions (`int`, *optional*, defaults to 11): Facial clue regions R.
+        num_regions (`int`, *optional*, defaults to 11):
+            Facial clue regions R: the paper's eleven, or 1 for the whole face as a control (the video processor's
+            `clue_regions`).
         use_local_clue_attention (`bool`, *optional*, defaults to `True`):
             The local view of the global-local visual encoder (paper 3.2). Off: global tokens only (Table 2).
         local_view (`"frame"` or `"face_crop"`, *optional*, defaults to `"frame"`):

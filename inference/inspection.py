@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..processing.face_regions import REGIONS, face_box, region_outlines, to_crop
+from ..processing.face_regions import REGIONS, WHOLE_FACE, face_box, find_regions, region_outlines, to_crop
 
 # Side of a drawn view, frames in a row of the contact sheet, and height of a caption, in pixels and frames.
 _SIDE, _COLUMNS, _CAPTION = 336, 4, 22
 _COLORS = dict(
     zip(
-        REGIONS,
+        (*REGIONS, *WHOLE_FACE),
         (
             *((230, 60, 60), (250, 150, 60), (250, 225, 70), (60, 150, 240), (80, 220, 230), (240, 90, 200)),
-            *((150, 110, 240), (190, 160, 250), (255, 80, 120), (90, 220, 110), (170, 240, 60)),
+            *((150, 110, 240), (190, 160, 250), (255, 80, 120), (90, 220, 110), (170, 240, 60), (255, 80, 120)),
         ),
         strict=True,
     )
@@ -53,10 +53,11 @@ def inspect_clip(processor, clip, utterances=None, audio=None, out: str | Path =
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     name = Path(str(clip)).stem if isinstance(clip, str | Path) else "clip"
-    report = _numbers(features)
+    clue_regions = kwargs.get("clue_regions") or processor.video_processor.clue_regions
+    report = _numbers(features, clue_regions)
     report["files"] = []
     if "pixel_values_videos" in features:
-        sheet = _contact_sheet(processor, features, report)
+        sheet = _contact_sheet(processor, features, report, clue_regions)
         report["files"].append(_write(out / f"{name}.frames.png", lambda part: sheet.save(part, format="PNG")))
     figure = _time_line(features, report)
     report["files"].append(_write(out / f"{name}.timeline.png", lambda part: figure.savefig(part, format="png")))
@@ -72,7 +73,7 @@ def _write(path: Path, save) -> Path:
     return path
 
 
-def _numbers(features) -> dict:
+def _numbers(features, clue_regions: str) -> dict:
     """What was sampled, found and put together, as plain numbers."""
     seen, times = features["video_metadata"][0], features["audio_clip_times"][0]
     report = {
@@ -95,7 +96,7 @@ def _numbers(features) -> dict:
                 "index": index,
                 "time": time,
                 "faces": faces,
-                "patches": dict(zip(REGIONS, count.tolist(), strict=True)) if faces else {},
+                "patches": dict(zip(find_regions(clue_regions), count.tolist(), strict=True)) if faces else {},
             }
             for index, time, faces, count in zip(
                 seen.frame_indices, seen.frame_times, seen.faces_found, counts, strict=False
@@ -110,11 +111,12 @@ def _numbers(features) -> dict:
     return report
 
 
-def _contact_sheet(processor, features, report):
+def _contact_sheet(processor, features, report, clue_regions: str):
     """One tile for each frame: what the image encoder sees with mesh and regions, and the regions' patches."""
     from PIL import Image, ImageDraw
 
     video_processor, seen = processor.video_processor, features["video_metadata"][0]
+    colors = {name: _COLORS[name] for name in find_regions(clue_regions)}
     crops = features.get("pixel_values_faces")
     local = features["pixel_values_videos"] if crops is None else crops
     count = len(report["frames"])
@@ -132,9 +134,9 @@ def _contact_sheet(processor, features, report):
         if crops is not None and frame["faces"]:
             on_view = to_crop(face, face_box(face, seen.frame_size, video_processor.face_crop_scale), seen.frame_size)
         if frame["faces"]:
-            view = _paint_patches(view, features["region_masks"][0, number])
-            _draw_face(picture, face[:, :2])
-            _draw_face(view, on_view, mesh=False)
+            view = _paint_patches(view, features["region_masks"][0, number], list(colors.values()))
+            _draw_face(picture, face[:, :2], clue_regions)
+            _draw_face(view, on_view, clue_regions, mesh=False)
         sheet.paste(picture, (left, top + _CAPTION))
         sheet.paste(view, (left + _SIDE, top + _CAPTION))
         windows = [
@@ -145,7 +147,7 @@ def _contact_sheet(processor, features, report):
         faces = {0: "no face", 1: "1 face"}.get(frame["faces"], f"{frame['faces']} faces, the largest is taken")
         caption = f"{number}: frame {frame['index']}, {frame['time']:.2f} s, {faces}"
         pen.text((left + 4, top + 5), caption + (f", utterance {' '.join(windows)}" if windows else ""), "white")
-    for number, (name, color) in enumerate(_COLORS.items()):
+    for number, (name, color) in enumerate(colors.items()):
         left, top = 6 + number * 90, rows * tile[1] + 8
         pen.rectangle((left, top, left + 12, top + 12), color)
         pen.text((left + 16, top), name, "white")
@@ -161,32 +163,33 @@ def _to_picture(pixels: np.ndarray, video_processor):
     return Image.fromarray(levels.transpose(1, 2, 0)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
 
 
-def _paint_patches(picture, masks: np.ndarray):
+def _paint_patches(picture, masks: np.ndarray, colors: list):
     """The patches of the regions (R, P) over the picture, each in the mean colour of the regions that hold it."""
     from PIL import Image
 
     grid = int(masks.shape[1] ** 0.5)
-    colors = masks.T.astype(float) @ np.array(list(_COLORS.values())) / masks.sum(0).clip(1)[:, None]
+    mixed = masks.T.astype(float) @ np.array(colors) / masks.sum(0).clip(1)[:, None]
     held = masks.any(0).reshape(grid, grid)
     edges = np.linspace(0, _SIDE, grid + 1).round().astype(int)
     row = np.repeat(np.arange(grid), np.diff(edges))
-    layer = colors.reshape(grid, grid, 3)[row][:, row]
+    layer = mixed.reshape(grid, grid, 3)[row][:, row]
     alpha = 0.5 * held[row][:, row]
     alpha[edges[:-1]] *= 0.3
     alpha[:, edges[:-1]] *= 0.3
     return Image.fromarray((np.asarray(picture) * (1 - alpha[..., None]) + layer * alpha[..., None]).astype(np.uint8))
 
 
-def _draw_face(picture, landmarks: np.ndarray, mesh: bool = True) -> None:
+def _draw_face(picture, landmarks: np.ndarray, clue_regions: str, mesh: bool = True) -> None:
     """Landmarks (478, 2), fractions of the picture, as dots, and the regions' outlines."""
     from PIL import ImageDraw
 
     pen = ImageDraw.Draw(picture)
     if mesh:
         pen.point([tuple(point) for point in (landmarks * _SIDE).tolist()], (210, 255, 210))
-    for outline, color in zip(region_outlines(landmarks[None])[0] * _SIDE, _COLORS.values(), strict=True):
-        corners = [tuple(point) for point in outline.tolist()]
-        pen.line([*corners, corners[0]], color, 1)
+    outlines = region_outlines(landmarks[None], clue_regions)[0] * _SIDE
+    for outline, name in zip(outlines.tolist(), find_regions(clue_regions), strict=True):
+        corners = [tuple(point) for point in outline]
+        pen.line([*corners, corners[0]], _COLORS[name], 1)
 
 
 def _time_line(features, report):

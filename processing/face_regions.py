@@ -24,18 +24,44 @@ REGIONS: dict[str, tuple[int, ...]] = {
     "chin": (18, 83, 106, 148, 149, 150, 152, 176, 194, 313, 335, 377, 378, 379, 400, 418),
     "forehead": (10, 54, 67, 69, 103, 104, 108, 109, 151, 284, 297, 299, 332, 333, 337, 338),
 }
+# The face oval as one region: a control that looks at the face and knows no parts of it.
+WHOLE_FACE: dict[str, tuple[int, ...]] = {
+    "face": (
+        *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149),
+        *(150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+    ),
+}
+_BY_NAME = {"facial": REGIONS, "whole_face": WHOLE_FACE}
 
 # Directions in which the corners of a hull are looked for: a missed one would turn the outline by less than 3 degrees.
 _ANGLES = np.arange(128) * (2 * np.pi / 128)
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]).astype(np.float32)  # (2, 128)
 _SLICES_PER_PATCH = 8
 
-# All regions as one rectangular table: short ones repeat their first landmark, which leaves the hull as it is.
-_LONGEST = max(map(len, REGIONS.values()))
-_TABLE = np.array([points + points[:1] * (_LONGEST - len(points)) for points in REGIONS.values()])  # (R, longest)
+
+def _as_table(regions: dict[str, tuple[int, ...]]) -> np.ndarray:
+    """Regions as one table (R, longest): short ones repeat their first landmark, which leaves the hull as it is."""
+    longest = max(map(len, regions.values()))
+    return np.array([points + points[:1] * (longest - len(points)) for points in regions.values()])
 
 
-def region_masks(landmarks: np.ndarray | None, grid: int = 16, coverage: float = 0.25) -> np.ndarray:
+_TABLES = {name: _as_table(regions) for name, regions in _BY_NAME.items()}
+
+
+def find_regions(clue_regions: str) -> dict[str, tuple[int, ...]]:
+    """Names and landmarks of the clue regions that `clue_regions` stands for.
+
+    Raises:
+        ValueError: if it is neither "facial", the eleven of the paper's way, nor "whole_face".
+    """
+    if clue_regions not in _BY_NAME:
+        raise ValueError(f'clue_regions must be "facial" or "whole_face", got {clue_regions!r}')
+    return _BY_NAME[clue_regions]
+
+
+def region_masks(
+    landmarks: np.ndarray | None, grid: int = 16, coverage: float = 0.25, clue_regions: str = "facial"
+) -> np.ndarray:
     """Which patches each clue region covers.
 
     A patch belongs to a region that covers at least `coverage` of it, so to several or to none; a region that covers
@@ -45,27 +71,29 @@ def region_masks(landmarks: np.ndarray | None, grid: int = 16, coverage: float =
         landmarks: (T, 478, 2 or 3), fractions of the picture's width and height; NaN for a frame without a face.
         grid: Patches along a side.
         coverage: Share of a patch.
+        clue_regions: Which regions, see `find_regions`.
 
     Returns:
         (T, R, grid * grid) bool, patches row by row; all False for a frame without a face, (0, R, P) for `None`.
     """
     if landmarks is None:
-        return np.zeros((0, len(REGIONS), grid * grid), bool)
-    share = region_coverage(landmarks, grid)
+        return np.zeros((0, len(find_regions(clue_regions)), grid * grid), bool)
+    share = region_coverage(landmarks, grid, clue_regions)
     masks = share >= coverage
     best = share.argmax(-1)[..., None]
     np.put_along_axis(masks, best, masks.any(-1, keepdims=True) | (share.max(-1, keepdims=True) > 0), -1)
     return masks
 
 
-def region_coverage(landmarks: np.ndarray, grid: int = 16) -> np.ndarray:
+def region_coverage(landmarks: np.ndarray, grid: int = 16, clue_regions: str = "facial") -> np.ndarray:
     """The share of each patch that lies in each clue region: (T, R, grid * grid) float32, 0 where there is no face.
 
     Each outline is cut into slices an eighth of a patch high; a slice counts with its width at half its height.
     """
-    shape = (len(landmarks), len(REGIONS), grid * grid)
+    shape = (len(landmarks), len(find_regions(clue_regions)), grid * grid)
     share = np.zeros((shape[0] * shape[1], grid, grid), np.float32)
-    hulls = region_outlines(landmarks).reshape(len(share), -1, 2) * grid  # (T * R, corners, 2) in patches
+    hulls = region_outlines(landmarks, clue_regions) * grid  # in patches
+    hulls = hulls.reshape(len(share), -1, 2)  # (T * R, corners, 2)
     slices = np.arange(grid * _SLICES_PER_PATCH + 1, dtype=np.float32) / _SLICES_PER_PATCH
     top = np.maximum(slices[:-1], hulls[..., 1].min(-1, keepdims=True))
     bottom = np.minimum(slices[1:], hulls[..., 1].max(-1, keepdims=True))
@@ -78,16 +106,17 @@ def region_coverage(landmarks: np.ndarray, grid: int = 16) -> np.ndarray:
     return share.reshape(shape)
 
 
-def region_outlines(landmarks: np.ndarray) -> np.ndarray:
+def region_outlines(landmarks: np.ndarray, clue_regions: str = "facial") -> np.ndarray:
     """The corners of the clue regions' hulls in turning order, some of them repeated.
 
     Args:
         landmarks: (T, 478, 2 or 3) in any unit; NaN for a frame without a face.
+        clue_regions: Which regions, see `find_regions`.
 
     Returns:
         (T, R, 128, 2) float32 in the same unit; NaN for a frame without a face.
     """
-    points = landmarks[:, _TABLE, :2].astype(np.float32)  # (T, R, N, 2)
+    points = landmarks[:, _TABLES[clue_regions], :2].astype(np.float32)  # (T, R, N, 2)
     farthest = (points @ _DIRECTIONS).argmax(-2)
     return np.take_along_axis(points, farthest[..., None], -2)
 

@@ -13,6 +13,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration.configuration_microemo import MicroEmoConfig
+from .face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor, as_samples
 from .media import AudioTrack, Clip, load_audio
 from .utterances import (
@@ -274,6 +275,7 @@ class MicroEmoProcessor(ProcessorMixin):
                 size={"height": side, "width": side},
                 patch_size=config.vision_config.patch_size,
                 local_view=config.local_view,
+                clue_regions="whole_face" if config.num_regions == 1 else "facial",
                 max_frames=config.max_frames,
             )
         if "feature_extractor" not in overrides:
@@ -297,6 +299,7 @@ class MicroEmoProcessor(ProcessorMixin):
             pairs = {name: pair for name, pair in pairs.items() if not name.startswith("window_")}
         if config.use_local_clue_attention:
             pairs["local_view"] = (video_processor.local_view, config.local_view)
+            pairs["num_regions"] = (len(find_regions(video_processor.clue_regions)), config.num_regions)
         pairs["size"] = (video_processor.size["height"], vision.image_size)
         pairs["patch_size"] = (video_processor.patch_size, vision.patch_size)
         pairs["video_token_id"] = (self.video_token_id, config.video_token_id)

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
-from .face_regions import REGIONS, face_box, region_masks, to_crop
+from .face_regions import face_box, find_regions, region_masks, to_crop
 from .media import Clip, MediaError, MediaInfo
 
 try:
@@ -30,7 +30,8 @@ logger = logging.get_logger(__name__)
 
 _FIELDS = (
     *("num_frames", "fps", "max_frames", "do_sample_frames", "repeat_last_frame", "size", "patch_size", "image_mean"),
-    *("image_std", "local_view", "face_crop_scale", "region_coverage", "face_mesh_model", "return_metadata"),
+    *("image_std", "local_view", "face_crop_scale", "clue_regions", "region_coverage", "face_mesh_model"),
+    *("return_metadata",),
 )
 # The face mesh looks at a copy of the frame that is at most this high; it works at 192 pixels a face inside.
 MESH_HEIGHT = 360
@@ -48,6 +49,8 @@ class MicroEmoVideosKwargs(VideosKwargs, total=False):
         Whose patches the clue regions cover: the frame's own (paper 3.2) or those of a square crop round the face.
     face_crop_scale (`float`, *optional*):
         Side of that crop over the longer side of the landmarks' bounding box.
+    clue_regions (`str`, *optional*):
+        The eleven regions of the face (`"facial"`), or the whole face as one, a control (`"whole_face"`).
     region_coverage (`float`, *optional*):
         Share of a patch that a clue region must cover to hold it.
     face_mesh_model (`str`, *optional*):
@@ -59,6 +62,7 @@ class MicroEmoVideosKwargs(VideosKwargs, total=False):
     patch_size: int | None
     local_view: Literal["frame", "face_crop"] | None
     face_crop_scale: float | int | None
+    clue_regions: Literal["facial", "whole_face"] | None
     region_coverage: float | int | None
     face_mesh_model: str | None
 
@@ -107,6 +111,10 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         image_mean, image_std (`list[float]`, *optional*, default to CLIP's): Per channel, of values in 0..1.
         local_view (`"frame"` or `"face_crop"`, *optional*, defaults to `"frame"`): Whose patches the regions cover.
         face_crop_scale (`float`, *optional*, defaults to 1.3): Side of the crop over that of the landmarks' box.
+        clue_regions (`"facial"` or `"whole_face"`, *optional*, defaults to `"facial"`):
+            The eleven regions of the face (paper 3.2), or the whole face as one: the control that tells what the local
+            clue attention owes to the regions, and what to looking at the face. [`MicroEmoConfig`] calls their number
+            `num_regions`: 11 or 1.
         region_coverage (`float`, *optional*, defaults to 0.25): Share of a patch that puts it into a region.
         face_mesh_model (`str`, *optional*): Path of a `face_landmarker.task`.
         do_sample_frames (`bool`, *optional*, defaults to `True`): Off, every frame of the clip is taken.
@@ -134,6 +142,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
     image_std = OPENAI_CLIP_STD
     local_view = "frame"
     face_crop_scale = 1.3
+    clue_regions = "facial"
     region_coverage = 0.25
     face_mesh_model = None
     do_sample_frames = True
@@ -201,7 +210,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         data = {
             "pixel_values_videos": np.zeros((*shape, 3, settings["size"]["height"], settings["size"]["width"]), "f4"),
             "frame_mask": np.zeros(shape, bool),
-            "region_masks": np.zeros((*shape, len(REGIONS), grid * grid), bool),
+            "region_masks": np.zeros((*shape, len(find_regions(settings["clue_regions"])), grid * grid), bool),
         }
         if settings["local_view"] == "face_crop":
             data["pixel_values_faces"] = np.zeros_like(data["pixel_values_videos"])
@@ -229,6 +238,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         except StrictDataclassError as error:
             raise ValueError(f"{error}: {error.__cause__}") from error
         settings = {name: given.get(name, getattr(self, name)) for name in _FIELDS}
+        find_regions(settings["clue_regions"])  # refuses what it does not know
         if "num_frames" in given:
             settings["fps"] = None
         for name in ("num_frames", "max_frames", "patch_size", "face_crop_scale"):
@@ -265,7 +275,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             has_audio=info.has_audio,
             frame_size=eye.frame_size,
         )
-        masks = region_masks(np.stack(local_faces), eye.grid, settings["region_coverage"])
+        masks = region_masks(np.stack(local_faces), eye.grid, settings["region_coverage"], settings["clue_regions"])
         return _Seen(pixels, crops, masks, metadata)
 
 

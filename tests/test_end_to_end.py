@@ -24,6 +24,7 @@ SWITCHES = [
     {"local_view": "frame", "share_video_qformer": True},
     {"windows": "none"},
     {"windows": "sliding", "window_size": 2.0, "window_stride": 2.0, "window_unit": "seconds"},
+    {"num_regions": 1},
 ]
 MADE = {}
 

@@ -71,6 +71,17 @@ def test_the_sheet_shows_the_patches(processor, demo_clip, tmp_path):
     assert report["frames"][0]["faces"] == 1
 
 
+@pytest.mark.parametrize("given", ["in the call", "in the processor"])
+def test_the_whole_face_as_one_region(processor, demo_clip, tmp_path, given, monkeypatch):
+    if given == "in the processor":
+        monkeypatch.setattr(processor.video_processor, "clue_regions", "whole_face")
+    kwargs = {"clue_regions": "whole_face"} if given == "in the call" else {}
+    report = inspect_clip(processor, demo_clip, out=tmp_path, num_frames=2, **kwargs)
+    masks = processor(videos=[demo_clip], num_frames=2, clue_regions="whole_face")["region_masks"][0]
+    assert [frame["patches"] for frame in report["frames"]] == [{"face": count} for count in masks[:, 0].sum(-1)]
+    assert all(path.stat().st_size for path in report["files"])
+
+
 def test_sound_only(processor, make_clip, tmp_path):
     report = inspect_clip(processor, make_clip("tone.m4a", []), out=tmp_path)
     assert report["frames"] == [] and len(report["audio_clips"]) > 0

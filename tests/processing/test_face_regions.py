@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
-from mediapipe.python.solutions.face_mesh_connections import FACEMESH_LIPS
+from mediapipe.python.solutions.face_mesh_connections import FACEMESH_FACE_OVAL, FACEMESH_LIPS
 
 from microemo.processing.face_mesh import FaceMesh
-from microemo.processing.face_regions import REGIONS, face_box, region_coverage, region_masks, to_crop
+from microemo.processing.face_regions import (
+    REGIONS,
+    WHOLE_FACE,
+    face_box,
+    find_regions,
+    region_coverage,
+    region_masks,
+    to_crop,
+)
 from microemo.training.synthetic import astronaut
 
 pytest.importorskip("skimage", reason="the face is in scikit-image's photograph")
@@ -120,6 +128,27 @@ def test_the_mouth_holds_the_lips(face):
     for angle in np.linspace(0, 2 * np.pi, 60):
         direction = np.array([np.cos(angle), np.sin(angle)])
         assert (face[list(lips), :2] @ direction).max() <= (mouth @ direction).max() + 1e-3
+
+
+def test_the_whole_face_is_its_oval(face, close_up):
+    (oval,) = WHOLE_FACE.values()
+    assert set(oval) == {point for line in FACEMESH_FACE_OVAL for point in line} and len(set(oval)) == len(oval)
+    for landmarks in (face[:, :2], close_up):
+        share = region_coverage(landmarks[None], 16, "whole_face")
+        assert share.shape == (1, 1, 256)
+        assert np.abs(share[0, 0] - hull_share(landmarks[list(oval)], 16)).max() < 0.05
+    masks = region_masks(np.stack([close_up, np.full_like(close_up, np.nan)]), clue_regions="whole_face")
+    assert masks.shape == (2, 1, 256) and not masks[1].any()
+    parts = region_masks(close_up[None], coverage=0.5)[0].any(0)
+    assert masks[0, 0][parts].mean() > 0.95, "the parts lie inside the whole"
+    assert masks[0, 0].sum() > parts.sum()
+    assert region_masks(None, clue_regions="whole_face").shape == (0, 1, 256)
+
+
+def test_unknown_regions():
+    assert find_regions("facial") is REGIONS
+    with pytest.raises(ValueError, match="got 'face'"):
+        find_regions("face")
 
 
 def test_face_box_is_square_in_pixels(face):

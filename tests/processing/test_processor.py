@@ -116,6 +116,25 @@ def test_faces_are_cropped_when_the_model_looks_at_crops(clip):
     assert output["region_masks"].any(-1).all() and output["pixel_values_faces"].abs().amax((2, 3, 4)).all()
 
 
+def test_the_whole_face_as_one_region(clip):
+    """As many regions as the model has embeddings for, by `from_config` or set in both by name."""
+    arguments = {"text": QUESTION, "videos": clip, "num_frames": 3}
+    config = MicroEmoConfig.from_preset("microemo-tiny", num_regions=1)
+    control = make(config={"num_regions": 1, "local_view": config.local_view})
+    output = control(**arguments)
+    assert output["region_masks"].shape == (1, 3, 1, 64) and output["region_masks"].any(-1).all()
+    control.check_config(config)
+
+    switched = make(config={"local_view": config.local_view})
+    with pytest.raises(ValueError, match="num_regions is 11, the model's 1"):
+        switched.check_config(config)
+    switched.video_processor.clue_regions = "whole_face"
+    switched.check_config(config)
+    same(switched(**arguments), output)
+    without = MicroEmoConfig.from_preset("microemo-tiny", use_local_clue_attention=False)
+    switched.check_config(without)  # whose model looks at no region
+
+
 def test_without_timestamps_the_qformer_gets_no_text(clip):
     output = make(config={"use_frame_timestamps": False})(text=QUESTION, videos=clip, num_frames=3)
     assert not any("qformer" in name for name in output)

@@ -136,6 +136,19 @@ class TestOutput:
         landmarks = features["video_metadata"][0].landmarks
         np.testing.assert_array_equal(features["region_masks"][0], region_masks(landmarks))
 
+    @pytest.mark.parametrize("view", ["frame", "face_crop"])
+    def test_the_whole_face_as_one_region(self, processor, demo_clip, view):
+        parts = processor(demo_clip, num_frames=4, local_view=view)
+        whole = processor(demo_clip, num_frames=4, local_view=view, clue_regions="whole_face")
+        assert whole["region_masks"].shape == (1, 4, 1, 256)
+        landmarks = whole["video_metadata"][0].landmarks
+        if view == "frame":
+            expected = region_masks(landmarks, clue_regions="whole_face")
+            np.testing.assert_array_equal(whole["region_masks"][0], expected)
+        assert whole["region_masks"].sum() > parts["region_masks"].any(2).sum() * 0.9
+        for key in parts.keys() - {"region_masks", "video_metadata"}:
+            np.testing.assert_array_equal(parts[key], whole[key])
+
     def test_a_batch_is_padded(self, processor, demo_clip, make_clip):
         short = make_clip("five.mp4", np.arange(5) / 25)
         both = processor([short, demo_clip], spans=[None, [[0.1, 0.2]]])
@@ -281,7 +294,9 @@ class TestLandmarksGiven:
 
 class TestSettings:
     def test_round_trip(self, tmp_path):
-        processor = MicroEmoVideoProcessor(num_frames=5, size={"height": 112, "width": 112}, local_view="face_crop")
+        processor = MicroEmoVideoProcessor(
+            num_frames=5, size={"height": 112, "width": 112}, local_view="face_crop", clue_regions="whole_face"
+        )
         processor.save_pretrained(tmp_path)
         again = MicroEmoVideoProcessor.from_pretrained(tmp_path)
         assert again.to_dict() == processor.to_dict()
@@ -295,6 +310,7 @@ class TestSettings:
             ({"size": {"height": 200, "width": 200}}, "whole 14 pixel patches"),
             ({"size": {"height": 224, "width": 112}}, "square"),
             ({"local_view": "face"}, "local_view"),
+            ({"clue_regions": "face"}, "clue_regions"),
             ({"num_frames": 40}, "num_frames 40 is more than max_frames 32"),
             ({"num_frames": 0}, "num_frames"),
             ({"num_frames": 4, "fps": 2}, "exclude each other"),
@@ -304,6 +320,10 @@ class TestSettings:
     def test_bad_fields(self, processor, demo_clip, fields, wrong):
         with pytest.raises((ValueError, TypeError), match=wrong):
             processor(demo_clip, **fields)
+
+    def test_bad_regions_of_the_processor(self):
+        with pytest.raises(ValueError, match='clue_regions must be "facial" or "whole_face", got .face'):
+            MicroEmoVideoProcessor(clue_regions="face")
 
     def test_fps(self, processor, demo_clip):
         assert processor(demo_clip, fps=5)["video_metadata"][0].frame_times == pytest.approx(np.arange(30) / 5)
