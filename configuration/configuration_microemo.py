@@ -22,6 +22,9 @@ class MicroEmoVisionConfig(InstructBlipVideoVisionConfig):
         post_layernorm_eps (`float`, *optional*, defaults to 1e-5):
             Epsilon of the LayerNorm after the last block. The original `ln_vision` differs in it from the blocks
             (`layer_norm_eps`, 1e-6).
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Of random weights. A small encoder that stays random wants about `hidden_size**-0.5`: with 0.02 its features
+            hardly tell one picture from another.
     """
 
     model_type = "microemo_vision"
@@ -92,16 +95,18 @@ class MicroEmoAudioQFormerConfig(MicroEmoVideoQFormerConfig):
 @strict
 class MicroEmoAudioConfig(PreTrainedConfig):
     r"""
-    ImageBind's audio tower: a ViT over the log-mel picture of a 2 s clip.
+    ImageBind's audio tower: a ViT over the log-mel picture of a clip.
 
     Args:
+        clip_duration (`float`, *optional*, defaults to 2.0): Seconds of a clip, a mel frame every 10 ms.
         num_mel_bins (`int`, *optional*, defaults to 128): Height of the mel picture.
-        num_mel_frames (`int`, *optional*, defaults to 204): Width of the mel picture.
+        num_mel_frames (`int`, *optional*, defaults to 204): Width of the mel picture; it must hold a whole clip.
         kernel_size (`int`, *optional*, defaults to 16): Side of the convolution stem's square kernel.
         stride (`int`, *optional*, defaults to 10): Its stride in both directions.
         projection_dim (`int`, *optional*, defaults to 1024): Width of ImageBind's joint space, hence of a clip feature.
         stem_layer_norm_eps (`float`, *optional*, defaults to 1e-5): Epsilon of the stem's LayerNorm only.
         logit_scale_init_value (`float`, *optional*, defaults to 20.0): Initial length of a clip feature.
+        initializer_range (`float`, *optional*, defaults to 0.02): See [`MicroEmoVisionConfig`].
     """
 
     model_type = "microemo_audio"
@@ -111,6 +116,7 @@ class MicroEmoAudioConfig(PreTrainedConfig):
     intermediate_size: int = 3072
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
+    clip_duration: float | int = 2.0
     num_mel_bins: int = 128
     num_mel_frames: int = 204
     kernel_size: int = 16

@@ -232,7 +232,8 @@ def _time_line(features, report):
     for number, (mel, piece) in enumerate(zip(mels, sound, strict=False)):
         picture = figure.add_subplot(grid[1, number])
         picture.imshow(mel, origin="lower", aspect="auto", cmap="magma")
-        picture.set_title(f"{number}: {piece['start']:.1f}-{piece['end']:.1f} s", fontsize=8)
+        title = f"{number}: {piece['start']:.1f}-{piece['end']:.1f} s"
+        picture.set_title(title if len(mels) <= 12 else number, fontsize=8)  # more have no room for their times
         picture.set_xticks([])
         picture.set_yticks([])
         if not number:

@@ -24,12 +24,15 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         num_clips (`int`, *optional*, defaults to 8): Clips C per sound.
         clip_duration (`float`, *optional*, defaults to 2.0): Seconds per clip.
         num_mel_bins (`int`, *optional*, defaults to 128): Height of the picture.
-        num_mel_frames (`int`, *optional*, defaults to 204): Width of the picture.
+        num_mel_frames (`int`, *optional*, defaults to 204): Width of the picture; what a clip leaves is 0.
         mel_mean (`float`, *optional*, defaults to -4.268): Subtracted from the log-mel values.
         mel_std (`float`, *optional*, defaults to 9.138): Divides them.
         short_audio_padding (`"waveform"` or `"mel"`, *optional*, defaults to `"waveform"`):
             Where a sound shorter than a clip is filled with zeros: in its samples (AffectGPT) or, after the filter
             bank, in its picture (Video-LLaMA).
+
+    Raises:
+        ValueError: for another `short_audio_padding`, and if a clip has more mel frames than the picture.
     """
 
     model_input_names = ["input_features", "audio_clip_mask"]
@@ -47,6 +50,12 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
     ):
         if short_audio_padding not in ("waveform", "mel"):
             raise ValueError(f"short_audio_padding must be 'waveform' or 'mel', got {short_audio_padding!r}")
+        needed = 1 + (int(clip_duration * SAMPLING_RATE) - FRAME_LENGTH) // FRAME_SHIFT
+        if needed > num_mel_frames:
+            raise ValueError(
+                f"a clip of clip_duration={clip_duration} s has {needed} mel frames, but num_mel_frames is "
+                f"{num_mel_frames}"
+            )
         kwargs.pop("sampling_rate", None)  # ImageBind's own, not for the user to set
         super().__init__(**kwargs)
         self.sampling_rate = SAMPLING_RATE
@@ -68,9 +77,9 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
             return_tensors (`str`, *optional*): `"pt"` or `"np"`; numpy arrays without it.
 
         Returns:
-            `BatchFeature`: `input_features` (B, C, 1, 128, 204) float32 and `audio_clip_mask` (B, C) bool, all False
-            (and features 0) for a clip without sound; the attribute `clip_times` of the extractor's method of that
-            name gives the seconds of the clips.
+            `BatchFeature`: `input_features` (B, C, 1, num_mel_bins, num_mel_frames) float32 and `audio_clip_mask`
+            (B, C) bool, all False (and features 0) for a clip without sound; the attribute `clip_times` of the
+            extractor's method of that name gives the seconds of the clips.
 
         Raises:
             ValueError: for a waveform of a wrong shape or type, or with values that are not finite.
@@ -91,7 +100,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         # under short_audio_padding="mel".
         for length in {clip.shape[-1] for clip in clips}:
             picked = [i for i, clip in enumerate(clips) if clip.shape[-1] == length]
-            mel = log_mel(torch.stack([clips[i] for i in picked]), self.num_mel_bins)[..., : self.num_mel_frames]
+            mel = log_mel(torch.stack([clips[i] for i in picked]), self.num_mel_bins)
             mel = F.pad(mel, (0, self.num_mel_frames - mel.shape[-1]))
             where = [rows[i] for i in picked]
             features[where] = ((mel - self.mel_mean) / self.mel_std)[:, :, None]
@@ -100,7 +109,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def clip_times(self, num_samples: int, sampling_rate: int) -> np.ndarray:
-        """Start and end of each clip of a sound in seconds, (C, 2): evenly spaced, the last ends with the sound."""
+        """Start and end of each clip of a sound in seconds, (C, 2): evenly spaced, the last one step before the sound's end."""
         starts, _ = self._clip_starts(_resampled_length(num_samples, sampling_rate))
         return np.array([[float(start), float(start) + self.clip_duration] for start in starts])
 

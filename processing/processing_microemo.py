@@ -281,6 +281,7 @@ class MicroEmoProcessor(ProcessorMixin):
         if "feature_extractor" not in overrides:
             parts["feature_extractor"] = MicroEmoFeatureExtractor(
                 num_clips=config.max_audio_clips,
+                clip_duration=config.audio_config.clip_duration,
                 num_mel_bins=config.audio_config.num_mel_bins,
                 num_mel_frames=config.audio_config.num_mel_frames,
             )
@@ -294,6 +295,7 @@ class MicroEmoProcessor(ProcessorMixin):
             ValueError: naming every field that differs, with both values.
         """
         vision, video_processor = config.vision_config, self.video_processor
+        sound, feature_extractor = config.audio_config, self.feature_extractor
         pairs = {name: (getattr(self, name), getattr(config, name)) for name in SWITCHES}
         if config.windows != "sliding":
             pairs = {name: pair for name, pair in pairs.items() if not name.startswith("window_")}
@@ -302,6 +304,8 @@ class MicroEmoProcessor(ProcessorMixin):
             pairs["num_regions"] = (len(find_regions(video_processor.clue_regions)), config.num_regions)
         pairs["size"] = (video_processor.size["height"], vision.image_size)
         pairs["patch_size"] = (video_processor.patch_size, vision.patch_size)
+        pairs["clip_duration"] = (feature_extractor.clip_duration, sound.clip_duration)
+        pairs["num_mel_frames"] = (feature_extractor.num_mel_frames, sound.num_mel_frames)
         pairs["video_token_id"] = (self.video_token_id, config.video_token_id)
         pairs["audio_token_id"] = (self.audio_token_id, config.audio_token_id)
         wrong = [f"{name} is {ours!r}, the model's {its!r}" for name, (ours, its) in pairs.items() if ours != its]
@@ -362,8 +366,8 @@ class MicroEmoProcessor(ProcessorMixin):
               `pixel_values_faces` (B, T, 3, H, W) with `local_view="face_crop"`: if any clip has pictures
             - `qformer_input_ids`, `qformer_attention_mask` (B, T, L): likewise, with `use_frame_timestamps`
             - `utterance_windows` (B, K, 2): frames [start, end) of each window, -1 where padded
-            - `input_features` (B, C, 1, 128, 204), `audio_clip_mask` (B, C), `audio_windows` (B, U, 2): if any clip
-              has sound; clips [start, end) of each utterance, read with `use_utterance_audio`
+            - `input_features` (B, C, 1, num_mel_bins, num_mel_frames), `audio_clip_mask` (B, C), `audio_windows`
+              (B, U, 2): if any clip has sound; clips [start, end) of each utterance, read with `use_utterance_audio`
 
         Raises:
             ValueError: if texts and clips differ in number, placeholders in a text and tokens of its clip differ in

@@ -24,6 +24,8 @@ def test_everything_loads(folder):
     assert type(AutoModelForMultimodalLM.from_pretrained(folder)) is MicroEmoForConditionalGeneration
     processor = AutoProcessor.from_pretrained(folder)
     assert type(processor) is MicroEmoProcessor and processor.video_processor.num_frames == 24
+    assert (processor.feature_extractor.num_clips, processor.feature_extractor.clip_duration) == (32, 0.5)
+    processor.check_config(model.config)
     assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
     inputs = processor(text="What does the speaker feel?", return_tensors="pt")
     with torch.no_grad():

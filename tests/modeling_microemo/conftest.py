@@ -62,7 +62,9 @@ def make_inputs(
         "qformer_attention_mask": torch.ones_like(qformer_input_ids),
         "utterance_windows": padded_windows,
         "audio_windows": padded_windows,
-        "input_features": torch.randn(batch, 8, 1, 128, 204, generator=generator),
+        "input_features": torch.randn(
+            batch, 8, 1, config.audio_config.num_mel_bins, config.audio_config.num_mel_frames, generator=generator
+        ),
         "audio_clip_mask": torch.tensor(sound)[:, None].expand(batch, 8).clone(),
     }
 

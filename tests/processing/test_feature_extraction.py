@@ -214,6 +214,23 @@ def test_wrong_padding():
         MicroEmoFeatureExtractor(short_audio_padding="zeros")
 
 
+def test_pictures_that_do_not_hold_a_clip():
+    with pytest.raises(ValueError, match="clip_duration=2.0 s has 198 mel frames, but num_mel_frames is 48"):
+        MicroEmoFeatureExtractor(num_mel_frames=48)
+    with pytest.raises(ValueError, match="clip_duration=0.52 s has 50 mel frames, but num_mel_frames is 49"):
+        MicroEmoFeatureExtractor(num_mel_frames=49, clip_duration=0.52)
+
+
+def test_short_clips_fill_their_pictures():
+    sound = torch.randn(1, 24_000, generator=torch.Generator().manual_seed(0))
+    extractor = MicroEmoFeatureExtractor(num_clips=2, clip_duration=0.5, num_mel_frames=48)
+    output = extractor(sound, 16_000, return_tensors="pt")["input_features"]
+    assert output.shape == (1, 2, 1, 128, 48)
+    clips = torch.stack([sound[0, :8000], sound[0, 8000:16_000]])
+    expected = (log_mel(clips - clips.mean(-1, keepdim=True), 128) + 4.268) / 9.138
+    torch.testing.assert_close(output[0, :, 0], expected, atol=1e-5, rtol=0)
+
+
 def test_round_trip(tmp_path):
     extractor = MicroEmoFeatureExtractor(short_audio_padding="mel", num_clips=5)
     extractor.save_pretrained(tmp_path)

@@ -79,7 +79,7 @@ def test_a_clip_and_a_question(clip):
     assert output["qformer_input_ids"].shape == output["qformer_attention_mask"].shape
     assert output["qformer_input_ids"].shape[:2] == (1, t)
     assert output["utterance_windows"].shape == output["audio_windows"].shape == (1, 2, 2)
-    assert output["input_features"].shape == (1, 8, 1, 128, 204) and output["audio_clip_mask"].all()
+    assert output["input_features"].shape == (1, 32, 1, 128, 48) and output["audio_clip_mask"].all()
     kinds = {name: output[name].dtype for name in output}
     assert kinds["pixel_values_videos"] == kinds["input_features"] == torch.float32
     assert all(kinds[name] == torch.bool for name in ("frame_mask", "region_masks", "audio_clip_mask"))
@@ -95,7 +95,7 @@ def test_windows_hold_the_frames_of_their_utterances(clip):
         inside = np.flatnonzero((times >= said["start"]) & (times < said["end"]))
         assert len(inside) and inside.tolist() == list(range(start, end))
     assert [u.text for u in output["utterances"][0]] == ["Hi.", "Well?"]
-    assert output["audio_clip_times"][0].shape == (8, 2) and QUESTION in output["prompts"][0]
+    assert output["audio_clip_times"][0].shape == (32, 2) and QUESTION in output["prompts"][0]
 
 
 def test_no_utterance_is_without_a_frame(clip):
@@ -235,6 +235,22 @@ def test_decoded_frames_and_landmarks(clip):
 
 
 # --- sound ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset, seconds", [("microemo-7b", 2.0), ("microemo-tiny", 0.5)])
+def test_clips_of_sound_are_as_long_as_the_models(preset, seconds):
+    config = MicroEmoConfig.from_preset(preset, video_token_id=3, audio_token_id=4)
+    made = MicroEmoProcessor.from_config(config, tiny_tokenizer(), tiny_qformer_tokenizer())
+    wave = np.random.default_rng(0).normal(size=16_000 * 4).astype(np.float32)
+    output = made(audio=wave, sampling_rate=16_000, return_metadata=True)
+    times, mels = output["audio_clip_times"][0], output["input_features"]
+    assert mels.shape[1] == len(times) == config.max_audio_clips
+    np.testing.assert_allclose(times[:, 1] - times[:, 0], seconds)
+    assert mels.shape[-1] == config.audio_config.num_mel_frames
+    made.check_config(config)
+    config.audio_config.clip_duration = 1.0
+    with pytest.raises(ValueError, match=f"clip_duration is {seconds}, the model's 1.0"):
+        made.check_config(config)
 
 
 def test_muted(clip):
