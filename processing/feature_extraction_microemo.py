@@ -109,7 +109,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def clip_times(self, num_samples: int, sampling_rate: int) -> np.ndarray:
-        """Start and end of each clip of a sound in seconds, (C, 2): evenly spaced, the last one step before the sound's end."""
+        """Start and end of each clip in seconds, (C, 2): evenly spaced, the last one step before the sound's end."""
         starts, _ = self._clip_starts(_resampled_length(num_samples, sampling_rate))
         return np.array([[float(start), float(start) + self.clip_duration] for start in starts])
 
