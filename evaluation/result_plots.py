@@ -118,6 +118,33 @@ def plot_emotion_recall(recall: dict[str, tuple[int, int]], title: str, path: st
     return _save(figure, path)
 
 
+def plot_arms(
+    bars: dict[str, Sequence[tuple[float, float]]], groups: Sequence[str], title: str, path: str | Path
+) -> Path:
+    """Mean and deviation of each arm of an ablation, a bar in every group.
+
+    Args:
+        bars: By the name of the arm (mean, deviation) in each group, in percent.
+        groups: Their names.
+        path: .png, .svg or .pdf.
+    """
+    figure, axes = _figure(8, 1.2 + 0.5 * len(bars))
+    height = 0.8 / len(groups)
+    for number, group in enumerate(groups):
+        places = [place + (number - (len(groups) - 1) / 2) * height for place in range(len(bars))]
+        means, deviations = zip(*(of_arm[number] for of_arm in bars.values()), strict=True)
+        axes.barh(places, means, height, xerr=deviations, label=group, color=f"C{number}", capsize=2)
+        for place, mean in zip(places, means, strict=True):
+            axes.text(1, place, f"{mean:.1f}", va="center", color="white", fontsize=8)
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(f"{title} (per cent)")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=len(groups), frameon=False)
+    return _save(figure, path)
+
+
 def _figure(width: float, height: float):
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import CHAT_TEMPLATE, SYSTEM_TEXT, MicroEmoProcessor
+from ..training.described_dialogues import DescribedDialogues
 
 SHARD_SIZE = 10**9  # bytes
 
@@ -64,6 +65,8 @@ def initialize(preset, folder, llm_tokenizer=None, qformer_tokenizer=None, seed=
         processor = MicroEmoProcessor.from_config(config, tokenizer, qformer)
         # The paper's sources look at 8 frames; a small model affords the three a second that fleeting clues need.
         processor.video_processor.num_frames = 24 if is_tiny else 8
+        # Nor does it find what belongs together in three places of a prompt.
+        processor.prompt_layout = "interleaved" if is_tiny else "concatenated"
         processor.save_pretrained(partial)
         with torch.device("meta"):
             model = MicroEmoForConditionalGeneration(config)
@@ -167,8 +170,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     text = [_TALK, SYSTEM_TEXT, CHAT_TEMPLATE.replace("{", " ").replace("}", " "), _FEELINGS]
     text += [f"The speaker feels {feeling}, because {clue}." for feeling, clue in product(_FEELINGS.split(), _CLUES)]
     text += [f"{unit} {i} ({i / 2:.1f}-{i:.1f}s):" for unit in ("utterance", "window") for i in range(1, 100)]
+    for row in DescribedDialogues(100):
+        text += [item["text"] for message in row["messages"] for item in message["content"]]
     model = Tokenizer(models.BPE())
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Digits stay apart: a model this small compares numbers digit by digit.
+    model.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     model.decoder = decoders.ByteLevel()
     special = ["<pad>", "<s>", "</s>", MicroEmoProcessor.video_token, MicroEmoProcessor.audio_token]
     alphabet = pre_tokenizers.ByteLevel.alphabet()

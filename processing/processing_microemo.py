@@ -40,7 +40,7 @@ CHAT_TEMPLATE = """\
 {%- endmacro -%}
 {%- macro media(name, tokens, unit, windows, window_tokens) -%}
 {%- if tokens -%}{{ (name + ": " if clip.unit else "") + tokens + "\\n" }}{%- endif -%}
-{%- if window_tokens and not clip.interleaved -%}
+{%- if window_tokens and not (clip.interleaved and unit == "utterance") -%}
 {%- for window in windows -%}
 {%- if loop.first and not tokens -%}{{ name + ":\\n" }}{%- endif -%}
 {{ marker(unit, window) }}: {{ window_tokens + "\\n" }}
@@ -52,9 +52,10 @@ CHAT_TEMPLATE = """\
 {%- endmacro -%}
 {%- macro transcript() -%}
 {%- if clip.interleaved -%}
-{%- set tokens = clip.window_video_tokens + clip.window_audio_tokens -%}
-{%- for window in clip.windows if window.text or tokens -%}
-{{ speech(window) }}{{ " " + tokens if tokens }}{{ "\\n" }}
+{%- set tokens = (clip.window_video_tokens if clip.unit == "utterance" and clip.windows else "") -%}
+{%- set tokens = tokens + clip.window_audio_tokens -%}
+{%- for utterance in clip.utterances if utterance.text or tokens -%}
+{{ speech(utterance) }}{{ " " + tokens if tokens }}{{ "\\n" }}
 {%- endfor -%}
 {%- else -%}
 {%- for utterance in clip.utterances if utterance.text -%}
@@ -165,8 +166,8 @@ class MicroEmoProcessor(ProcessorMixin):
         use_utterance_audio (`bool`, *optional*, defaults to `False`): Whether each utterance has m placeholders.
         use_frame_timestamps (`bool`, *optional*, defaults to `True`): Whether the image Q-Former reads timestamps.
         prompt_layout (`"concatenated"` or `"interleaved"`, *optional*, defaults to `"concatenated"`):
-            All windows before the transcript (paper 3.4), or each utterance's tokens behind its transcript line; with
-            `windows` other than `"utterance"` always the first.
+            All windows before the transcript (paper 3.4), or each utterance's tokens behind its transcript line. Windows
+            of frames that are no utterances always come before it.
         timestamp_format (`str`, *optional*, defaults to `"This frame is sampled at {:.1f}s."`):
             Filled with the frame's presentation time in seconds (paper 3.2). `"timechat"` stands for TimeChat's
             sentence, whose time is frame index by frame rate.
@@ -431,7 +432,7 @@ class MicroEmoProcessor(ProcessorMixin):
         asr, return_metadata = kwargs.pop("asr", None), kwargs.pop("return_metadata", False)
         text_kwargs, video_kwargs = _split_kwargs(kwargs)
 
-        clips, messages = zip(*(self._read_conversation(c, tokenize) for c in conversations), strict=True)
+        clips, messages = zip(*(self.read_conversation(c, tokenize) for c in conversations), strict=True)
         known = [clip for clip in clips if clip is not None]
         features, prompts, metadata = self._encode_clips(known, asr, video_kwargs)
         filled = iter(prompts)
@@ -489,6 +490,20 @@ class MicroEmoProcessor(ProcessorMixin):
 
     def _encode_clips(self, clips: Sequence[_Given], asr, video_kwargs: dict) -> tuple[dict, list[ClipPrompt], dict]:
         """Features of all media, what the prompts say of them, and the metadata."""
+        features, prompts, metadata = self.read_clips(clips, asr, video_kwargs)
+        features |= self._place_windows(prompts, metadata)
+        if self.use_frame_timestamps and "frame_mask" in features:
+            features |= self._read_timestamps(metadata["video_metadata"], features["frame_mask"].shape[1])
+        return features, prompts, metadata
+
+    def read_clips(self, clips: Sequence[_Given], asr=None, video_kwargs: dict | None = None):
+        """All that takes files, and time: frames, clue regions and mels of clips.
+
+        Returns:
+            `tuple[dict, list[ClipPrompt], dict]`: the arrays `(B, ...)`; for each clip what the prompt says of it,
+            windows left out; and lists with an entry for each clip, `video_metadata` ([`ClipMetadata`] or `None`),
+            `utterances` and `audio_clip_times` ((C, 2) in seconds, or `None`).
+        """
         prompts, sources, tracks = [], [], []
         with ExitStack() as files:
             for clip in clips:
@@ -504,12 +519,11 @@ class MicroEmoProcessor(ProcessorMixin):
                 if source is None and track is not None:
                     duration = track.samples.shape[1] / track.rate
                 said = self._find_utterances(clip, track, duration, asr)
-                spans = _spans(said if self.windows == "utterance" else [])
-                prompts.append(ClipPrompt(has_video, track is not None, said, spans))
+                prompts.append(ClipPrompt(has_video, track is not None, said))
                 sources.append(source)
                 tracks.append(track)
-            features, video_metadata = self._see(clips, sources, prompts, video_kwargs)
-        sound, clip_times = self._hear(tracks, prompts)
+            features, video_metadata = self._see(clips, sources, prompts, video_kwargs or {})
+        sound, clip_times = self._hear(tracks)
         metadata = {
             "video_metadata": video_metadata,
             "utterances": [prompt.utterances for prompt in prompts],
@@ -546,44 +560,26 @@ class MicroEmoProcessor(ProcessorMixin):
         return load_audio(samples)
 
     def _see(self, clips, sources, prompts, video_kwargs) -> tuple[dict, list]:
-        """Frames, clue regions, timestamps and windows of the clips that have pictures."""
+        """Frames and clue regions of the clips that have pictures."""
         rows = [row for row, prompt in enumerate(prompts) if prompt.has_video]
         metadata: list = [None] * len(clips)
-        features = {}
-        if rows:
-            seen = self.video_processor(
-                [sources[row] for row in rows],
-                spans=[prompts[row].spans for row in rows],
-                landmarks=[clips[row].landmarks for row in rows],
-                video_metadata=[clips[row].video_metadata for row in rows],
-                return_metadata=True,
-                return_tensors="np",
-                **video_kwargs,
-            )
-            for row, of_clip in zip(rows, seen.pop("video_metadata"), strict=True):
-                metadata[row] = of_clip
-            features = {name: _scatter(value, rows, len(clips)) for name, value in seen.items()}
-            if self.use_frame_timestamps:
-                features |= self._read_timestamps(metadata, features["frame_mask"].shape[1])
+        if not rows:
+            return {}, metadata
+        seen = self.video_processor(
+            [sources[row] for row in rows],
+            spans=[_spans(prompts[row].utterances if self.windows == "utterance" else []) for row in rows],
+            landmarks=[clips[row].landmarks for row in rows],
+            video_metadata=[clips[row].video_metadata for row in rows],
+            return_metadata=True,
+            return_tensors="np",
+            **video_kwargs,
+        )
+        for row, of_clip in zip(rows, seen.pop("video_metadata"), strict=True):
+            metadata[row] = of_clip
+        return {name: _scatter(value, rows, len(clips)) for name, value in seen.items()}, metadata
 
-        windows = [np.zeros((0, 2), np.int64)] * len(clips)
-        for row in rows:
-            times = metadata[row].frame_times
-            if self.windows == "sliding":
-                windows[row], prompts[row].spans = sliding_windows(
-                    times, self.window_size, self.window_stride, self.window_unit, metadata[row].duration
-                )
-            else:
-                windows[row] = frame_windows(times, prompts[row].spans)
-            if not self.use_global_window and not len(windows[row]):
-                raise ValueError(
-                    f"{metadata[row].source}: no utterances, and use_global_window=False: no window is left"
-                )
-        features["utterance_windows"] = _pad(windows, [prompt.spans for prompt in prompts])
-        return features, metadata
-
-    def _hear(self, tracks, prompts) -> tuple[dict, list]:
-        """Mel clips and windows of the clips that have sound."""
+    def _hear(self, tracks) -> tuple[dict, list]:
+        """Mel clips of the clips that have sound."""
         times = [
             self.feature_extractor.clip_times(track.samples.shape[1], track.rate) if track is not None else None
             for track in tracks
@@ -594,13 +590,33 @@ class MicroEmoProcessor(ProcessorMixin):
             [None if track is None else track.samples for track in tracks],
             sampling_rate=[None if track is None else track.rate for track in tracks],
         )
-        # Without windows of its own the sound has the frames', which the model passes over.
-        spans = [_spans(prompt.utterances) if self.use_utterance_audio else prompt.spans for prompt in prompts]
-        windows = [
-            np.zeros((0, 2), np.int64) if clip_times is None else clip_windows(clip_times, of_clip)
-            for clip_times, of_clip in zip(times, spans, strict=True)
-        ]
-        return {**features, "audio_windows": _pad(windows, spans)}, times
+        return dict(features), times
+
+    def _place_windows(self, prompts: list[ClipPrompt], metadata: dict) -> dict:
+        """Which frames and which mel clips each window holds. Gives the prompts their `spans`."""
+        no_windows = np.zeros((0, 2), np.int64)
+        frames, sound, sound_spans = [], [], []
+        for prompt, of_clip, clip_times in zip(
+            prompts, metadata["video_metadata"], metadata["audio_clip_times"], strict=True
+        ):
+            prompt.spans = _spans(prompt.utterances if self.windows == "utterance" else [])
+            windows = no_windows
+            if of_clip is not None and self.windows == "sliding":
+                windows, prompt.spans = sliding_windows(
+                    of_clip.frame_times, self.window_size, self.window_stride, self.window_unit, of_clip.duration
+                )
+            elif of_clip is not None:
+                windows = frame_windows(of_clip.frame_times, prompt.spans)
+            if of_clip is not None and not self.use_global_window and not len(windows):
+                raise ValueError(f"{of_clip.source}: no utterances, and use_global_window=False: no window is left")
+            frames.append(windows)
+            # Without windows of its own the sound has the frames', which the model passes over.
+            sound_spans.append(_spans(prompt.utterances) if self.use_utterance_audio else prompt.spans)
+            sound.append(no_windows if clip_times is None else clip_windows(clip_times, sound_spans[-1]))
+        features = {"utterance_windows": _pad(frames, [prompt.spans for prompt in prompts])}
+        if any(clip_times is not None for clip_times in metadata["audio_clip_times"]):
+            features["audio_windows"] = _pad(sound, sound_spans)
+        return features
 
     def _read_timestamps(self, metadata, num_frames: int) -> dict:
         """Tokens of "This frame is sampled at 2.0s." for each frame, all of the batch in one call."""
@@ -675,10 +691,10 @@ class MicroEmoProcessor(ProcessorMixin):
                 {"index": index, "start": start, "end": end}
                 for index, (start, end) in enumerate(prompt.spans.tolist(), start=1)
             ],
-            "interleaved": by_utterance and self.prompt_layout == "interleaved",
+            "interleaved": self.prompt_layout == "interleaved" and (by_utterance or self.use_utterance_audio),
         }
 
-    def _read_conversation(self, conversation, with_media: bool) -> tuple[_Given | None, list[dict]]:
+    def read_conversation(self, conversation, with_media: bool) -> tuple[_Given | None, list[dict]]:
         """The clip of a conversation, and its messages in the template's terms.
 
         The clip is `None` where media without a source stand in the messages, which only a text prompt may have.

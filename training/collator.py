@@ -34,7 +34,8 @@ class MicroEmoCollator:
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """
         Returns:
-            `BatchFeature`: What the model reads, with `labels` (B, S): -100 on all but the answers.
+            `BatchFeature`: What the model reads, with `labels` (B, S): -100 on all but the answers; without
+            `attention_mask`, since the padding is on the right.
 
         Raises:
             ValueError: if the chat template marks no answer of a row.
@@ -54,6 +55,8 @@ class MicroEmoCollator:
                 "{% generation %} and {% endgeneration %}"
             )
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORED)
+        # The padding comes last, where no answer looks: without a mask attention kernels take their causal path.
+        del batch["attention_mask"]
         return batch
 
 

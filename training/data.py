@@ -284,7 +284,8 @@ def _clip_items(row: dict) -> list[dict]:
         if row.get(kind):
             key, source = _source(row[kind])
             items.append({"type": kind, key if key == "path" else kind: source})
-    items[0] |= said
+    if items:
+        items[0] |= said
     return items
 
 

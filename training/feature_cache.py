@@ -5,6 +5,8 @@ microemo train stage2 --train_data train.jsonl --feature_cache features
 
 A cache is a folder with `settings.json` (what made it) and a safetensors file for each clip, named by the content of its
 files. A processor or tower of another make is refused, and so is a clip whose file has changed: it is not there.
+
+Where the towers themselves learn, a cache without a model holds what goes into them: pixels and mels.
 """
 
 import copy
@@ -25,18 +27,13 @@ from ..evaluation.plain_files import write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import ClipPrompt, MicroEmoProcessor
 from ..processing.utterances import Utterance
+from ..processing.video_processing_microemo import ClipMetadata
 from .collator import one_by_one
 from .data import DataError, to_conversation
 
 SETTINGS = "settings.json"
-# Switches of the processor that change its tensors; those of the prompt may change under a cache.
-MEDIA_SWITCHES = (
-    *("windows", "window_size", "window_stride", "window_unit", "use_global_window"),
-    *("use_frame_timestamps", "timestamp_format", "max_utterances"),
-)
 # What the towers' features stand in for.
 PIXELS = {"pixel_values_videos": "vision_features", "pixel_values_faces": "face_features"}
-SOUND = {"input_features": "audio_features"}
 
 
 class StaleCacheError(ValueError):
@@ -48,8 +45,9 @@ class FeatureCache:
 
     Args:
         folder (`str` or `Path`): Made where it is not there.
-        processor ([`MicroEmoProcessor`]): Of the model.
-        model ([`MicroEmoForConditionalGeneration`]): Whose frozen towers make the features.
+        processor ([`MicroEmoProcessor`]): Of the model; or the reader of another cache, whose clips this one takes.
+        model ([`MicroEmoForConditionalGeneration`], *optional*):
+            Whose frozen towers make the features. Without it pixels (in eight bits) and mels are kept.
 
     Raises:
         StaleCacheError: if the folder was made with other settings, naming those that differ.
@@ -62,7 +60,7 @@ class FeatureCache:
     >>> collator = MicroEmoCollator(cache.reader())
     ```"""
 
-    def __init__(self, folder, processor: MicroEmoProcessor, model: MicroEmoForConditionalGeneration):
+    def __init__(self, folder, processor: MicroEmoProcessor, model: MicroEmoForConditionalGeneration | None = None):
         self.folder = Path(folder)
         self.processor = processor
         self.settings = cache_settings(processor, model)
@@ -86,7 +84,7 @@ class FeatureCache:
     def add(
         self,
         rows: Iterable[dict],
-        model: MicroEmoForConditionalGeneration,
+        model: MicroEmoForConditionalGeneration | None = None,
         num_workers: int = 0,
         progress: bool = True,
     ) -> dict[int, str]:
@@ -116,16 +114,28 @@ class FeatureCache:
         bar = tqdm(total=len(seen), initial=len(seen) - len(waiting), desc="Features", disable=not progress)
         loader = one_by_one(waiting, _Encode(self.processor), num_workers)
         with bar:
-            for number, key, features, prompt, error in loader:
+            for number, key, features, about, error in loader:
                 if error is None:
-                    self._write(key, self._through_towers(features, model), prompt)
+                    tensors = {name: torch.as_tensor(value) for name, value in features.items()}
+                    tensors = self._as_bytes(tensors) if model is None else self._through_towers(tensors, model)
+                    self._write(key, tensors, about)
                 else:
                     failed[number] = error
                 bar.update()
         return failed
 
-    def _through_towers(self, features: dict[str, np.ndarray], model) -> dict[str, torch.Tensor]:
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in features.items()}
+    def _as_bytes(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Pixels back to the 0..255 that they were."""
+        mean, std = self._mean_and_std()
+        for name in PIXELS.keys() & tensors.keys():
+            tensors[name] = ((tensors[name] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return tensors
+
+    def _mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
+        video_processor = self.processor.video_processor
+        return tuple(torch.tensor(v)[:, None, None] for v in (video_processor.image_mean, video_processor.image_std))
+
+    def _through_towers(self, tensors: dict[str, torch.Tensor], model) -> dict[str, torch.Tensor]:
         vision_model = model.model.visual_encoder.vision_model
         audio_tower = model.model.audio_branch.audio_tower
         has_face = tensors["region_masks"][0].flatten(1).any(dim=1) if "region_masks" in tensors else None
@@ -145,12 +155,11 @@ class FeatureCache:
             tensors["audio_features"] = audio_tower(clips).pooler_output[None].cpu()
         return tensors
 
-    def _write(self, key: str, tensors: dict[str, torch.Tensor], prompt: ClipPrompt) -> None:
-        about = {**asdict(prompt), "spans": prompt.spans.tolist()}
+    def _write(self, key: str, tensors: dict[str, torch.Tensor], about: dict) -> None:
         file = self._file(key)
         part = file.with_suffix(f".{os.getpid()}.part")
         try:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"prompt": json.dumps(about)})
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
@@ -158,20 +167,47 @@ class FeatureCache:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def reader(self) -> MicroEmoProcessor:
-        """The processor, only that clips come from this cache: prompts, templates and batches are its own."""
+        """The processor, only that clips come from this cache: windows, timestamps, prompts and batches are its own."""
         processor = copy.copy(self.processor)
-        processor._encode_clips = self._encode_clips
+        processor.read_clips = self.read_clips
         return processor
 
-    def _encode_clips(self, clips, asr, video_kwargs) -> tuple[dict, list[ClipPrompt], dict]:
-        """As [`MicroEmoProcessor._encode_clips`], with features of the towers for pixels and mels."""
+    def read_clips(self, clips, asr=None, video_kwargs=None) -> tuple[dict, list[ClipPrompt], dict]:
+        """As [`MicroEmoProcessor.read_clips`], with features of the towers for pixels and mels."""
         if video_kwargs:
             raise ValueError(f"a feature cache has its own {', '.join(sorted(video_kwargs))}")
-        read = [self._read(clip) for clip in clips]
-        features = pad_together([features for features, _ in read])
-        return features, [prompt for _, prompt in read], {}
+        tensors, known = zip(*(self._read(clip) for clip in clips), strict=True)
+        prompts, seen = [], []
+        for clip, about in zip(clips, known, strict=True):
+            said = [Utterance(**one) for one in about["utterances"]]
+            seen.append(about["video"] and ClipMetadata(**about["video"], landmarks=None))
+            prompts.append(ClipPrompt(about["has_video"], about["has_audio"], said))
+            if about["video"] and about["frames_for"] != self._frames_for():
+                self._check_frames(clip, seen[-1].frame_times, said)
+        metadata = {
+            "video_metadata": seen,
+            "utterances": [prompt.utterances for prompt in prompts],
+            "audio_clip_times": [about["audio_clip_times"] for about in known],
+        }
+        return pad_together(list(tensors)), prompts, metadata
 
-    def _read(self, clip) -> tuple[dict[str, torch.Tensor], ClipPrompt]:
+    def _frames_for(self) -> str:
+        """Frames are sampled for the clip; with windows of utterances some more where one of these would hold none."""
+        return "utterances" if self.processor.windows == "utterance" else "clip"
+
+    def _check_frames(self, clip, times: list[float], said: list[Utterance]) -> None:
+        """Whether frames that were sampled under another kind of windows are the same under this one."""
+        index = np.searchsorted(times, [[one.start, one.end] for one in said])
+        if self.processor.video_processor.fps or (len(index) and (index[:, 0] >= index[:, 1]).any()):
+            raise StaleCacheError(
+                f"{_name(clip)}: {self.folder} was made with other windows, for which other frames are sampled. "
+                "Name another folder"
+            )
+        # No utterance without a frame: either nothing was added, or it shows in the number of frames.
+        if self._frames_for() == "clip" and len(times) > self.processor.video_processor.num_frames:
+            raise StaleCacheError(f"{_name(clip)}: {self.folder} holds frames that were added for utterances")
+
+    def _read(self, clip) -> tuple[dict[str, torch.Tensor], dict]:
         file = self._file(self._key(clip))
         if not file.is_file():
             raise StaleCacheError(
@@ -180,15 +216,17 @@ class FeatureCache:
             )
         with safe_open(file, framework="pt") as content:
             features = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
-            about = json.loads(content.metadata()["prompt"])
-        about["utterances"] = [Utterance(**said) for said in about["utterances"]]
-        about["spans"] = np.array(about["spans"], dtype=float).reshape(-1, 2)
-        return features, ClipPrompt(**{**about, "cited": []})
+            about = json.loads(content.metadata()["about"])
+        mean, std = self._mean_and_std()
+        for name in PIXELS.keys() & features.keys():
+            # To the last bit what the video processor gave.
+            features[name] = features[name] * (1 / (255 * std)) - mean / std
+        return features, about
 
     # --- keys ------------------------------------------------------------------------------------------------------
 
     def _given(self, row: dict):
-        return self.processor._read_conversation(to_conversation(row), with_media=True)[0]
+        return self.processor.read_conversation(to_conversation(row), with_media=True)[0]
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
@@ -232,29 +270,35 @@ class _Encode:
     def __call__(self, waiting):
         ((number, row, key),) = waiting
         try:
-            clip, _ = self.processor._read_conversation(to_conversation(row), with_media=True)
-            features, prompts, _ = self.processor._encode_clips([clip], None, {})
+            clip, _ = self.processor.read_conversation(to_conversation(row), with_media=True)
+            features, (prompt,), metadata = self.processor.read_clips([clip])
         except (ValueError, OSError) as error:
             return number, key, None, None, str(error)
-        return number, key, features, prompts[0], None
+        (seen,), (clip_times,) = metadata["video_metadata"], metadata["audio_clip_times"]
+        about = {
+            "has_video": prompt.has_video,
+            "has_audio": prompt.has_audio,
+            "utterances": [asdict(said) for said in prompt.utterances],
+            "video": seen and {k: _plain(v) for k, v in vars(seen).items() if k != "landmarks"},
+            "audio_clip_times": _plain(clip_times),
+            "frames_for": "utterances" if self.processor.windows == "utterance" else "clip",
+        }
+        return number, key, features, about, None
 
 
-def cache_settings(processor: MicroEmoProcessor, model: MicroEmoForConditionalGeneration) -> dict:
-    """All that the content of a cache depends on, as JSON: switches as they are, weights and vocabulary by hash."""
+def cache_settings(processor: MicroEmoProcessor, model: MicroEmoForConditionalGeneration | None) -> dict:
+    """All that the content of a cache depends on, as JSON: settings as they are, weights by hash. Windows, timestamps and
+    the prompt are made when it is read."""
     parts = {
         "video_processor": processor.video_processor.to_dict(),
         "feature_extractor": processor.feature_extractor.to_dict(),
     }
-    settings = {name: getattr(processor, name) for name in MEDIA_SWITCHES}
+    settings = {"max_utterances": processor.max_utterances}
     for part, fields in parts.items():
         settings |= {f"{part}.{name}": value for name, value in fields.items()}
-    vocabulary = sorted(processor.qformer_tokenizer.get_vocab().items())
-    settings["qformer_tokenizer"] = hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
-    for name, tower in (
-        ("vision_model", model.model.visual_encoder.vision_model),
-        ("audio_tower", model.model.audio_branch.audio_tower),
-    ):
-        settings[name] = _hash_weights(tower)
+    if model is not None:
+        settings["vision_model"] = _hash_weights(model.model.visual_encoder.vision_model)
+        settings["audio_tower"] = _hash_weights(model.model.audio_branch.audio_tower)
     return json.loads(json.dumps(settings, default=str))
 
 
@@ -269,15 +313,15 @@ def _hash_weights(module: torch.nn.Module) -> str:
 def pad_together(clips: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Features of single clips `(1, ...)` as those of a batch `(B, ...)`.
 
-    Each is padded to the longest of the batch: windows by -1, all else by 0; a clip without pictures or without sound
-    has 0 there, and False in its masks.
+    Each is padded by 0 to the longest of the batch; a clip without pictures or without sound has 0 there, and False in
+    its masks.
     """
     batch = {}
     for name in dict.fromkeys(name for clip in clips for name in clip):
         given = [clip.get(name) for clip in clips]
         known = [value for value in given if value is not None]
         shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in known), strict=True)]
-        padded = known[0].new_full((len(clips), *shape), -1 if name.endswith("_windows") else 0)
+        padded = known[0].new_zeros(len(clips), *shape)
         for row, value in enumerate(given):
             if value is not None:
                 padded[(row, *map(slice, value.shape[1:]))] = value[0]
@@ -289,7 +333,7 @@ def precompute(
     tables: Iterable[Iterable[dict]],
     folder,
     processor: MicroEmoProcessor,
-    model: MicroEmoForConditionalGeneration,
+    model: MicroEmoForConditionalGeneration | None = None,
     num_workers: int = 0,
     on_error: str = "fail",
     warn: Callable[[str], None] = print,
@@ -304,7 +348,7 @@ def precompute(
     """
     cache = FeatureCache(folder, processor, model)
     rows = [row for table in tables for row in table]
-    failed = cache.add(rows, model.eval(), num_workers)
+    failed = cache.add(rows, model and model.eval(), num_workers)
     if failed:
         lines = [f"{len(failed)} of {len(rows)} rows have no features:", f"{'row':>6} | what is wrong"]
         report = "\n".join(lines + [f"{number + 1:>6} | {problem}" for number, problem in failed.items()])
@@ -312,6 +356,11 @@ def precompute(
             raise DataError(report)
         warn(report)
     return cache
+
+
+def _plain(value):
+    """For JSON."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _name(clip) -> str:

@@ -37,6 +37,8 @@ except ImportError:
     av = cv2 = None
 
 TABLE, TRUTH = "dialogues.jsonl", "truth.jsonl"
+# How a question names its utterance, see `cite_as`.
+CITATIONS = ("tokens", "times", "index")
 # Clips of another recipe are not kept: count up when pictures or sounds change.
 _RECIPE = 1
 
@@ -45,7 +47,7 @@ VOICES = {
     "flat": "flat, with a pitch that hardly moves",
 }
 _ASK_WHOLE = (
-    "What does the speaker feel, and which clues tell so?",
+    "What does the speaker feel, and why?",
     "Which emotions does the speaker show in this clip, and how can you tell?",
     "Describe the speaker's emotions from utterance to utterance.",
 )
@@ -113,10 +115,13 @@ def dialogue_truth(dialogue: Dialogue) -> dict:
 def cite_as(messages: list[dict], utterances: Sequence[dict], form: str) -> list[dict]:
     """The messages with cited utterances as words: `"times"` gives number and seconds, `"index"` the number only.
 
-    A citation hands over the utterance's tokens. To see what a model finds by itself it must be asked in words.
+    A citation hands over the utterance's tokens (`"tokens"`, as the messages are). To see what a model finds by itself
+    it must be asked in words.
     """
-    if form not in ("times", "index"):
-        raise ValueError(f"form must be times or index, got {form!r}")
+    if form not in CITATIONS:
+        raise ValueError(f"form must be one of {', '.join(CITATIONS)}, got {form!r}")
+    if form == "tokens":
+        return messages
 
     def in_words(item: dict) -> dict:
         if item["type"] != "utterance":
@@ -324,9 +329,9 @@ def _pictures(dialogue: Dialogue, actor: FaceActor, size: int, rng: np.random.Ge
 
 
 def _mark(dialogue: Dialogue, size: int) -> str:
-    """What a clip's file says it was made from."""
-    plan = json.dumps([_RECIPE, size, dialogue_row(dialogue), dialogue_truth(dialogue)])
-    return f"MicroEmo synthetic dialogue {hashlib.sha256(plan.encode()).hexdigest()[:16]}"
+    """What a clip's file says it was made from. Questions about it may change."""
+    plan = repr([_RECIPE, size, dialogue]).encode()
+    return f"MicroEmo synthetic dialogue {hashlib.sha256(plan).hexdigest()[:16]}"
 
 
 def _is_complete(folder: Path, dialogue: Dialogue, size: int) -> bool:

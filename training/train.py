@@ -128,8 +128,8 @@ class MicroEmoTrainingArguments(TrainingArguments):
 # --- the model -----------------------------------------------------------------------------------------------------
 
 
-def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]:
-    """A checkpoint and its processor, with `args.switches` set in both.
+def load_config_and_processor(args: ModelArguments) -> tuple[MicroEmoConfig, MicroEmoProcessor]:
+    """A checkpoint's configuration and processor, with `args.switches` set in both.
 
     Raises:
         ValueError: for a switch that neither has, or where the two do not agree.
@@ -147,14 +147,23 @@ def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForCondition
         for part in parts:
             setattr(part, key, value)
     processor.check_config(config)
+    return config, processor
 
+
+def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]:
+    """A checkpoint and its processor, with `args.switches` set in both.
+
+    Raises:
+        ValueError: for a switch that neither has, or where the two do not agree.
+    """
+    config, processor = load_config_and_processor(args)
     quantization = get_quantization_config(args)
     if quantization is not None:
         # Four bits are for the frozen language model: the rest is small, or learns.
         quantization.llm_int8_skip_modules = [*TOWERS, *args.trained_modules, "lm_head"]
         quantization.bnb_4bit_compute_dtype = torch.bfloat16
     model = MicroEmoForConditionalGeneration.from_pretrained(
-        name,
+        args.model_name_or_path,
         config=config,
         revision=args.model_revision,
         dtype=args.dtype if args.dtype in (None, "auto") else getattr(torch, args.dtype),
@@ -392,6 +401,7 @@ def train(
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(args))
     trainer.save_model()
+    trainer.save_state()
     write_model_card(trainer, model_args, data_args)
     return trainer
 

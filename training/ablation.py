@@ -1,0 +1,132 @@
+"""Table 2 of the paper on our own ground: what each of the inventions is worth on synthetic dialogues.
+
+microemo ablation dialogues results --work work --seeds 3
+
+All arms share the pretrained parts of `from_scratch.py`; all else starts anew in each arm and seed, and learns from the
+same clips, for as many steps, from prompts of one layout. Questions name their utterance in words, half of them with its
+times and half by its number alone: a cited utterance would hand over the place of the answer. The sound has its
+utterances' windows in every arm.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from ..evaluation.plain_files import write_text
+from ..evaluation.result_plots import plot_arms
+from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ..processing.processing_microemo import MicroEmoProcessor
+from .dialogue_plan import UNSEEN
+from .dialogue_scores import accuracy, answer_utterance_questions
+from .feature_cache import FeatureCache, precompute
+from .from_scratch import Run, learn_to_answer, learn_to_see, pretrain
+from .synthetic_dialogues import read_truth
+from .train import ModelArguments, load_config_and_processor, load_model_and_processor
+
+FORMS = ("times", "index")
+# What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
+_VISUAL = ("use_local_clue_attention", "use_frame_timestamps", "clue_regions", "num_regions")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model of the table: its row's name, and what differs from MicroEmo."""
+
+    name: str
+    switches: dict
+
+    @property
+    def visual(self) -> dict:
+        """The switches that change what is seen in a frame."""
+        return {name: value for name, value in self.switches.items() if name in _VISUAL}
+
+
+ARMS = {
+    "full": Arm("MicroEmo", {}),
+    "without-windows": Arm("w/o utterance windows", {"windows": "none"}),
+    "without-local": Arm("w/o local clue attention", {"use_local_clue_attention": False}),
+    "without-local-timestamps": Arm(
+        "w/o local clue attention, timestamps", {"use_local_clue_attention": False, "use_frame_timestamps": False}
+    ),
+    "without-all": Arm(
+        "w/o all", {"windows": "none", "use_local_clue_attention": False, "use_frame_timestamps": False}
+    ),
+    "sliding": Arm(
+        "control: fixed 2 s windows",
+        {"windows": "sliding", "window_unit": "seconds", "window_size": 2.0, "window_stride": 2.0},
+    ),
+    "whole-face": Arm("control: whole face as one region", {"clue_regions": "whole_face", "num_regions": 1}),
+}
+
+
+def run_arm(run: Run, start: Path, name: str, seed: int) -> Path:
+    """Train and score one arm with one seed; gives the file of its scores, `ablation/NAME-SEED.json` in the run's
+    folder. What an earlier run finished is kept."""
+    file = run.work / "ablation" / f"{name}-{seed}.json"
+    if file.is_file():
+        return file
+    arm = ARMS[name]
+    towers, features = pretrain(run, start)
+    features = _features_with_test(run, start, towers, features, arm)
+    shared = "-".join(f"{key}={value}" for key, value in arm.visual.items()) or "as-it-is"
+    seeing = run.stage(
+        f"ablation/seeing-{shared}-{seed}",
+        lambda folder: learn_to_see(run, towers, features, arm.visual, seed, folder),
+    )
+    answering = run.stage(
+        f"ablation/{name}-{seed}",
+        lambda folder: learn_to_answer(run, "ablation", seeing, features, arm.switches, seed, folder),
+    )
+    model = MicroEmoForConditionalGeneration.from_pretrained(answering)
+    processor = FeatureCache(features.folder, MicroEmoProcessor.from_pretrained(answering), model).reader()
+    truth, scores = read_truth(run.corpus), {}
+    for split, rows in _scored_rows(run).items():
+        for form in FORMS:
+            answered = answer_utterance_questions(model, processor, rows, truth, form, clips_at_once=12)
+            scores[f"{split}/{form}"] = {"accuracy": accuracy(answered), "questions": len(answered)}
+    history = json.loads((answering / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    losses = [[log["step"], log["eval_loss"]] for log in history if "eval_loss" in log]
+    result = {"arm": name, "seed": seed, "switches": arm.switches, "scores": scores, "dev_losses": losses}
+    return write_text(file, json.dumps(result, indent=2) + "\n")
+
+
+def _features_with_test(run: Run, start: Path, towers: Path, features: FeatureCache, arm: Arm) -> FeatureCache:
+    """The arm's features, those of the test clips with them; other clue regions are looked for anew."""
+    rows = [run.rows(split) for split in ("train", "dev", "test", UNSEEN)]
+    regions = {key: value for key, value in arm.switches.items() if key in ("clue_regions", "num_regions")}
+    suffix = "-whole-face" if regions else ""
+    _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(start), switches=regions))
+    clips = precompute(rows, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
+    model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
+    return precompute(rows, run.work / f"features{suffix}", clips.reader(), model)
+
+
+def _scored_rows(run: Run) -> dict[str, list[dict]]:
+    """The first clips of the splits: enough for a deviation of a percent."""
+    return {"dev": run.rows("dev")[:60], "test": run.rows("test")[:100]}
+
+
+def write_table(results: list[Path], out: Path) -> Path:
+    """`ablation.csv`, `ablation.md` and `ablation.png` from the scores of arms and seeds: mean and deviation over the
+    seeds, in percent of the test questions answered right."""
+    scored: dict[str, list[dict]] = {name: [] for name in ARMS}
+    for file in results:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        scored[result["arm"]].append(result)
+    scored = {name: runs for name, runs in scored.items() if runs}
+    lines = ["arm,seeds," + ",".join(f"{form} mean,{form} deviation" for form in FORMS)]
+    shown = ["| | times in the question | number only | seeds |", "|---|---|---|---|"]
+    bars = {}
+    for name, runs in scored.items():
+        cells = []
+        for form in FORMS:
+            values = [100 * one["scores"][f"test/{form}"]["accuracy"] for one in runs]
+            cells.append((mean(values), stdev(values) if len(values) > 1 else 0.0))
+        bars[ARMS[name].name] = cells
+        lines.append(f"{ARMS[name].name!r},{len(runs)}," + ",".join(f"{m:.2f},{d:.2f}" for m, d in cells))
+        told = " | ".join(f"{m:.1f} ± {d:.1f}" for m, d in cells)
+        shown.append(f"| {ARMS[name].name} | {told} | {len(runs)} |")
+    write_text(out / "ablation.csv", "\n".join(lines) + "\n")
+    plot_arms(bars, ["times in the question", "number only"], "Test questions answered right", out / "ablation.png")
+    return write_text(out / "ablation.md", "\n".join(shown) + "\n")

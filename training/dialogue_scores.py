@@ -1,0 +1,106 @@
+"""Whether the emotion of an utterance is right, in the words that a model generates."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from tqdm.auto import tqdm
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from ..modeling_microemo.modeling_microemo import AUDIO_INPUTS, VIDEO_INPUTS, MicroEmoForConditionalGeneration
+from ..processing.processing_microemo import MicroEmoProcessor
+from .data import to_conversation
+from .synthetic_dialogues import cite_as
+
+LABELS = "Labels:"
+
+
+def labels_of_answer(answer: str) -> list[str]:
+    """What an answer lists behind its last "Labels:"; nothing where it has none."""
+    before, found, listed = answer.rpartition(LABELS)
+    return [label.strip() for label in listed.split(",")] if found else []
+
+
+@torch.inference_mode()
+def answer_utterance_questions(
+    model: MicroEmoForConditionalGeneration,
+    processor: MicroEmoProcessor,
+    rows: Sequence[dict],
+    truth: dict[str, dict],
+    citation: str = "tokens",
+    clips_at_once: int = 8,
+    max_new_tokens: int = 64,
+    progress: bool = True,
+) -> list[dict]:
+    """Ask about each utterance of synthetic dialogues, each question in a prompt of its own, by greedy generation.
+
+    Args:
+        model, processor: The processor may be the reader of a [`FeatureCache`].
+        rows: Of the table of dialogues.
+        truth: See [`read_truth`].
+        citation (`str`): How a question names its utterance, see [`cite_as`].
+        clips_at_once (`int`): Whose questions are answered together.
+        max_new_tokens (`int`): Longest answer.
+        progress (`bool`): Show a bar.
+
+    Returns:
+        `list[dict]`: For each question `clip`, `split`, `utterance` (from 1), `unseen` (whether training never showed
+        its pair of clue and prosody), `expected` (the emotion), `answer`, and `right`: the answer lists this label and
+        no other.
+    """
+    model.eval()
+    answered = []
+    for first in tqdm(range(0, len(rows), clips_at_once), desc=f"Questions ({citation})", disable=not progress):
+        asked = list(_questions(rows[first : first + clips_at_once], truth, citation))
+        inputs = processor.apply_chat_template(
+            [conversation for _, conversation in asked],
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            return_tensors="pt",
+        ).to(model.device)
+        inputs["mm_encoder_outputs"] = _encode_each_clip_once(model, inputs, [known["clip"] for known, _ in asked])
+        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for (known, _), answer in zip(asked, answers, strict=True):
+            right = labels_of_answer(answer) == [known["expected"]]
+            answered.append({**known, "answer": answer.strip(), "right": right})
+    return answered
+
+
+def accuracy(answered: Sequence[dict]) -> float:
+    """The share of questions that are answered right."""
+    return sum(one["right"] for one in answered) / len(answered)
+
+
+def _questions(rows: Sequence[dict], truth: dict[str, dict], citation: str) -> Iterator[tuple[dict, list[dict]]]:
+    for row in rows:
+        known = truth[row["name"]]
+        for number, turn in enumerate(known["turns"]):
+            if turn["kind"] != "utterance":
+                continue
+            question = cite_as(row["messages"][2 * number : 2 * number + 1], known["utterances"], citation)
+            said = known["utterances"][turn["utterance"] - 1]
+            about = {"clip": row["name"], "split": row["split"], "utterance": turn["utterance"]}
+            about |= {"unseen": said["unseen"], "expected": said["emotion"]}
+            yield about, to_conversation({**row, "messages": question})
+
+
+def _encode_each_clip_once(model, inputs, clips: list[str]) -> dict[str, BaseModelOutputWithPooling]:
+    """The media of a batch in which neighbouring rows are about the same clip. Takes them out of the inputs."""
+    media = {name: inputs.pop(name) for name in {*VIDEO_INPUTS, *AUDIO_INPUTS} & inputs.keys()}
+    cited = media.pop("cited_utterances", None)
+    first = [row for row, clip in enumerate(clips) if clips.index(clip) == row]
+    encoded = model.model.encode_media(**{name: value[first] for name, value in media.items()})
+    config, of_clip = model.config, {clips[row]: number for number, row in enumerate(first)}
+    outputs = {}
+    for modality, output in encoded.items():
+        is_video = modality == "video"
+        has_windows = config.windows == "utterance" if is_video else config.use_utterance_audio
+        length = config.num_video_query_tokens if is_video else config.num_audio_query_tokens
+        start = length * (config.use_global_window or not is_video)
+        tokens = [output.pooler_output[of_clip[clip]] for clip in clips]
+        if cited is not None and has_windows:
+            places = [start + length * int(index) for (index,) in cited]
+            tokens = [torch.cat([row, row[at : at + length]]) for row, at in zip(tokens, places, strict=True)]
+        outputs[modality] = BaseModelOutputWithPooling(pooler_output=tokens)
+    return outputs

@@ -1,0 +1,231 @@
+"""`microemo-tiny` from nothing, in stages, on a machine without a GPU.
+
+microemo synthesize dialogues --clips 1200 --num-proc 2
+microemo synthesize dialogues --clips 120 --split dev --num-proc 2
+microemo from-scratch dialogues checkpoints/microemo-tiny --work work --num-proc 2
+
+The paper starts from a language model, an image encoder and an audio tower that others have trained. Here the language
+model first learns from dialogues in words (`described_dialogues.py`), the towers from facial actions and prosody
+(`tower_pretraining.py`). From there on it is the paper's way, the towers frozen: what lies between them and the language
+model learns to see, then to answer. `from_scratch.yaml` has the numbers.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from torch import nn
+from transformers import Trainer
+from transformers.utils import logging
+
+from ..evaluation.plain_files import write_text
+from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ..processing.processing_microemo import MicroEmoProcessor
+from .collator import MicroEmoCollator
+from .data import load_table
+from .described_dialogues import DescribedDialogues
+from .feature_cache import FeatureCache, precompute
+from .synthetic_dialogues import TABLE, cite_as, read_truth
+from .tower_pretraining import (
+    ActingFrames,
+    FacialActionReader,
+    PatchReader,
+    ProsodyReader,
+    SpokenClips,
+    put_together,
+)
+from .train import (
+    DataArguments,
+    MicroEmoTrainer,
+    MicroEmoTrainingArguments,
+    ModelArguments,
+    load_config_and_processor,
+    load_model_and_processor,
+    prepare_model,
+    train,
+)
+
+logger = logging.get_logger(__name__)
+
+RECIPE = Path(__file__).with_suffix(".yaml")
+PRETRAINED = ("language_model", "visual_encoder.vision_model", "audio_branch.audio_tower")
+SEEING = ["image_qformer", "local_clue_attention", "fusion"]
+ANSWERING = [
+    *("video_qformer", "audio_qformer", "clip_positions", "video_projection", "audio_projection"),
+    *("language_model", "lm_head"),
+]
+FRAMES_OF_A_CLIP = 6  # in a step that learns from frames
+
+
+@dataclass
+class Run:
+    """The folders and numbers of a run.
+
+    Args:
+        corpus (`Path`): What `microemo synthesize` filled, with the splits train and dev.
+        work (`Path`):
+            Where each stage puts a folder when it is over. A run that was killed goes on with the stage that it was in.
+        recipe (`dict`): For each stage arguments of the `Trainer`, see `from_scratch.yaml`.
+        num_proc (`int`): Processes that decode.
+    """
+
+    corpus: Path
+    work: Path
+    recipe: dict = field(default_factory=lambda: yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
+    num_proc: int = 0
+
+    def stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The folder of a stage; `make` fills it where it is not there yet."""
+        folder = self.work / name
+        if not folder.exists():
+            logger.warning(f"{name} -> {folder}")
+            part = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            make(part)
+            part.replace(folder)
+        return folder
+
+    def arguments(self, numbers: dict, folder: Path, **more) -> MicroEmoTrainingArguments:
+        """The `Trainer`'s arguments with the numbers of a stage."""
+        given = {"save_strategy": "no", "report_to": "none", "logging_steps": 20, "adam_beta2": 0.98}
+        given["dataloader_pin_memory"] = torch.cuda.is_available()
+        return MicroEmoTrainingArguments(output_dir=str(folder), **{**given, **numbers, **more})
+
+    def rows(self, split: str) -> list[dict]:
+        """Of the corpus, with a split."""
+        return load_table(self.corpus / TABLE, split).to_list()
+
+
+# --- stages --------------------------------------------------------------------------------------------------------
+
+
+def learn_language(run: Run, start: Path, folder: Path) -> None:
+    """The language model learns from dialogues in words."""
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(start)))
+    arguments = run.arguments(run.recipe["language"], folder)
+    prepare_model(model, ModelArguments(use_peft=False, trained_modules=["language_model", "lm_head"]))
+    MicroEmoTrainer(
+        model=model,
+        args=arguments,
+        data_collator=MicroEmoCollator(processor),
+        train_dataset=DescribedDialogues(arguments.max_steps * arguments.per_device_train_batch_size),
+    ).train()
+    _save(model, processor, folder)
+
+
+def learn_towers(run: Run, language: Path, clips: FeatureCache, folder: Path) -> None:
+    """The image encoder learns from facial actions, the audio tower from prosody."""
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(language)))
+    rows, reader = run.rows("train"), clips.reader()
+    frames, sounds = ActingFrames(rows, reader, FRAMES_OF_A_CLIP), SpokenClips(rows, reader)
+    torch.manual_seed(0)
+    _learn(run, "image_encoder", PatchReader(model.model.visual_encoder.vision_model), frames, folder)
+    _learn(run, "audio_tower", ProsodyReader(model.model.audio_branch.audio_tower), sounds, folder)
+    _save(model, processor, folder)
+
+
+def learn_to_see(run: Run, towers: Path, features: FeatureCache, switches: dict, seed: int, folder: Path) -> None:
+    """All but the pretrained parts starts anew; image Q-Former, local clue attention and fusion learn from facial
+    actions."""
+    pretrained = MicroEmoForConditionalGeneration.from_pretrained(towers)
+    config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(towers), switches=switches))
+    torch.manual_seed(seed)
+    model = MicroEmoForConditionalGeneration(config)
+    for name in PRETRAINED:
+        model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
+    prepare_model(model, ModelArguments(use_peft=False, trained_modules=SEEING))
+    frames = ActingFrames(
+        run.rows("train"), FeatureCache(features.folder, processor, model).reader(), FRAMES_OF_A_CLIP
+    )
+    _learn(run, "seeing", FacialActionReader(model.model.visual_encoder), frames, folder, seed=seed)
+    _save(model, processor, folder)
+
+
+def learn_to_answer(
+    run: Run, stage: str, seeing: Path, features: FeatureCache, switches: dict, seed: int, folder: Path
+):
+    """What lies between the frame tokens and the answers learns from questions and answers.
+
+    Args:
+        stage: In the recipe, where `citations` says how the rows' questions name their utterance in turn (see
+            [`cite_as`]) and `questions` how many about utterances, and no others, are kept of a row.
+    """
+    numbers = dict(run.recipe[stage])
+    table = run.work / f"{stage}.jsonl"
+    write_table(run.corpus, table, numbers.pop("citations"), numbers.pop("questions", None))
+    arguments = run.arguments(numbers, folder, seed=seed)
+    train(
+        ModelArguments(
+            model_name_or_path=str(seeing),
+            use_peft=False,
+            trained_modules=ANSWERING,
+            dtype="float32",
+            switches=switches,
+        ),
+        DataArguments(
+            train_data=str(table),
+            train_split="train",
+            eval_data=str(table),
+            eval_split="dev",
+            media_folder=str(run.corpus),
+            feature_cache=str(features.folder),
+            check_clips=False,
+            num_samples=0,
+        ),
+        arguments,
+    )
+
+
+def write_table(corpus: Path, table: Path, citations: Sequence[str], questions: int | None) -> None:
+    """The rows of a corpus with other questions, see [`learn_to_answer`]."""
+    truth, rows = read_truth(corpus), []
+    for index, line in enumerate((corpus / TABLE).read_text(encoding="utf-8").splitlines()):
+        row = json.loads(line)
+        known = truth[row["name"]]
+        messages = cite_as(row["messages"], known["utterances"], citations[index % len(citations)])
+        if questions is not None:
+            kinds = [turn["kind"] for turn in known["turns"]]
+            kept = [number for number, kind in enumerate(kinds) if kind == "utterance"][:questions]
+            messages = [message for number in kept for message in messages[2 * number : 2 * number + 2]]
+        rows.append({**row, "messages": messages})
+    write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def _learn(run: Run, stage: str, net: nn.Module, data, folder: Path, **more) -> None:
+    arguments = run.arguments(run.recipe[stage], folder, **more)
+    Trainer(model=net, args=arguments, data_collator=put_together, train_dataset=data).train()
+
+
+def _save(model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor, folder: Path) -> None:
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+# --- the whole way -------------------------------------------------------------------------------------------------
+
+
+def pretrain(run: Run, start: Path) -> tuple[Path, FeatureCache]:
+    """What the paper finds ready made, and the features of the towers: the checkpoint's folder, and the cache.
+
+    Args:
+        start: A checkpoint with random weights.
+    """
+    language = run.stage("language", lambda folder: learn_language(run, start, folder))
+    rows = [run.rows(split) for split in ("train", "dev")]
+    _, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(start)))
+    clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_proc)
+    towers = run.stage("towers", lambda folder: learn_towers(run, language, clips, folder))
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
+    return towers, precompute(rows, run.work / "features", clips.reader(), model)
+
+
+def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
+    """All stages; gives the folder of the trained checkpoint."""
+    towers, features = pretrain(run, start)
+    seeing = run.stage("seeing", lambda folder: learn_to_see(run, towers, features, {}, seed, folder))
+    return run.stage("answering", lambda folder: learn_to_answer(run, seeing, features, CITATIONS, seed, folder))
