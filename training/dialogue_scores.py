@@ -16,7 +16,7 @@ LABELS = "Labels:"
 
 def labels_of_answer(answer: str) -> list[str]:
     """What an answer lists behind its last "Labels:"; nothing where it has none."""
-    before, found, listed = answer.rpartition(LABELS)
+    _, found, listed = answer.rpartition(LABELS)
     return [label.strip() for label in listed.split(",")] if found else []
 
 

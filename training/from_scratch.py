@@ -228,4 +228,4 @@ def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
     """All stages; gives the folder of the trained checkpoint."""
     towers, features = pretrain(run, start)
     seeing = run.stage("seeing", lambda folder: learn_to_see(run, towers, features, {}, seed, folder))
-    return run.stage("answering", lambda folder: learn_to_answer(run, seeing, features, CITATIONS, seed, folder))
+    return run.stage("answering", lambda folder: learn_to_answer(run, "answering", seeing, features, {}, seed, folder))
