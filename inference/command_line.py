@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
+from .from_scratch_command import ablation, from_scratch, score
 from .synthesize_command import synthesize
 from .train_command import TRAIN_CONTEXT, merge, precompute, train
 
@@ -31,6 +32,9 @@ app.command()(synthesize)
 app.command()(precompute)
 app.command(context_settings=TRAIN_CONTEXT)(train)
 app.command()(merge)
+app.command()(from_scratch)
+app.command()(ablation)
+app.command()(score)
 app.add_typer(evaluate_app, name="evaluate")
 errors = Console(stderr=True, soft_wrap=True)
 

@@ -107,13 +107,10 @@ def _scored_rows(run: Run) -> dict[str, list[dict]]:
     return {"dev": run.rows("dev")[:60], "test": run.rows("test")[:100]}
 
 
-def write_table(results: list[Path], out: Path) -> Path:
-    """`ablation.csv`, `ablation.md` and `ablation.png` from the scores of arms and seeds: mean and deviation over the
-    seeds, in percent of the test questions answered right."""
-    scored: dict[str, list[dict]] = {name: [] for name in ARMS}
-    for file in results:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        scored[result["arm"]].append(result)
+def write_results(results: list[dict], out: Path) -> Path:
+    """`ablation.csv`, `ablation.md` and `ablation.png` from the scores of arms and seeds (see [`run_arm`]): mean and
+    deviation over the seeds, in percent of the test questions answered right."""
+    scored = {name: [result for result in results if result["arm"] == name] for name in ARMS}
     scored = {name: runs for name, runs in scored.items() if runs}
     lines = ["arm,seeds," + ",".join(f"{form} mean,{form} deviation" for form in FORMS)]
     shown = ["| | times in the question | number only | seeds |", "|---|---|---|---|"]
@@ -124,7 +121,7 @@ def write_table(results: list[Path], out: Path) -> Path:
             values = [100 * one["scores"][f"test/{form}"]["accuracy"] for one in runs]
             cells.append((mean(values), stdev(values) if len(values) > 1 else 0.0))
         bars[ARMS[name].name] = cells
-        lines.append(f"{ARMS[name].name!r},{len(runs)}," + ",".join(f"{m:.2f},{d:.2f}" for m, d in cells))
+        lines.append(f'"{ARMS[name].name}",{len(runs)},' + ",".join(f"{m:.2f},{d:.2f}" for m, d in cells))
         told = " | ".join(f"{m:.1f} ± {d:.1f}" for m, d in cells)
         shown.append(f"| {ARMS[name].name} | {told} | {len(runs)} |")
     write_text(out / "ablation.csv", "\n".join(lines) + "\n")

@@ -1,0 +1,98 @@
+"""`microemo from-scratch` and `microemo ablation`: the tiny model from nothing, and what each of its parts is worth.
+
+microemo synthesize dialogues --clips 1200 --num-proc 2
+microemo synthesize dialogues --clips 120 --split dev --num-proc 2
+microemo synthesize dialogues --clips 240 --split test --num-proc 2
+microemo from-scratch dialogues microemo-tiny --work work --num-proc 2
+microemo ablation dialogues table-2 --work work
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Corpus = Annotated[Path, typer.Argument(help="Folder that `microemo synthesize` filled.", show_default=False)]
+Work = Annotated[Path, typer.Option(help="Folder of the stages; one that is there is not done again.")]
+NumProc = Annotated[int, typer.Option(help="Processes that decode.", min=0)]
+
+
+def from_scratch(
+    corpus: Corpus,
+    out: Annotated[Path, typer.Argument(help="New checkpoint folder.", show_default=False)],
+    work: Work = Path("from-scratch"),
+    num_proc: NumProc = 0,
+    seed: Annotated[int, typer.Option(help="Of what lies between the towers and the answers.")] = 0,
+):
+    """Train microemo-tiny from nothing on the dialogues of CORPUS (splits train and dev), in stages, on the CPU."""
+    from ..training.from_scratch import Run, from_scratch
+
+    if out.exists():
+        raise FileExistsError(f"{out} exists; name a new folder")
+    run = Run(corpus, work, num_proc=num_proc)
+    trained = from_scratch(run, _start(run), seed)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(trained, part, ignore=shutil.ignore_patterns("training_args.bin", "trainer_state.json"))
+    part.replace(out)
+    print(out)
+
+
+def ablation(
+    corpus: Corpus,
+    out: Annotated[Path, typer.Argument(help="Folder of the table and the plot.", show_default=False)],
+    work: Work = Path("from-scratch"),
+    arms: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many, counted from 0.", min=1)] = 3,
+    num_proc: NumProc = 0,
+):
+    """Train and score MicroEmo without each of its inventions on the dialogues of CORPUS (splits train, dev, test)."""
+    from ..training.ablation import ARMS, run_arm, write_results
+    from ..training.from_scratch import Run
+
+    unknown = set(arms or ()) - set(ARMS)
+    if unknown:
+        raise ValueError(f"no arm named {', '.join(sorted(unknown))}; there are: {', '.join(ARMS)}")
+    run = Run(corpus, work, num_proc=num_proc)
+    # Seeds first: a run that ends early has every arm.
+    scores = [run_arm(run, _start(run), name, seed) for seed in range(seeds) for name in arms or ARMS]
+    print(write_results([json.loads(file.read_text(encoding="utf-8")) for file in scores], out))
+
+
+def score(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder or Hub id.", show_default=False)],
+    corpus: Corpus,
+    split: Annotated[str, typer.Option(help="Of the corpus: dev, test, or test_unseen.")] = "test",
+    citation: Annotated[
+        str, typer.Option(help="How questions name their utterance: tokens, times or index.")
+    ] = "tokens",
+    out: Annotated[Path | None, typer.Option(help="Every answer, as JSON lines.")] = None,
+    num_proc: NumProc = 0,
+):
+    """Ask CHECKPOINT about each utterance of the dialogues of CORPUS, and say how many answers are right."""
+    from ..evaluation.plain_files import write_text
+    from ..training.data import load_table
+    from ..training.dialogue_scores import accuracy, answer_utterance_questions
+    from ..training.feature_cache import precompute
+    from ..training.synthetic_dialogues import TABLE, read_truth
+    from .emotion_pipeline import EmotionPipeline
+
+    pipeline = EmotionPipeline.from_pretrained(checkpoint)
+    rows = load_table(corpus / TABLE, split).to_list()
+    with tempfile.TemporaryDirectory() as folder:  # there are several questions about a clip
+        reader = precompute([rows], folder, pipeline.processor, num_workers=num_proc).reader()
+        answered = answer_utterance_questions(pipeline.model, reader, rows, read_truth(corpus), citation)
+    if out is not None:
+        write_text(out, "".join(json.dumps(one) + "\n" for one in answered))
+    print(f"{100 * accuracy(answered):.1f} % of {len(answered)} questions about {len(rows)} clips answered right")
+
+
+def _start(run) -> Path:
+    """The checkpoint with random weights that all begins with."""
+    from .initialize import initialize
+
+    folder = run.work / "start"
+    return folder if folder.exists() else initialize("microemo-tiny", folder)
