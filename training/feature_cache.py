@@ -27,7 +27,7 @@ from ..evaluation.plain_files import write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import ClipPrompt, MicroEmoProcessor
 from ..processing.utterances import Utterance
-from ..processing.video_processing_microemo import ClipMetadata
+from ..processing.video_processing_microemo import ClipMetadata, uniform_indices
 from .collator import one_by_one
 from .data import DataError, to_conversation
 
@@ -183,7 +183,7 @@ class FeatureCache:
             seen.append(about["video"] and ClipMetadata(**about["video"], landmarks=None))
             prompts.append(ClipPrompt(about["has_video"], about["has_audio"], said))
             if about["video"] and about["frames_for"] != self._frames_for():
-                self._check_frames(clip, seen[-1].frame_times, said)
+                self._check_frames(clip, seen[-1], said)
         metadata = {
             "video_metadata": seen,
             "utterances": [prompt.utterances for prompt in prompts],
@@ -195,17 +195,21 @@ class FeatureCache:
         """Frames are sampled for the clip; with windows of utterances some more where one of these would hold none."""
         return "utterances" if self.processor.windows == "utterance" else "clip"
 
-    def _check_frames(self, clip, times: list[float], said: list[Utterance]) -> None:
+    def _check_frames(self, clip, seen: ClipMetadata, said: list[Utterance]) -> None:
         """Whether frames that were sampled under another kind of windows are the same under this one."""
-        index = np.searchsorted(times, [[one.start, one.end] for one in said])
-        if self.processor.video_processor.fps or (len(index) and (index[:, 0] >= index[:, 1]).any()):
+        sampler = self.processor.video_processor
+        if self._frames_for() == "clip":  # none was added for an utterance, or left out for one
+            sampled = uniform_indices(seen.total_frames, sampler.num_frames)
+            same = np.array_equal(np.unique(seen.frame_indices), sampled)
+        else:  # none would have to be added
+            spans = np.array([(one.start, one.end) for one in said]).reshape(-1, 2)
+            first, end = np.searchsorted(seen.frame_times, spans).T
+            same = (first < end).all()
+        if sampler.fps or not same:
             raise StaleCacheError(
                 f"{_name(clip)}: {self.folder} was made with other windows, for which other frames are sampled. "
                 "Name another folder"
             )
-        # No utterance without a frame: either nothing was added, or it shows in the number of frames.
-        if self._frames_for() == "clip" and len(times) > self.processor.video_processor.num_frames:
-            raise StaleCacheError(f"{_name(clip)}: {self.folder} holds frames that were added for utterances")
 
     def _read(self, clip) -> tuple[dict[str, torch.Tensor], dict]:
         file = self._file(self._key(clip))

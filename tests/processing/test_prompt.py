@@ -157,25 +157,27 @@ def test_sliding_windows_without_a_global_one():
     assert lines[4:7] == ["Transcript:", "utterance 1 (0.2-0.8s) Anna: Hi there.", QUESTION]
 
 
-SOUND_WINDOWS = (
-    f"Audio: {A}\nutterance 1 (0.2-0.8s): {A}\nutterance 2 (1.0-1.5s): {A}\n"
-    f"Transcript:\nutterance 1 (0.2-0.8s) Anna: Hi there.\nutterance 2 (1.0-1.5s): What do you mean?\n"
-)
+SOUND_WINDOWS = {
+    "concatenated": f"Audio: {A}\nutterance 1 (0.2-0.8s): {A}\nutterance 2 (1.0-1.5s): {A}\n"
+    "Transcript:\nutterance 1 (0.2-0.8s) Anna: Hi there.\nutterance 2 (1.0-1.5s): What do you mean?\n",
+    "interleaved": f"Audio: {A}\n"
+    f"utterance 1 (0.2-0.8s) Anna: Hi there. {A}\nutterance 2 (1.0-1.5s): What do you mean? {A}\n",
+}
 
 
-@pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
+@pytest.mark.parametrize("layout", SOUND_WINDOWS)
 def test_windows_over_the_sound_alone(layout):
     processor = make(system_text="", windows="none", use_utterance_audio=True, prompt_layout=layout)
-    expected = f"<s>User:\nVideo: {V}\n{SOUND_WINDOWS}{QUESTION}\nAssistant:\n"
+    expected = f"<s>User:\nVideo: {V}\n{SOUND_WINDOWS[layout]}{QUESTION}\nAssistant:\n"
     assert prompt_of(processor, utterances=SAID) == expected
     assert prompt_of(processor, videos=False, utterances=SAID) == expected.replace(f"Video: {V}\n", "")
     assert "Audio" not in prompt_of(processor, audio=False, utterances=SAID)
     assert prompt_of(processor) == f"<s>User:\nVideo: {V}\nAudio: {A}\n{QUESTION}\nAssistant:\n"
     single = prompt_of(processor, text=f"<video>\n<audio>\n{QUESTION}", utterances=SAID)
-    assert single == f"<s>Video: {V}\n{SOUND_WINDOWS}{QUESTION}"
+    assert single == f"<s>Video: {V}\n{SOUND_WINDOWS[layout]}{QUESTION}"
 
 
-@pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
+@pytest.mark.parametrize("layout", SOUND_WINDOWS)
 def test_sliding_windows_over_the_frames_and_utterances_over_the_sound(layout):
     processor = make(
         system_text="", windows="sliding", window_size=2.0, window_stride=2.0, window_unit="seconds",
@@ -184,7 +186,29 @@ def test_sliding_windows_over_the_frames_and_utterances_over_the_sound(layout):
     metadata = {"frame_times": [0.0, 1.0, 2.0, 2.5], "duration": 3.0}
     prompt = prompt_of(processor, utterances=SAID, video_metadata=metadata)
     windows = f"Video: {V}\nwindow 1 (0.0-2.0s): {V}\nwindow 2 (2.0-3.0s): {V}\n"
-    assert prompt == f"<s>User:\n{windows}{SOUND_WINDOWS}{QUESTION}\nAssistant:\n"
+    assert prompt == f"<s>User:\n{windows}{SOUND_WINDOWS[layout]}{QUESTION}\nAssistant:\n"
+
+
+@pytest.mark.parametrize("windows", ["none", "sliding"])
+def test_interleaved_wants_something_to_stand_between_the_lines(windows):
+    """Without windows of utterances over frames or sound, both layouts are the same."""
+    prompts = {
+        prompt_of(
+            make(windows=windows, window_size=2, window_stride=2, use_utterance_audio=False, prompt_layout=layout),
+            utterances=SAID,
+        )
+        for layout in SOUND_WINDOWS
+    }
+    assert len(prompts) == 1 and "Transcript:\n" in prompts.pop()
+
+
+def test_interleaved_wordless_utterances_have_a_line_for_their_sound():
+    processor = make(system_text="", windows="none", use_utterance_audio=True, prompt_layout="interleaved")
+    said = [{"start": 0.0, "end": 0.2, "text": ""}, SAID[1]]
+    lines = prompt_of(processor, utterances=said).splitlines()
+    assert lines[3:5] == [f"utterance 1 (0.0-0.2s): {A}", f"utterance 2 (1.0-1.5s): What do you mean? {A}"]
+    silent = prompt_of(processor, utterances=said, audio=False).splitlines()
+    assert silent[2:4] == ["utterance 2 (1.0-1.5s): What do you mean?", QUESTION]
 
 
 def test_one_changed_word_changes_the_ids():

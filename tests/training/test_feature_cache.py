@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from microemo import MicroEmoForConditionalGeneration
 from microemo.training.collator import MicroEmoCollator
-from microemo.training.data import DataError
+from microemo.training.data import DataError, to_conversation
 from microemo.training.feature_cache import FeatureCache, StaleCacheError, precompute
 
 
@@ -58,7 +59,7 @@ def test_a_changed_clip_is_not_there(world, tmp_path):
             lambda processor, model: setattr(processor.video_processor, "num_frames", 7),
             r"video_processor.num_frames was 6, is 7",
         ),
-        (lambda processor, model: setattr(processor, "timestamp_format", "At {:.2f}"), "timestamp_format was"),
+        (lambda processor, model: setattr(processor, "max_utterances", 5), "max_utterances was 32, is 5"),
         (
             lambda processor, model: setattr(processor.feature_extractor, "num_clips", 4),
             "feature_extractor.num_clips was",
@@ -79,13 +80,118 @@ def test_stale_caches_are_refused(world, change, message):
         FeatureCache(world.cache_folder, processor, model)
 
 
-def test_prompts_may_change_under_a_cache(world):
-    processor = copy.deepcopy(world.processor)
-    processor.system_text, processor.prompt_layout = "Look.", "interleaved"
-    reader = FeatureCache(world.cache_folder, processor, world.model).reader()
-    ours = MicroEmoCollator(reader)(world.rows)
+@pytest.fixture(scope="module")
+def pixels(world, tmp_path_factory):
+    """A cache of the clips without a model."""
+    cache = FeatureCache(tmp_path_factory.mktemp("pixels"), world.processor)
+    assert cache.add(world.rows, progress=False) == {}
+    return cache
+
+
+def changed(processor, **switches):
+    processor = copy.deepcopy(processor)
+    for name, value in switches.items():
+        setattr(processor, name, value)
+    return processor
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"windows": "utterance"},
+        {"windows": "utterance", "use_utterance_audio": False, "use_frame_timestamps": False},
+        {"windows": "none"},
+        {"windows": "none", "use_frame_timestamps": False, "system_text": "Look."},
+        {"windows": "sliding", "window_size": 4, "window_stride": 2, "timestamp_format": "At {:.2f}."},
+        {"windows": "sliding", "window_size": 0.5, "window_stride": 0.5, "window_unit": "seconds"},
+    ],
+    ids=lambda switches: ", ".join(f"{value}" for value in switches.values()),
+)
+@pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
+def test_one_cache_serves_all_windows_timestamps_and_prompts(world, pixels, switches, layout):
+    """What it gives is to the last bit what the clips give; a crop without a face, which is not looked at, apart."""
+    processor = changed(world.processor, prompt_layout=layout, **switches)
     theirs = MicroEmoCollator(processor)(world.rows)
+    ours = MicroEmoCollator(FeatureCache(pixels.folder, processor).reader())(world.rows)
+    assert ours.keys() == theirs.keys() and ("qformer_input_ids" in ours) == processor.use_frame_timestamps
+    has_face = theirs["region_masks"].flatten(2).any(-1)
+    assert has_face.any() and not has_face.all()
+    for batch in (ours, theirs):
+        batch["pixel_values_faces"] = batch["pixel_values_faces"][has_face]
+    for name, value in theirs.items():
+        assert ours[name].dtype == value.dtype and torch.equal(ours[name], value), name
+
+    ours = MicroEmoCollator(FeatureCache(world.cache_folder, processor, world.model).reader())(world.rows)
+    for name in ours.keys() - {"vision_features", "face_features", "audio_features"}:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_questions_that_cite_utterances(world, pixels):
+    content = [{"type": "text", "text": "And in "}, {"type": "utterance", "index": 2}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "Doubt."}]
+    row = {"video": world.rows[1]["video"], "utterances": world.rows[1]["utterances"], "messages": messages}
+    ours, theirs = (MicroEmoCollator(processor)([row]) for processor in (pixels.reader(), world.processor))
+    assert ours["cited_utterances"].tolist() == theirs["cited_utterances"].tolist() == [[1]]
     assert torch.equal(ours["input_ids"], theirs["input_ids"])
+
+
+def test_pixels_are_kept_in_a_byte(pixels):
+    for file in pixels.folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        assert {tensors[name].dtype for name in ("pixel_values_videos", "pixel_values_faces")} == {torch.uint8}
+
+
+def test_a_cache_of_features_from_a_cache_of_pixels(world, pixels, tmp_path):
+    cache = FeatureCache(tmp_path, pixels.reader(), world.model)
+    assert cache.settings == world.cache.settings
+    assert cache.add(world.rows, world.model, progress=False) == {}
+    names = {path.name for path in world.cache_folder.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    ours, theirs = (MicroEmoCollator(one.reader())(world.rows) for one in (cache, world.cache))
+    assert ours.keys() == theirs.keys() >= {"vision_features", "face_features", "audio_features"}
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-6, rtol=0, msg=name)
+    with pytest.raises(StaleCacheError, match="vision_model was '.*', is None"):
+        FeatureCache(tmp_path, pixels.reader())
+
+
+@pytest.mark.parametrize("num_frames", [6, 32], ids=["added", "exchanged: there may be no more"])
+def test_frames_for_utterances_are_refused_for_other_windows(world, make_clip, tmp_path, num_frames):
+    clip = make_clip("between.mp4", times=[i / 25 for i in range(50)], sound=2.0)
+    row = {**world.rows[0], "video": str(clip), "utterances": [{"start": 0.042, "end": 0.1, "text": "Oh."}]}
+    if num_frames == 32:
+        row["utterances"] = [{"start": i / 25 - 0.01, "end": i / 25 + 0.01, "text": "Oh."} for i in (2, 5)]
+    plain = changed(world.processor)
+    plain.video_processor.num_frames = num_frames
+    times = {}
+    for windows, other in (("utterance", ("none", "sliding")), ("none", ("utterance",)), ("sliding", ("utterance",))):
+        processor = changed(plain, windows=windows)
+        cache = precompute([[row]], tmp_path / windows, processor)
+        clips, _ = cache.processor.read_conversation(to_conversation(row), with_media=True)
+        times[windows] = cache.reader().read_clips([clips])[2]["video_metadata"][0].frame_times
+        assert times[windows] == processor.read_clips([clips])[2]["video_metadata"][0].frame_times
+        for name in other:
+            collate = MicroEmoCollator(FeatureCache(tmp_path / windows, changed(plain, windows=name)).reader())
+            with pytest.raises(StaleCacheError, match="between.mp4: .*other windows, for which other frames"):
+                collate([row])
+    assert times["none"] == times["sliding"] != times["utterance"]
+    assert len(times["utterance"]) == (7 if num_frames == 6 else 32)
+    collate = MicroEmoCollator(FeatureCache(tmp_path / "none", changed(plain, windows="sliding")).reader())
+    assert collate([row])["frame_mask"].sum() == num_frames
+
+
+def test_frames_at_a_rate_are_refused_for_other_windows(world, tmp_path):
+    processor = changed(world.processor)
+    processor.video_processor.fps = 4
+    precompute([world.rows[:1]], tmp_path, processor)
+    reader = FeatureCache(tmp_path, changed(processor, windows="none")).reader()
+    with pytest.raises(StaleCacheError, match="other windows"):
+        MicroEmoCollator(reader)(world.rows[:1])
+
+
+def test_a_cache_decodes_no_other_way_than_its_own(world, pixels):
+    with pytest.raises(ValueError, match="a feature cache has its own num_frames"):
+        pixels.reader()(videos=world.rows[0]["video"], utterances=world.rows[0]["utterances"], num_frames=3)
 
 
 def test_a_killed_run_goes_on_where_it_was(world, tmp_path, monkeypatch):
@@ -136,3 +242,4 @@ def test_settings_say_what_made_it(world):
     settings = json.loads((world.cache_folder / "settings.json").read_text())
     assert settings["video_processor.num_frames"] == 6 and len(settings["vision_model"]) == 64
     assert str(world.checkpoint) not in json.dumps(settings)
+    assert not {"windows", "use_frame_timestamps", "timestamp_format", "prompt_layout"} & settings.keys()

@@ -17,6 +17,7 @@ from microemo.processing.face_regions import REGIONS
 from microemo.processing.media import load_audio, probe
 from microemo.processing.processing_microemo import MicroEmoProcessor
 from microemo.processing.utterances import read_utterances
+from microemo.training import synthetic_dialogues as module
 from microemo.training.collator import MicroEmoCollator
 from microemo.training.data import check_table, load_table
 from microemo.training.dialogue_plan import (
@@ -30,6 +31,7 @@ from microemo.training.dialogue_plan import (
 from microemo.training.face_acting import ACTIONS, FaceActor
 from microemo.training.synthetic import astronaut
 from microemo.training.synthetic_dialogues import (
+    CITATIONS,
     TABLE,
     TRUTH,
     cite_as,
@@ -184,6 +186,7 @@ def test_questions_and_answers(plans):
 def test_citations_in_words(plans):
     row, said = dialogue_row(plans[0]), dialogue_truth(plans[0])["utterances"]
     asked = [turn["utterance"] for turn in dialogue_truth(plans[0])["turns"] if turn["kind"] == "utterance"]
+    assert CITATIONS == ("tokens", "times", "index") and cite_as(row["messages"], said, "tokens") == row["messages"]
     for form in ("times", "index"):
         messages = cite_as(row["messages"], said, form)
         questions = [text_of(m) for m in messages if m["role"] == "user"]
@@ -193,7 +196,7 @@ def test_citations_in_words(plans):
             assert any(question.endswith(f"\nutterance {index}{times}") for question in questions)
         assert {item["type"] for message in messages for item in message["content"]} == {"text"}
         assert [m for m in messages if m["role"] != "user"] == [m for m in row["messages"] if m["role"] != "user"]
-    with pytest.raises(ValueError, match="form must be times or index, got 'window'"):
+    with pytest.raises(ValueError, match="form must be one of tokens, times, index, got 'window'"):
         cite_as(row["messages"], said, "window")
 
 
@@ -271,6 +274,18 @@ def test_what_is_finished_is_kept(folder):
     after = stamps()
     assert after["test-5-00002.mp4"] == before["test-5-00002.mp4"] and (folder / TABLE).read_text() == rows
     assert not list(folder.glob("*.part*"))
+
+
+def test_other_questions_need_no_other_clips(folder, monkeypatch):
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.mp4")}
+    table, truth = (folder / TABLE).read_text(), (folder / TRUTH).read_text()
+    monkeypatch.setattr(module, "_ASK_WHOLE", ("Who feels what?",) * 3)
+    write_dialogues(folder, CLIPS, seed=5, split="test", size=128, progress=False)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.mp4")} == before
+    assert (folder / TABLE).read_text().count("Who feels what?") == CLIPS and (folder / TRUTH).read_text() == truth
+    monkeypatch.undo()
+    write_dialogues(folder, CLIPS, seed=5, split="test", size=128, progress=False)
+    assert (folder / TABLE).read_text() == table
 
 
 def test_other_runs_stay_listed(tmp_path):

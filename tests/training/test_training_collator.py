@@ -40,9 +40,24 @@ def test_labels_stand_on_all_answers_and_nowhere_else(world, reader):
     assert answers_of(world, batch["labels"][1]) == [f"The speaker feels sad.{eos}"]
     here = batch["labels"] != IGNORED
     assert torch.equal(batch["labels"][here], batch["input_ids"][here])
-    assert not here[batch["attention_mask"] == 0].any()
     assert not here[:, 0].any()
-    assert "assistant_masks" not in batch
+    assert not {"assistant_masks", "attention_mask"} & batch.keys()
+
+
+def test_padding_comes_last_and_has_no_label(world, reader):
+    """What makes a mask needless: nothing before a row's end looks at what follows it."""
+    batch = MicroEmoCollator(reader)(world.rows)
+    lengths = [MicroEmoCollator(reader)([row])["input_ids"].shape[1] for row in world.rows]
+    assert len(set(lengths)) > 1
+    for ids, labels, length in zip(batch["input_ids"], batch["labels"], lengths, strict=True):
+        assert (ids[length:] == world.processor.tokenizer.pad_token_id).all() and (
+            ids[:length] != world.processor.tokenizer.pad_token_id
+        ).all()
+        assert (labels[length:] == IGNORED).all() and labels[length - 2] == world.processor.tokenizer.eos_token_id
+    padded = batch["input_ids"] == world.processor.tokenizer.pad_token_id
+    with torch.no_grad():
+        masked = world.model(**batch, attention_mask=(~padded).long())
+        torch.testing.assert_close(world.model(**batch).loss, masked.loss)
 
 
 def test_padding_changes_no_loss(world, reader):
