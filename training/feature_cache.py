@@ -34,6 +34,8 @@ from .data import DataError, to_conversation
 SETTINGS = "settings.json"
 # What the towers' features stand in for.
 PIXELS = {"pixel_values_videos": "vision_features", "pixel_values_faces": "face_features"}
+# What has a place for each frame, in the cache.
+FRAMES = {*PIXELS, *PIXELS.values(), "frame_mask", "region_masks"}
 
 
 class StaleCacheError(ValueError):
@@ -178,12 +180,12 @@ class FeatureCache:
             raise ValueError(f"a feature cache has its own {', '.join(sorted(video_kwargs))}")
         tensors, known = zip(*(self._read(clip) for clip in clips), strict=True)
         prompts, seen = [], []
-        for clip, about in zip(clips, known, strict=True):
+        for clip, features, about in zip(clips, tensors, known, strict=True):
             said = [Utterance(**one) for one in about["utterances"]]
             seen.append(about["video"] and ClipMetadata(**about["video"], landmarks=None))
             prompts.append(ClipPrompt(about["has_video"], about["has_audio"], said))
             if about["video"] and about["frames_for"] != self._frames_for():
-                self._check_frames(clip, seen[-1], said)
+                self._keep_frames(clip, features, seen[-1], said)
         metadata = {
             "video_metadata": seen,
             "utterances": [prompt.utterances for prompt in prompts],
@@ -195,21 +197,27 @@ class FeatureCache:
         """Frames are sampled for the clip; with windows of utterances some more where one of these would hold none."""
         return "utterances" if self.processor.windows == "utterance" else "clip"
 
-    def _check_frames(self, clip, seen: ClipMetadata, said: list[Utterance]) -> None:
-        """Whether frames that were sampled under another kind of windows are the same under this one."""
+    def _keep_frames(self, clip, features: dict, seen: ClipMetadata, said: list[Utterance]) -> None:
+        """Leaves only those frames that this kind of windows asks for, of a clip that was read under another kind."""
         sampler = self.processor.video_processor
-        if self._frames_for() == "clip":  # none was added for an utterance, or left out for one
+        if self._frames_for() == "clip":  # those that were added for utterances go
             sampled = uniform_indices(seen.total_frames, sampler.num_frames)
-            same = np.array_equal(np.unique(seen.frame_indices), sampled)
-        else:  # none would have to be added
+            kept = np.isin(seen.frame_indices, sampled)
+            is_whole = np.isin(sampled, seen.frame_indices).all()
+        else:  # none must be missing
             spans = np.array([(one.start, one.end) for one in said]).reshape(-1, 2)
             first, end = np.searchsorted(seen.frame_times, spans).T
-            same = (first < end).all()
-        if sampler.fps or not same:
+            kept = np.ones(len(seen.frame_times), bool)
+            is_whole = (first < end).all()
+        if sampler.fps or not is_whole:
             raise StaleCacheError(
                 f"{_name(clip)}: {self.folder} was made with other windows, for which other frames are sampled. "
                 "Name another folder"
             )
+        for name in FRAMES & features.keys():
+            features[name] = features[name][:, kept]
+        for name in ("frame_times", "frame_indices", "faces_found"):
+            setattr(seen, name, [value for value, is_kept in zip(getattr(seen, name), kept, strict=True) if is_kept])
 
     def _read(self, clip) -> tuple[dict[str, torch.Tensor], dict]:
         file = self._file(self._key(clip))

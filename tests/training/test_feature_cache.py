@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from microemo import MicroEmoForConditionalGeneration
 from microemo.training.collator import MicroEmoCollator
-from microemo.training.data import DataError, to_conversation
+from microemo.training.data import DataError
 from microemo.training.feature_cache import FeatureCache, StaleCacheError, precompute
 
 
@@ -88,6 +88,15 @@ def pixels(world, tmp_path_factory):
     return cache
 
 
+def same_batch(ours, theirs):
+    has_face = theirs["region_masks"].flatten(2).any(-1)
+    for name, value in theirs.items():
+        if name == "pixel_values_faces":
+            assert torch.equal(ours[name][has_face], value[has_face])
+        else:
+            assert torch.equal(ours[name], value), name
+
+
 def changed(processor, **switches):
     processor = copy.deepcopy(processor)
     for name, value in switches.items():
@@ -116,10 +125,7 @@ def test_one_cache_serves_all_windows_timestamps_and_prompts(world, pixels, swit
     assert ours.keys() == theirs.keys() and ("qformer_input_ids" in ours) == processor.use_frame_timestamps
     has_face = theirs["region_masks"].flatten(2).any(-1)
     assert has_face.any() and not has_face.all()
-    for batch in (ours, theirs):
-        batch["pixel_values_faces"] = batch["pixel_values_faces"][has_face]
-    for name, value in theirs.items():
-        assert ours[name].dtype == value.dtype and torch.equal(ours[name], value), name
+    same_batch(ours, theirs)
 
     ours = MicroEmoCollator(FeatureCache(world.cache_folder, processor, world.model).reader())(world.rows)
     for name in ours.keys() - {"vision_features", "face_features", "audio_features"}:
@@ -155,29 +161,46 @@ def test_a_cache_of_features_from_a_cache_of_pixels(world, pixels, tmp_path):
         FeatureCache(tmp_path, pixels.reader())
 
 
-@pytest.mark.parametrize("num_frames", [6, 32], ids=["added", "exchanged: there may be no more"])
-def test_frames_for_utterances_are_refused_for_other_windows(world, make_clip, tmp_path, num_frames):
+@pytest.fixture(scope="module")
+def between(world, make_clip):
+    """A row of which an utterance holds none of six frames."""
     clip = make_clip("between.mp4", times=[i / 25 for i in range(50)], sound=2.0)
-    row = {**world.rows[0], "video": str(clip), "utterances": [{"start": 0.042, "end": 0.1, "text": "Oh."}]}
-    if num_frames == 32:
-        row["utterances"] = [{"start": i / 25 - 0.01, "end": i / 25 + 0.01, "text": "Oh."} for i in (2, 5)]
-    plain = changed(world.processor)
-    plain.video_processor.num_frames = num_frames
-    times = {}
-    for windows, other in (("utterance", ("none", "sliding")), ("none", ("utterance",)), ("sliding", ("utterance",))):
-        processor = changed(plain, windows=windows)
-        cache = precompute([[row]], tmp_path / windows, processor)
-        clips, _ = cache.processor.read_conversation(to_conversation(row), with_media=True)
-        times[windows] = cache.reader().read_clips([clips])[2]["video_metadata"][0].frame_times
-        assert times[windows] == processor.read_clips([clips])[2]["video_metadata"][0].frame_times
-        for name in other:
-            collate = MicroEmoCollator(FeatureCache(tmp_path / windows, changed(plain, windows=name)).reader())
-            with pytest.raises(StaleCacheError, match="between.mp4: .*other windows, for which other frames"):
-                collate([row])
-    assert times["none"] == times["sliding"] != times["utterance"]
-    assert len(times["utterance"]) == (7 if num_frames == 6 else 32)
-    collate = MicroEmoCollator(FeatureCache(tmp_path / "none", changed(plain, windows="sliding")).reader())
-    assert collate([row])["frame_mask"].sum() == num_frames
+    return {**world.rows[0], "video": str(clip), "utterances": [{"start": 0.042, "end": 0.1, "text": "Oh."}]}
+
+
+@pytest.mark.parametrize("windows", ["none", "sliding"])
+def test_frames_that_were_added_for_utterances_are_left_out_for_other_windows(world, between, tmp_path, windows):
+    rows = [between, world.rows[0]]
+    precompute([rows], tmp_path, world.processor)
+    assert MicroEmoCollator(world.processor)(rows)["frame_mask"].sum(1).tolist() == [7, 6]
+    processor = changed(world.processor, windows=windows, window_size=2, window_stride=2)
+    theirs = MicroEmoCollator(processor)(rows)
+    assert theirs["frame_mask"].sum(1).tolist() == [6, 6]
+    same_batch(MicroEmoCollator(FeatureCache(tmp_path, processor).reader())(rows), theirs)
+    # A cache made from this one takes the frames that its own windows ask for.
+    again = precompute([rows], tmp_path / "again", FeatureCache(tmp_path, processor).reader())
+    same_batch(MicroEmoCollator(again.reader())(rows), theirs)
+
+
+@pytest.mark.parametrize("windows", ["none", "sliding"])
+def test_frames_that_an_utterance_lacks_are_refused(world, between, tmp_path, windows):
+    processor = changed(world.processor, windows=windows, window_size=2, window_stride=2)
+    precompute([[between, world.rows[0]]], tmp_path, processor)
+    collate = MicroEmoCollator(FeatureCache(tmp_path, world.processor).reader())
+    with pytest.raises(StaleCacheError, match="between.mp4: .*other windows, for which other frames are sampled"):
+        collate([between])
+    same_batch(collate([world.rows[0]]), MicroEmoCollator(world.processor)([world.rows[0]]))
+
+
+def test_frames_that_went_for_those_of_utterances_are_refused(world, between, tmp_path):
+    """Where there may be no more frames, those of utterances take the place of others."""
+    processor = changed(world.processor)
+    processor.video_processor.num_frames = processor.video_processor.max_frames
+    row = {**between, "utterances": [{"start": i / 25 - 0.01, "end": i / 25 + 0.01, "text": "Oh."} for i in (2, 5)]}
+    precompute([[row]], tmp_path, processor)
+    assert MicroEmoCollator(processor)([row])["frame_mask"].sum() == 32
+    with pytest.raises(StaleCacheError, match="between.mp4: .*other windows, for which other frames are sampled"):
+        MicroEmoCollator(FeatureCache(tmp_path, changed(processor, windows="none")).reader())([row])
 
 
 def test_frames_at_a_rate_are_refused_for_other_windows(world, tmp_path):
