@@ -10,6 +10,7 @@ from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.inference.initialize import initialize
 from microemo.training.data import load_table
 from microemo.training.feature_cache import FeatureCache
+from microemo.training.synthetic_dialogues import write_dialogues
 
 ANSWERS = ("happy", "sad", "angry", "calm")
 
@@ -74,6 +75,16 @@ def world(tiny, table_file, tmp_path_factory):
         cache=cache,
         cache_folder=folder,
     )
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A folder of short synthetic dialogues: four of train, two of dev, three of test, the last with an unseen pair."""
+    pytest.importorskip("skimage", reason="the photograph comes with scikit-image")
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, clips in (("train", 4), ("dev", 2), ("test", 3)):
+        write_dialogues(folder, clips, seed=370, split=split, size=112, progress=False)
+    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,131 @@
+"""Dialogues in words say what the truth says, in the prompt that clips have."""
+
+import re
+
+import numpy as np
+import pytest
+
+from microemo.training.collator import IGNORED, MicroEmoCollator
+from microemo.training.data import to_conversation
+from microemo.training.described_dialogues import FIRST_SEED, DescribedDialogues, describe
+from microemo.training.dialogue_plan import CLUES, plan_dialogue
+from microemo.training.synthetic_dialogues import CITATIONS, cite_as, dialogue_row, dialogue_truth
+
+PLANS = [plan_dialogue(FIRST_SEED, "train", index) for index in range(6)]
+
+
+def text_of(message) -> str:
+    assert {item["type"] for item in message["content"]} == {"text"}
+    return "".join(item["text"] for item in message["content"])
+
+
+def marker(index, said) -> str:
+    return f"utterance {index} ({said['start']:.1f}-{said['end']:.1f}s)"
+
+
+@pytest.mark.parametrize("citation", CITATIONS)
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+def test_prompt_questions_and_answers(plan, citation):
+    truth, row = dialogue_truth(plan), describe(plan, citation, turns=99)
+    said = truth["utterances"]
+    lines = text_of(row["messages"][0]).splitlines()
+    assert lines[:2] == ["Video: a face", "Audio: a voice"]
+    assert lines[2 : 2 + len(said)] == [
+        f"{marker(index, one)}: {one['text']} {CLUES[one['clue']][1]} {one['prosody']}"
+        for index, one in enumerate(said, start=1)
+    ]
+
+    assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * len(truth["turns"])
+    row["messages"][0]["content"] = row["messages"][0]["content"][1:]
+    asked = {text_of(a): text_of(q) for q, a in zip(row["messages"][::2], row["messages"][1::2], strict=True)}
+    of_clip = cite_as(dialogue_row(plan)["messages"], said, citation)
+    assert asked.keys() == {text_of(message) for message in of_clip[1::2]}, "the answers are those of the clip"
+    for turn, question, answer in zip(truth["turns"], of_clip[::2], of_clip[1::2], strict=True):
+        here = asked[text_of(answer)]
+        if turn["kind"] != "utterance":
+            assert here == text_of(question)
+            continue
+        index, one = turn["utterance"], said[turn["utterance"] - 1]
+        shown = f"{CLUES[one['clue']][1]} {one['prosody']}"
+        cited = {
+            "tokens": f"{marker(index, one)}: {shown}",
+            "times": marker(index, one),
+            "index": f"utterance {index}",
+        }
+        assert here.endswith(f"\n{cited[citation]}") and (shown in here) == (citation == "tokens")
+
+
+def test_turns_are_some_of_the_questions():
+    for plan in PLANS:
+        whole, some = (describe(plan, "index", turns)["messages"] for turns in (99, 3))
+        assert len(some) == 6 and [message["role"] for message in some] == ["user", "assistant"] * 3
+        assert {text_of(message) for message in some[1::2]} <= {text_of(message) for message in whole[1::2]}
+        assert len({text_of(message) for message in some[1::2]}) == 3
+        assert text_of(some[0]).startswith("Video: a face\n")
+        assert not any("a face" in text_of(message) for message in some[1:])
+
+
+def test_as_many_as_it_takes_each_time_the_same():
+    data = DescribedDialogues(30)
+    rows = list(data)
+    assert len(data) == len(rows) == 30 and rows == [data[index] for index in range(30)] == list(
+        DescribedDialogues(30)
+    )
+    assert len({text_of(row["messages"][0]) for row in rows}) == 30
+    with pytest.raises(IndexError):
+        data[30]
+    for index, row in enumerate(rows):
+        assert row == describe(plan_dialogue(FIRST_SEED, "train", index), CITATIONS[index % 3], 3)
+
+
+def test_no_clip_is_of_their_seeds():
+    spans = {
+        tuple((one.start, one.end) for one in plan_dialogue(FIRST_SEED, "train", i).utterances) for i in range(60)
+    }
+    for split in ("train", "dev", "test"):
+        clips = {tuple((one.start, one.end) for one in plan_dialogue(0, split, i).utterances) for i in range(60)}
+        assert not spans & clips and not any("1000000" in plan_dialogue(0, split, i).name for i in range(3))
+
+
+def test_learned_as_any_other_row(world):
+    rows = [DescribedDialogues(3)[index] for index in range(3)]
+    batch = MicroEmoCollator(world.processor)(rows)
+    assert not {"pixel_values_videos", "input_features", "attention_mask"} & batch.keys()
+    tokenizer = world.processor.tokenizer
+    for row, ids, labels in zip(rows, batch["input_ids"], batch["labels"], strict=True):
+        answers = tokenizer.decode(labels[labels != IGNORED])
+        assert answers == "".join(text_of(message) + tokenizer.eos_token for message in row["messages"][1::2])
+        assert not {world.processor.video_token_id, world.processor.audio_token_id} & set(ids.tolist())
+    assert world.model(**batch).loss > 0
+
+
+@pytest.mark.parametrize("citation", CITATIONS)
+def test_the_prompt_is_that_of_a_clip_with_words_for_tokens(world, citation):
+    """Interleaved, as the tiny preset has it: what is learned here holds there."""
+    plan = PLANS[0]
+    said = dialogue_truth(plan)["utterances"]
+    question, answer = describe(plan, citation, turns=1)["messages"]
+    messages = cite_as(dialogue_row(plan)["messages"], said, citation)
+    (number,) = [number for number, message in enumerate(messages) if message == answer]
+    clip = [
+        {
+            "type": "video",
+            "video": np.zeros((4, 48, 64, 3), np.uint8),
+            "video_metadata": {
+                "frame_times": np.linspace(0, plan.seconds, 4, endpoint=False),
+                "duration": plan.seconds,
+            },
+            "utterances": [{name: one[name] for name in ("start", "end", "text")} for one in said],
+        },
+        {"type": "audio", "audio": np.ones(round(16_000 * plan.seconds), np.float32) / 9, "sampling_rate": 16_000},
+    ]
+    asked = messages[number - 1]
+    with_tokens = world.processor.apply_chat_template(
+        [{**asked, "content": clip + asked["content"]}, answer], tokenize=False
+    )
+    with_words = world.processor.apply_chat_template(to_conversation({"messages": [question, answer]}))
+    with_tokens = re.sub("(<video>)+(<audio>)+", "what is seen and heard", with_tokens)
+    with_tokens = re.sub("(<video>)+", "a face", re.sub("(<audio>)+", "a voice", with_tokens))
+    for one in said:
+        with_words = with_words.replace(f"{CLUES[one['clue']][1]} {one['prosody']}", "what is seen and heard")
+    assert with_words == with_tokens
