@@ -42,7 +42,8 @@ Clip = Annotated[str, typer.Argument(help="Video file, or a sound file.", show_d
 Subtitles = Annotated[str | None, typer.Option(help="SRT, WebVTT or Whisper(X) JSON with the utterances.")]
 Audio = Annotated[str | None, typer.Option(help="Sound in place of the clip's own.")]
 Model = Annotated[
-    str | None, typer.Option(help="Checkpoint folder or Hub id. Without it the tiny preset, untrained, shows the way.")
+    str | None,
+    typer.Option(help="Checkpoint folder or Hub id. Without it the shipped microemo-tiny, which knows one face."),
 ]
 Tokens = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
 
@@ -51,8 +52,11 @@ def _pipeline(model: str | None):
     from .emotion_pipeline import EmotionPipeline
 
     if model is None:
-        errors.print("No --model given: the microemo-tiny preset answers, its weights are [bold]untrained[/].")
-        return EmotionPipeline.untrained()
+        errors.print(
+            "No --model given: the shipped microemo-tiny answers. It learned from [bold]synthetic dialogues of one "
+            "photograph[/] and knows nothing about real people."
+        )
+        return EmotionPipeline.from_pretrained()
     return EmotionPipeline.from_pretrained(model)
 
 
@@ -118,18 +122,19 @@ def init(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the clip and the pictures.")] = Path("demo"),
     model: Model = None,
-    max_new_tokens: Tokens = 40,
+    max_new_tokens: Tokens = 256,
 ):
-    """Make a short talking clip from a photograph, ask about it, and draw what the model saw."""
-    from ..training.synthetic import write_demo_dialogue
+    """Make a dialogue of a photograph that acts and speaks, ask what it feels, and draw what the model saw."""
+    from ..training.synthetic_dialogues import write_demo
     from .inspection import inspect_clip
 
-    clip = write_demo_dialogue(out)
+    clip, felt = write_demo(out)
     subtitles = clip.with_suffix(".srt")
     print(f"Made from the astronaut photograph of scikit-image, no real dialogue: {clip}, {subtitles}")
     pipeline = _pipeline(model)
     answer = pipeline(str(clip), utterances=str(subtitles), max_new_tokens=max_new_tokens)
     print(f"Question: {answer['question']}\nMicroEmo: {answer['description']}")
+    print(f"What it was made to show, utterance by utterance: {', '.join(felt)}")
     report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), out=out)
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 

@@ -1,6 +1,5 @@
 """From a clip to an answer: what `microemo predict` does, as a class."""
 
-import tempfile
 import time
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import torch
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
-from .initialize import initialize
 
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-tiny"
 QUESTION = "What does the speaker feel, and why?"
 
 
@@ -50,26 +49,21 @@ class EmotionPipeline:
         self.use_subtitle = use_subtitle
 
     @classmethod
-    def from_pretrained(cls, checkpoint: str | Path, device: str | None = None, **options) -> "EmotionPipeline":
+    def from_pretrained(
+        cls, checkpoint: str | Path = SHIPPED, device: str | None = None, **options
+    ) -> "EmotionPipeline":
         """Model and processor of a folder or Hub id.
 
         Args:
-            checkpoint (`str` or `Path`): The folder or Hub id.
+            checkpoint (`str` or `Path`, *optional*):
+                The folder or Hub id; by default the microemo-tiny that comes with this package. It learned from
+                synthetic dialogues of one photograph and knows nothing about real people.
             device (`str`, *optional*): Where it runs; by default it is spread over the GPUs there are, else the CPU.
             options: Of the class.
         """
         device_map = device or ("auto" if torch.cuda.is_available() else None)
         model = MicroEmoForConditionalGeneration.from_pretrained(checkpoint, dtype="auto", device_map=device_map)
         return cls(model, MicroEmoProcessor.from_pretrained(checkpoint), **options)
-
-    @classmethod
-    def untrained(cls) -> "EmotionPipeline":
-        """The tiny preset with random weights: every part runs, and its answers mean nothing."""
-        with tempfile.TemporaryDirectory() as folder:
-            pipeline = cls.from_pretrained(initialize("microemo-tiny", Path(folder) / "microemo-tiny"))
-        # Greedy search through random weights repeats the prompt's last token, a line break, for ever.
-        pipeline.model.generation_config.do_sample = True
-        return pipeline
 
     @torch.inference_mode()
     def __call__(

@@ -137,7 +137,7 @@ class GlobalLocalVisualEncoder(nn.Module):
 
     def forward(
         self,
-        pixel_values: torch.Tensor | None,
+        pixel_values: torch.Tensor | None = None,
         region_masks: torch.Tensor | None = None,
         pixel_values_faces: torch.Tensor | None = None,
         qformer_input_ids: torch.Tensor | None = None,
@@ -161,6 +161,29 @@ class GlobalLocalVisualEncoder(nn.Module):
             `torch.Tensor` of shape `(F, num_query_tokens, hidden_size)`, with `keep_timestamp_tokens`
             `(F, num_query_tokens + L, hidden_size)`.
         """
+        global_tokens, local_tokens = self.views(
+            pixel_values=pixel_values,
+            region_masks=region_masks,
+            pixel_values_faces=pixel_values_faces,
+            qformer_input_ids=qformer_input_ids,
+            qformer_attention_mask=qformer_attention_mask,
+            vision_features=vision_features,
+            face_features=face_features,
+        )
+        return global_tokens if local_tokens is None else self.fusion(global_tokens, local_tokens)
+
+    def views(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        region_masks: torch.Tensor | None = None,
+        pixel_values_faces: torch.Tensor | None = None,
+        qformer_input_ids: torch.Tensor | None = None,
+        qformer_attention_mask: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        face_features: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The global and the local tokens before their fusion, shaped as [`~GlobalLocalVisualEncoder.forward`]'s; no
+        local ones without local clue attention."""
         if vision_features is None:
             vision_features = self.vision_model(pixel_values).last_hidden_state
         text = {}
@@ -168,7 +191,7 @@ class GlobalLocalVisualEncoder(nn.Module):
             text = {"input_ids": qformer_input_ids, "attention_mask": qformer_attention_mask}
         global_tokens = self._query(vision_features, **text)
         if not self.config.use_local_clue_attention:
-            return global_tokens
+            return global_tokens, None
 
         local_tokens = global_tokens
         has_face = region_masks.flatten(1).any(dim=1)
@@ -181,7 +204,7 @@ class GlobalLocalVisualEncoder(nn.Module):
                 **{name: value[has_face] for name, value in text.items()},
             )
             local_tokens = global_tokens.index_put((has_face,), face_tokens)
-        return self.fusion(global_tokens, local_tokens)
+        return global_tokens, local_tokens
 
     def _face_features(self, has_face, vision_features, pixel_values_faces, face_features) -> torch.Tensor:
         """What the regions of frames with a face refer to: the frames' own patches, or those of the face crops."""

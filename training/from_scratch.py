@@ -11,6 +11,7 @@ model learns to see, then to answer. `from_scratch.yaml` has the numbers.
 """
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -152,12 +153,13 @@ def learn_to_answer(
     """What lies between the frame tokens and the answers learns from questions and answers.
 
     Args:
-        stage: In the recipe, where `citations` says how the rows' questions name their utterance in turn (see
-            [`cite_as`]) and `questions` how many about utterances, and no others, are kept of a row.
+        stage: In the recipe; see [`write_questions`] for what is no argument of the `Trainer` there.
     """
     numbers = dict(run.recipe[stage])
     table = run.work / f"{stage}.jsonl"
-    write_table(run.corpus, table, numbers.pop("citations"), numbers.pop("questions", None))
+    write_questions(
+        run.corpus, table, **{key: numbers.pop(key) for key in ("citations", "kinds", "questions", "rounds")}
+    )
     arguments = run.arguments(numbers, folder, seed=seed)
     train(
         ModelArguments(
@@ -181,18 +183,30 @@ def learn_to_answer(
     )
 
 
-def write_table(corpus: Path, table: Path, citations: Sequence[str], questions: int | None) -> None:
-    """The rows of a corpus with other questions, see [`learn_to_answer`]."""
+def write_questions(
+    corpus: Path, table: Path, citations: Sequence[str], kinds: Sequence[str], questions: int, rounds: int
+) -> None:
+    """A table of short conversations about the clips of a corpus.
+
+    Args:
+        corpus: What `microemo synthesize` filled.
+        table: The file to write.
+        citations: How questions name their utterance, from row to row in turn; see [`cite_as`].
+        kinds: Of questions that are kept; see [`dialogue_truth`].
+        questions: How many of a row, drawn at random.
+        rounds: Rows for each clip of the split train, with questions of their own; the other splits have one.
+    """
     truth, rows = read_truth(corpus), []
     for index, line in enumerate((corpus / TABLE).read_text(encoding="utf-8").splitlines()):
         row = json.loads(line)
         known = truth[row["name"]]
-        messages = cite_as(row["messages"], known["utterances"], citations[index % len(citations)])
-        if questions is not None:
-            kinds = [turn["kind"] for turn in known["turns"]]
-            kept = [number for number, kind in enumerate(kinds) if kind == "utterance"][:questions]
+        numbers = [number for number, turn in enumerate(known["turns"]) if turn["kind"] in kinds]
+        for part in range(rounds if row["split"] == "train" else 1):
+            citation = citations[(index + part) % len(citations)]
+            messages = cite_as(row["messages"], known["utterances"], citation)
+            kept = random.Random(f"{row['name']} {part}").sample(numbers, min(questions, len(numbers)))
             messages = [message for number in kept for message in messages[2 * number : 2 * number + 2]]
-        rows.append({**row, "messages": messages})
+            rows.append({**row, "messages": messages})
     write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 

@@ -39,6 +39,7 @@ except ImportError:
 TABLE, TRUTH = "dialogues.jsonl", "truth.jsonl"
 # How a question names its utterance, see `cite_as`.
 CITATIONS = ("tokens", "times", "index")
+_DEMO_SEED = 2025
 # Clips of another recipe are not kept: count up when pictures or sounds change.
 _RECIPE = 1
 
@@ -270,6 +271,16 @@ def write_dialogue(folder: str | Path, dialogue: Dialogue, actor: FaceActor, siz
     sound = speak(dialogue.speeches, dialogue.seconds, rng)
     write_media(path, _pictures(dialogue, actor, size, rng), dialogue.times, sound, comment=_mark(dialogue, size))
     return path
+
+
+def write_demo(folder: str | Path) -> tuple[Path, list[str]]:
+    """A dialogue that is in no split: its clip (beside it an SRT file of the same name), and the emotion of each of its
+    utterances."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dialogue = plan_dialogue(_DEMO_SEED, "test", 0)
+    path = write_dialogue(folder, dialogue, FaceActor(astronaut(), find_face(astronaut())))
+    return path, [said.emotion for said in dialogue.utterances]
 
 
 def read_truth(folder: str | Path) -> dict[str, dict]:

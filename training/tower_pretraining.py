@@ -33,17 +33,21 @@ _FRAME_INPUTS = {
 
 
 class FacialActionReader(nn.Module):
-    """Reads off the frame tokens how far each facial action has gone.
+    """Reads off the frame tokens how far each facial action has gone: off each view's alone, and off both together.
+
+    Without a head of its own the local view learns late or never: behind the fusion it begins as the weaker part.
 
     Args:
-        visual_encoder ([`GlobalLocalVisualEncoder`]): Of the model; its tokens are all that the head sees.
+        visual_encoder ([`GlobalLocalVisualEncoder`]): Of the model; its tokens are all that the heads see.
     """
 
     def __init__(self, visual_encoder: GlobalLocalVisualEncoder):
         super().__init__()
         config = visual_encoder.config
         self.visual_encoder = visual_encoder
-        self.head = nn.Linear(config.num_query_tokens * config.image_qformer_config.hidden_size, len(ACTIONS))
+        width = config.num_query_tokens * config.image_qformer_config.hidden_size
+        views = ("global", "local", "frame") if config.use_local_clue_attention else ("frame",)
+        self.heads = nn.ModuleDict({view: nn.Linear(width, len(ACTIONS)) for view in views})
 
     def forward(self, amplitudes: torch.Tensor, **frames: torch.Tensor) -> dict[str, torch.Tensor]:
         """
@@ -52,17 +56,23 @@ class FacialActionReader(nn.Module):
             frames: The visual encoder's arguments.
 
         Returns:
-            `dict`: `loss`, the mean squared error, and `logits` `(F, A)`, the amplitudes read.
+            `dict`: `loss`, the mean squared error summed over the views, and `logits` `(F, A)`, the amplitudes read off
+            the frame tokens.
         """
-        read = self.head(self.visual_encoder(**frames).flatten(1))
-        return {"loss": F.mse_loss(read, amplitudes), "logits": read}
+        global_tokens, local_tokens = self.visual_encoder.views(**frames)
+        tokens = {"frame": global_tokens}
+        if local_tokens is not None:
+            fused = self.visual_encoder.fusion(global_tokens, local_tokens)
+            tokens = {"global": global_tokens, "local": local_tokens, "frame": fused}
+        read = {view: self.heads[view](of_view.flatten(1)) for view, of_view in tokens.items()}
+        return {"loss": sum(F.mse_loss(one, amplitudes) for one in read.values()), "logits": read["frame"]}
 
 
 class PatchReader(nn.Module):
     """Reads facial actions off the image encoder's patches, of frames and of face crops, each with a head of its own.
 
     A head that weighs every patch asks for no attention that has yet to be learned: the way from the amplitudes to the
-    patches is short. Q-Formers that begin together with the image encoder stayed at chance for long.
+    patches is short, and the image encoder begins to learn at once.
     """
 
     def __init__(self, vision_model: MicroEmoVisionModel):
@@ -85,15 +95,12 @@ class PatchReader(nn.Module):
             inputs: What else there is of frames is not read.
 
         Returns:
-            `dict`: `loss`, and `logits` `(F, A)`, the amplitudes read off the crops.
+            `dict`: `loss`, the mean squared error summed over the views, and `logits` `(F, A)`, read off the crops.
         """
         views = torch.cat([pixel_values, pixel_values_faces])
         patches = self.vision_model(views).last_hidden_state[:, 1:].flatten(1).chunk(2)
-        of_frames, of_faces = (head(view) for head, view in zip(self.heads, patches, strict=True))
-        return {
-            "loss": F.mse_loss(of_frames, amplitudes) + F.mse_loss(of_faces, amplitudes),
-            "logits": of_faces,
-        }
+        read = [head(view) for head, view in zip(self.heads, patches, strict=True)]
+        return {"loss": sum(F.mse_loss(one, amplitudes) for one in read), "logits": read[1]}
 
 
 class ProsodyReader(nn.Module):
