@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,7 +36,9 @@ def from_scratch(
     trained = from_scratch(run, _start(run), seed)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(trained, part, ignore=shutil.ignore_patterns("training_args.bin", "trainer_state.json"))
+    # The card is one of the last stage alone.
+    left_out = shutil.ignore_patterns("training_args.bin", "trainer_state.json", "README.md")
+    shutil.copytree(trained, part, ignore=left_out)
     part.replace(out)
     print(out)
 
@@ -67,7 +69,7 @@ def score(
     corpus: Corpus,
     split: Annotated[str, typer.Option(help="Of the corpus: dev, test, or test_unseen.")] = "test",
     citation: Annotated[
-        str, typer.Option(help="How questions name their utterance: tokens, times or index.")
+        Literal["tokens", "times", "index"], typer.Option(help="How questions name their utterance.")
     ] = "tokens",
     out: Annotated[Path | None, typer.Option(help="Every answer, as JSON lines.")] = None,
     num_proc: NumProc = 0,

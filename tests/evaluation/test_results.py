@@ -16,6 +16,7 @@ from microemo.evaluation.prediction_files import Answers, read_answers
 from microemo.evaluation.result_plots import (
     ELSEWHERE,
     emotion_recall,
+    plot_arms,
     plot_confusion,
     plot_emotion_recall,
     plot_intervals,
@@ -259,12 +260,16 @@ def test_plots_are_pictures(folder):
         plot_intervals(table, "EW", folder / "plots/intervals.png"),
         plot_confusion(*wheel_confusion(TRUTH, TRUTH), "truth", folder / "plots/confusion.png"),
         plot_emotion_recall(emotion_recall(TRUTH, TRUTH), "truth", folder / "plots/recall.png"),
+        plot_arms(
+            {"full": [(80, 2), (70, 5)], "without": [(40, 0), (7, 1)]}, ["a", "b"], "right", folder / "plots/arms.png"
+        ),
     ]
     for picture in pictures:
         pixels = np.asarray(Image.open(picture).convert("L"))
         assert pixels.shape[0] > 150
         assert pixels.std() > 10  # something is drawn
     assert sorted(path.name for path in (folder / "plots").iterdir()) == [
+        "arms.png",
         "confusion.png",
         "intervals.png",
         "recall.png",
@@ -272,3 +277,13 @@ def test_plots_are_pictures(folder):
     assert plot_intervals(table, "Avg", folder / "plots/intervals.svg").read_text().startswith("<?xml")
     with pytest.raises(ValueError, match="column 'F1': the table has"):
         plot_intervals(table, "F1", folder / "x.png")
+
+
+def test_bars_of_arms_are_as_long_as_their_means(tmp_path):
+    def inked(mean):
+        picture = plot_arms({"full": [(mean, 0.0)]}, ["a"], "right", tmp_path / f"{mean}.png")
+        pixels = np.asarray(Image.open(picture).convert("RGB"))
+        in_first_colour = (pixels == (31, 119, 180)).all(-1)
+        return in_first_colour[len(pixels) // 3 :].any(0).sum()  # below the legend
+
+    assert inked(80) == pytest.approx(2 * inked(40), rel=0.03)

@@ -1,15 +1,18 @@
 """A tiny checkpoint, four real clips with different answers, and their features, made once."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.inference.initialize import initialize
 from microemo.training.data import load_table
 from microemo.training.feature_cache import FeatureCache
+from microemo.training.from_scratch import RECIPE, Run, from_scratch
 from microemo.training.synthetic_dialogues import write_dialogues
 
 ANSWERS = ("happy", "sad", "angry", "calm")
@@ -85,6 +88,26 @@ def corpus(tmp_path_factory):
     for split, clips in (("train", 4), ("dev", 2), ("test", 3)):
         write_dialogues(folder, clips, seed=370, split=split, size=112, progress=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_steps():
+    """The shipped recipe with two small steps in each stage."""
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    for numbers in recipe.values():
+        numbers |= {name: 2 for name in numbers if name in ("max_steps", "eval_steps") or name.endswith("batch_size")}
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def scratch(corpus, tiny, two_steps, tmp_path_factory):
+    """A run from scratch of two steps a stage, all of it done: `run`, `trained` (the checkpoint)."""
+    run = Run(corpus, tmp_path_factory.mktemp("scratch") / "work", two_steps)
+    shutil.copytree(tiny, run.work / "start")
+    processor = MicroEmoProcessor.from_pretrained(tiny)
+    processor.video_processor.num_frames = 8
+    processor.save_pretrained(run.work / "start")
+    return SimpleNamespace(run=run, trained=from_scratch(run, run.work / "start"))
 
 
 @pytest.fixture
