@@ -20,7 +20,7 @@ from ..processing.processing_microemo import MicroEmoProcessor
 from .dialogue_plan import UNSEEN
 from .dialogue_scores import accuracy, answer_utterance_questions
 from .feature_cache import FeatureCache, precompute
-from .from_scratch import Run, learn_to_answer, learn_to_see, pretrain
+from .from_scratch import Run, learn_to_answer, learn_to_see, learn_to_watch, pretrain
 from .synthetic_dialogues import read_truth
 from .train import ModelArguments, load_config_and_processor, load_model_and_processor
 
@@ -74,9 +74,13 @@ def run_arm(run: Run, start: Path, name: str, seed: int) -> Path:
         f"ablation/seeing-{shared}-{seed}",
         lambda folder: learn_to_see(run, towers, features, arm.visual, seed, folder),
     )
+    watching = run.stage(
+        f"ablation/watching-{name}-{seed}",
+        lambda folder: learn_to_watch(run, seeing, features, arm.switches, seed, folder),
+    )
     answering = run.stage(
-        f"ablation/{name}-{seed}",
-        lambda folder: learn_to_answer(run, "ablation", seeing, features, arm.switches, seed, folder),
+        f"ablation/answering-{name}-{seed}",
+        lambda folder: learn_to_answer(run, "ablation", watching, features, {}, seed, folder),
     )
     model = MicroEmoForConditionalGeneration.from_pretrained(answering)
     processor = FeatureCache(features.folder, MicroEmoProcessor.from_pretrained(answering), model).reader()

@@ -29,7 +29,7 @@ from ..processing.processing_microemo import MicroEmoProcessor
 from .collator import MicroEmoCollator
 from .data import load_table
 from .described_dialogues import DescribedDialogues
-from .feature_cache import FeatureCache, precompute
+from .feature_cache import FeatureCache, pad_together, precompute
 from .synthetic_dialogues import TABLE, cite_as, read_truth
 from .tower_pretraining import (
     ActingFrames,
@@ -37,6 +37,8 @@ from .tower_pretraining import (
     PatchReader,
     ProsodyReader,
     SpokenClips,
+    WatchedClips,
+    WindowReader,
     put_together,
 )
 from .train import (
@@ -55,10 +57,8 @@ logger = logging.get_logger(__name__)
 RECIPE = Path(__file__).with_suffix(".yaml")
 PRETRAINED = ("language_model", "visual_encoder.vision_model", "audio_branch.audio_tower")
 SEEING = ["image_qformer", "local_clue_attention", "fusion"]
-ANSWERING = [
-    *("video_qformer", "audio_qformer", "clip_positions", "video_projection", "audio_projection"),
-    *("language_model", "lm_head"),
-]
+WATCHING = ["video_qformer", "audio_qformer", "clip_positions"]
+ANSWERING = [*WATCHING, "video_projection", "audio_projection", "language_model", "lm_head"]
 FRAMES_OF_A_CLIP = 6  # in a step that learns from frames
 
 
@@ -147,6 +147,20 @@ def learn_to_see(run: Run, towers: Path, features: FeatureCache, switches: dict,
     _save(model, processor, folder)
 
 
+def learn_to_watch(run: Run, seeing: Path, features: FeatureCache, switches: dict, seed: int, folder: Path) -> None:
+    """Video and audio Q-Formers learn what happens in their windows."""
+    pretrained = MicroEmoForConditionalGeneration.from_pretrained(seeing)
+    config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(seeing), switches=switches))
+    torch.manual_seed(seed)
+    model = MicroEmoForConditionalGeneration(config)
+    for name in (*PRETRAINED, "visual_encoder"):
+        model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
+    prepare_model(model, ModelArguments(use_peft=False, trained_modules=WATCHING))
+    clips = WatchedClips(run.rows("train"), FeatureCache(features.folder, processor, model).reader())
+    _learn(run, "watching", WindowReader(model.model), clips, folder, pad_together, seed=seed)
+    _save(model, processor, folder)
+
+
 def learn_to_answer(
     run: Run, stage: str, seeing: Path, features: FeatureCache, switches: dict, seed: int, folder: Path
 ):
@@ -210,9 +224,9 @@ def write_questions(
     write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def _learn(run: Run, stage: str, net: nn.Module, data, folder: Path, **more) -> None:
+def _learn(run: Run, stage: str, net: nn.Module, data, folder: Path, collate=put_together, **more) -> None:
     arguments = run.arguments(run.recipe[stage], folder, **more)
-    Trainer(model=net, args=arguments, data_collator=put_together, train_dataset=data).train()
+    Trainer(model=net, args=arguments, data_collator=collate, train_dataset=data).train()
 
 
 def _save(model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor, folder: Path) -> None:
@@ -242,4 +256,7 @@ def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
     """All stages; gives the folder of the trained checkpoint."""
     towers, features = pretrain(run, start)
     seeing = run.stage("seeing", lambda folder: learn_to_see(run, towers, features, {}, seed, folder))
-    return run.stage("answering", lambda folder: learn_to_answer(run, "answering", seeing, features, {}, seed, folder))
+    watching = run.stage("watching", lambda folder: learn_to_watch(run, seeing, features, {}, seed, folder))
+    return run.stage(
+        "answering", lambda folder: learn_to_answer(run, "answering", watching, features, {}, seed, folder)
+    )

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..modeling_microemo.audio_branch import MicroEmoAudioModel
+from ..modeling_microemo.modeling_microemo import MicroEmoModel
 from ..modeling_microemo.visual_encoder import GlobalLocalVisualEncoder, MicroEmoVisionModel
 from ..processing.processing_microemo import MicroEmoProcessor
 from .face_acting import ACTIONS
@@ -20,6 +21,7 @@ from .feature_cache import pad_together
 from .synthetic_dialogues import read_truth
 from .voice import PROSODIES
 
+PARTS = 8  # of a clip, of which the tokens of the whole video are to tell
 # The visual encoder's arguments, as the processor names them.
 _FRAME_INPUTS = {
     "pixel_values": "pixel_values_videos",
@@ -66,6 +68,57 @@ class FacialActionReader(nn.Module):
             tokens = {"global": global_tokens, "local": local_tokens, "frame": fused}
         read = {view: self.heads[view](of_view.flatten(1)) for view, of_view in tokens.items()}
         return {"loss": sum(F.mse_loss(one, amplitudes) for one in read.values()), "logits": read["frame"]}
+
+
+class WindowReader(nn.Module):
+    """Reads off the tokens of every window what was seen, and said how, while it lasted: off a window of frames the mean
+    amplitude of each facial action, off an utterance's window of sound its prosody; and off the tokens of the whole
+    video the amplitudes in each part of it.
+
+    Args:
+        model ([`MicroEmoModel`]): Whose video and audio Q-Formers are to learn.
+    """
+
+    def __init__(self, model: MicroEmoModel):
+        super().__init__()
+        config = model.config
+        self.model = model
+        video_width = config.num_video_query_tokens * config.video_qformer_config.hidden_size
+        audio_width = config.num_audio_query_tokens * config.audio_qformer_config.hidden_size
+        self.of_clip = nn.Linear(video_width, PARTS * len(ACTIONS))
+        self.of_window = nn.Linear(video_width, len(ACTIONS))
+        self.of_sound = nn.Linear(audio_width, len(PROSODIES))
+
+    def forward(
+        self,
+        of_parts: torch.Tensor,
+        of_windows: torch.Tensor,
+        prosodies: torch.Tensor,
+        **media: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            of_parts (`torch.Tensor` of shape `(B, PARTS, A)`): Mean amplitudes in each part of the clip.
+            of_windows (`torch.Tensor` of shape `(B, K, A)`): Mean amplitudes in each window of frames.
+            prosodies (`torch.LongTensor` of shape `(B, K')`): Of each utterance.
+            media: What the model reads of clips with pictures and sound.
+
+        Returns:
+            `dict`: `loss`, the sum of the squared errors and of the cross-entropy of prosodies; `amplitudes` (windows, A)
+            and `logits` (utterances, 2) of the real windows.
+        """
+        encoded = self.model.encode_media(**media)
+        video, audio = encoded["video"].last_hidden_state.flatten(2), encoded["audio"].last_hidden_state.flatten(2)
+        losses = [F.mse_loss(self.of_clip(video[:, 0]).unflatten(1, (PARTS, -1)), of_parts)]
+        output = {}
+        if self.model.config.windows != "none":
+            real = media["utterance_windows"][..., 1] > media["utterance_windows"][..., 0]
+            output["amplitudes"] = self.of_window(video[:, 1:][real])
+            losses.append(F.mse_loss(output["amplitudes"], of_windows[real]))
+        real = media["audio_windows"][..., 1] > media["audio_windows"][..., 0]
+        output["logits"] = self.of_sound(audio[:, 1:][real])
+        losses.append(F.cross_entropy(output["logits"], prosodies[real]))
+        return {"loss": sum(losses), **output}
 
 
 class PatchReader(nn.Module):
@@ -148,6 +201,30 @@ class ActingFrames(Dataset):
         given = {name: inputs[key][:, frames] for name, key in _FRAME_INPUTS.items() if key in inputs}
         amplitudes = amplitudes_at(self.truth[row["name"]], times[frames.numpy()])
         return given | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
+
+
+class WatchedClips(Dataset):
+    """Synthetic clips whole, with what [`WindowReader`] is to read off them."""
+
+    def __init__(self, rows, processor: MicroEmoProcessor):
+        self.rows, self.processor = list(rows), processor
+        self.truth = truth_of(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = self.rows[index]
+        inputs, truth = _process(self.processor, row), self.truth[row["name"]]
+        amplitudes = amplitudes_at(truth, np.array(inputs["video_metadata"][0].frame_times))
+        windows = [amplitudes[start:end].mean(axis=0) for start, end in inputs["utterance_windows"][0].tolist()]
+        parts = [part.mean(axis=0) for part in np.array_split(amplitudes, PARTS)]
+        prosodies = [list(PROSODIES).index(said["prosody"]) for said in truth["utterances"]]
+        return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)} | {
+            "of_parts": torch.tensor(np.array(parts), dtype=torch.float32)[None],
+            "of_windows": torch.tensor(np.reshape(windows, (1, -1, len(ACTIONS))), dtype=torch.float32),
+            "prosodies": torch.tensor([prosodies]),
+        }
 
 
 class SpokenClips(Dataset):

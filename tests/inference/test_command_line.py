@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from microemo.inference.emotion_pipeline import EmotionPipeline
+from microemo.training.dialogue_plan import EMOTIONS
 
 
 def microemo(*arguments) -> subprocess.CompletedProcess:
@@ -44,14 +45,28 @@ def test_predict_json(demo_clip, checkpoint):
     assert 0 < answer["faces_found"] <= len(answer["frames"])
     assert answer["has_audio"] and answer["new_tokens"] == 5
     assert set(answer["timings"]) == {"processor", "generate"}
-    assert "untrained" not in done.stderr
+    assert "No --model given" not in done.stderr
 
 
-def test_predict_without_a_model_says_untrained_in_one_line(demo_clip):
+def test_predict_without_a_model_says_in_one_line_which_one_answers(demo_clip):
     done = microemo("predict", demo_clip, "--max-new-tokens", 5)
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stderr.splitlines() if "untrained" in line]
-    assert len(lines) == 1
+    (line,) = [line for line in done.stderr.splitlines() if "No --model given" in line]
+    assert "shipped microemo-tiny" in line and "knows nothing about real people" in line
+
+
+def test_demo_makes_a_dialogue_asks_and_draws(checkpoint, tmp_path):
+    done = microemo("demo", "--out", tmp_path / "demo", "--model", checkpoint, "--max-new-tokens", 3)
+    assert done.returncode == 0, done.stderr
+    made, question, *_, felt, seen = done.stdout.splitlines()
+    clip = Path(made.split(": ")[1].split(", ")[0])
+    assert clip.parent == tmp_path / "demo" and clip.is_file() and clip.with_suffix(".srt").is_file()
+    assert question.startswith("Question: What does the speaker feel")
+    utterances = clip.with_suffix(".srt").read_text().count(" --> ")
+    emotions = felt.removeprefix("What it was made to show, utterance by utterance: ").split(", ")
+    assert len(emotions) == utterances >= 3 and set(emotions) <= set(EMOTIONS.values())
+    pictures = [Path(path) for path in seen.removeprefix("What the model saw: ").split(", ")]
+    assert len(pictures) == 3 and all(path.is_file() for path in pictures)
 
 
 def test_predict_on_a_sound_file(make_clip, checkpoint):

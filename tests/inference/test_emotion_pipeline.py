@@ -1,11 +1,13 @@
 import json
 
 import pytest
-import torch
 
 from microemo.inference.emotion_pipeline import EmotionPipeline
 from microemo.inference.initialize import initialize
 from microemo.inference.run_dataset import run_dataset
+from microemo.training.dialogue_plan import EMOTIONS
+from microemo.training.dialogue_scores import labels_of_answer
+from microemo.training.synthetic_dialogues import write_demo
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +24,12 @@ def test_answer_is_plain_json(pipeline, demo_clip):
     assert answer["new_tokens"] <= 4
 
 
-def test_untrained_says_something(demo_clip):
-    torch.manual_seed(0)
-    assert EmotionPipeline.untrained()(str(demo_clip), max_new_tokens=12)["description"]
+def test_the_shipped_model_answers_as_it_has_learned(tmp_path):
+    clip, felt = write_demo(tmp_path)
+    answer = EmotionPipeline.from_pretrained()(str(clip), utterances=str(clip.with_suffix(".srt")))
+    labels = labels_of_answer(answer["description"])
+    assert labels and set(labels) <= set(EMOTIONS.values()), answer["description"]
+    assert len(felt) == len(answer["utterances"])
 
 
 def test_answers_a_data_set_and_goes_on_where_it_stopped(pipeline, demo_clip, make_clip, tmp_path):

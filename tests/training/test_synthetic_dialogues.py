@@ -38,6 +38,7 @@ from microemo.training.synthetic_dialogues import (
     dialogue_row,
     dialogue_truth,
     read_truth,
+    write_demo,
     write_dialogue,
     write_dialogues,
 )
@@ -295,6 +296,16 @@ def test_other_runs_stay_listed(tmp_path):
     old = (tmp_path / "dev-1-00000.mp4").read_bytes()
     write_dialogues(tmp_path, 1, seed=1, split="dev", size=112, progress=False)
     assert (tmp_path / "dev-1-00000.mp4").read_bytes() != old, "a clip of another size is made anew"
+
+
+def test_the_demo_is_in_no_split(tmp_path, plans):
+    clip, felt = write_demo(tmp_path / "demo")
+    said = read_utterances(clip.with_suffix(".srt"))
+    assert len(felt) == len(said) and set(felt) <= set(EMOTIONS.values())
+    assert probe(clip).duration == pytest.approx(said[-1].end, abs=1.1)
+    spans = [(one.start, one.end) for one in said]
+    assert all(spans != [(one.start, one.end) for one in plan.utterances] for plan in plans)
+    assert clip.stem not in {plan.name for plan in plans} and not list(clip.parent.glob("*.part*"))
 
 
 def test_a_failed_clip_leaves_no_file(tmp_path, monkeypatch):

@@ -1,0 +1,144 @@
+"""The arms of the ablation: what differs between them, one of them from training to scores, and the table."""
+
+import copy
+import csv
+import json
+
+import pytest
+import torch
+
+from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
+from microemo.training.ablation import ARMS, run_arm, write_results
+from microemo.training.collator import MicroEmoCollator
+from microemo.training.data import load_table
+from microemo.training.synthetic_dialogues import TABLE, cite_as, read_truth
+from microemo.training.train import ModelArguments, load_config_and_processor
+
+# --- the arms ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asked(corpus):
+    """A row with questions in words."""
+    row = load_table(corpus / TABLE, "dev")[0]
+    said = read_truth(corpus)[row["name"]]["utterances"]
+    return {**row, "messages": cite_as(row["messages"], said, "times")}, said
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_differs_in_its_switches_alone(tiny, asked, name):
+    arm, (row, said) = ARMS[name], asked
+    full = MicroEmoConfig.from_pretrained(tiny).to_dict()
+    config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(tiny), switches=arm.switches))
+    in_config = {key: value for key, value in arm.switches.items() if key != "clue_regions"}
+    assert config.to_dict() == {**full, **in_config}
+    torch.manual_seed(0)
+    model = MicroEmoForConditionalGeneration(config)
+    batch = MicroEmoCollator(processor)([row])
+    model(**batch).loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+    assert batch["audio_windows"].shape[1] == len(said), "the sound has its windows in every arm"
+    seconds = read_seconds(processor, row)
+    windows = {"utterance": len(said), "none": 0, "sliding": -(-seconds // 2)}[config.windows]
+    assert batch["utterance_windows"].shape[1] == windows
+    assert ("qformer_input_ids" in batch) == ("timestamps" not in name and name != "without-all")
+    assert batch["region_masks"].shape[2] == (1 if name == "whole-face" else 11)
+    has_local = any("local_clue_attention" in part for part, _ in model.named_parameters())
+    assert has_local == (config.use_local_clue_attention is True) == ("local" not in name and name != "without-all")
+
+
+def read_seconds(processor, row) -> float:
+    metadata = processor(videos=row["video"], utterances=row["subtitles"], return_metadata=True)["video_metadata"]
+    return metadata[0].duration
+
+
+def test_arms_that_see_alike_share_what_they_learned_to_see():
+    assert ARMS["full"].visual == ARMS["without-windows"].visual == ARMS["sliding"].visual == {}
+    assert ARMS["without-all"].visual == ARMS["without-local-timestamps"].visual != ARMS["without-local"].visual
+    assert ARMS["whole-face"].visual == ARMS["whole-face"].switches
+    assert len({arm.name for arm in ARMS.values()}) == len(ARMS) == 7
+
+
+# --- one arm -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["without-windows", pytest.param("whole-face", marks=pytest.mark.slow)])
+def test_an_arm_from_training_to_scores(scratch, corpus, name):
+    run = scratch.run
+    file = run_arm(run, run.work / "start", name, 1)
+    assert file == run.work / "ablation" / f"{name}-1.json"
+    result = json.loads(file.read_text())
+    assert (result["arm"], result["seed"], result["switches"]) == (name, 1, ARMS[name].switches)
+    truth = read_truth(corpus)
+    for split in ("dev", "test"):
+        count = sum(len(known["utterances"]) for known in truth.values() if known["split"] == split)
+        for form in ("times", "index"):
+            score = result["scores"][f"{split}/{form}"]
+            assert score["questions"] == count > 0 and 0 <= score["accuracy"] <= 1
+    assert [step for step, loss in result["dev_losses"] if loss > 0] == [2]
+
+    trained = run.work / "ablation" / f"answering-{name}-1"
+    model, processor = (
+        MicroEmoForConditionalGeneration.from_pretrained(trained),
+        MicroEmoProcessor.from_pretrained(trained),
+    )
+    processor.check_config(model.config)
+    assert all(
+        getattr(model.config, key) == value for key, value in ARMS[name].switches.items() if key != "clue_regions"
+    )
+    row = load_table(corpus / TABLE, "test")[0]
+    inputs = processor(text="Why?", videos=row["video"], utterances=row["subtitles"], return_tensors="pt")
+    assert model.generate(**inputs, max_new_tokens=2, min_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
+    assert inputs["region_masks"].shape[2] == (1 if name == "whole-face" else 11)
+    # Other regions are looked for anew, in caches of their own.
+    suffix = "-whole-face" if name == "whole-face" else ""
+    clips = {path.name for path in (run.work / f"clips{suffix}").glob("*.safetensors")}
+    assert clips == {path.name for path in (run.work / f"features{suffix}").glob("*.safetensors")}
+    assert len(clips) == len(truth) == 9
+
+    before = {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()}
+    assert run_arm(run, run.work / "start", name, 1) == file
+    assert {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()} == before
+    assert not list(run.work.rglob("*.part"))
+
+
+def test_questions_of_the_ablation_are_in_words(scratch):
+    """A cited utterance would hand over the place of the answer."""
+    run_arm(scratch.run, scratch.run.work / "start", "without-windows", 1)  # done above, or now
+    rows = load_table(scratch.run.work / "ablation.jsonl").to_list()
+    for row in rows:
+        assert len(row["messages"]) == 6
+        assert {item["type"] for message in row["messages"] for item in message["content"]} == {"text"}
+        assert all("utterance " in message["content"][-1]["text"] for message in row["messages"][::2])
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+
+def result_of(arm, seed, times, index):
+    scores = {
+        f"test/{form}": {"accuracy": value, "questions": 9} for form, value in (("times", times), ("index", index))
+    }
+    return {"arm": arm, "seed": seed, "scores": {**scores, "dev/times": {"accuracy": 0, "questions": 9}}}
+
+
+def test_the_table(tmp_path):
+    results = [
+        result_of("without-local", 0, 0.5, 0.25),
+        result_of("full", 0, 0.9, 0.7),
+        result_of("full", 1, 0.8, 0.6),
+    ]
+    assert write_results(copy.deepcopy(results), tmp_path / "out") == tmp_path / "out" / "ablation.md"
+    assert (tmp_path / "out" / "ablation.md").read_text().splitlines() == [
+        "| | times in the question | number only | seeds |",
+        "|---|---|---|---|",
+        "| MicroEmo | 85.0 ± 7.1 | 65.0 ± 7.1 | 2 |",
+        "| w/o local clue attention | 50.0 ± 0.0 | 25.0 ± 0.0 | 1 |",
+    ]
+    with open(tmp_path / "out" / "ablation.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["arm"], row["seeds"]) for row in rows] == [("MicroEmo", "2"), ("w/o local clue attention", "1")]
+    assert (rows[0]["times mean"], rows[0]["times deviation"], rows[0]["index mean"]) == ("85.00", "7.07", "65.00")
+    assert (tmp_path / "out" / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "out").iterdir())) == 3
