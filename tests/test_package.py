@@ -1,5 +1,7 @@
+import configparser
 import subprocess
 import sys
+from pathlib import Path
 
 LIGHT = """
 import sys
@@ -35,3 +37,19 @@ def test_unknown_names_are_attribute_errors():
 
     assert set(microemo.__all__) <= set(dir(microemo))
     assert not hasattr(microemo, "MacroEmo")
+
+
+def test_data_files_travel_with_the_package():
+    root = Path(__file__).parents[1]
+    setup = configparser.ConfigParser()
+    setup.read(root / "setup.cfg", encoding="utf-8")
+    found = 0
+    for package in setup["options"]["packages"].split():
+        folder = root.joinpath(*package.split(".")[1:])
+        declared = setup["options.package_data"].get(package, "").split()
+        kept = {path for pattern in declared for path in folder.glob(pattern)}
+        if folder != root:  # whose other folders are packages of their own
+            files = {path for suffix in ("yaml", "json", "csv") for path in folder.rglob(f"*.{suffix}")}
+            assert files <= kept, f"package_data of {package} lacks {files - kept}"
+            found += len(files)
+    assert found > 10

@@ -218,7 +218,8 @@ class WatchedClips(Dataset):
         inputs, truth = _process(self.processor, row), self.truth[row["name"]]
         amplitudes = amplitudes_at(truth, np.array(inputs["video_metadata"][0].frame_times))
         windows = [amplitudes[start:end].mean(axis=0) for start, end in inputs["utterance_windows"][0].tolist()]
-        parts = [part.mean(axis=0) for part in np.array_split(amplitudes, PARTS)]
+        # Repeated, so that there are enough frames for all parts.
+        parts = [part.mean(axis=0) for part in np.split(amplitudes.repeat(PARTS, axis=0), PARTS)]
         prosodies = [list(PROSODIES).index(said["prosody"]) for said in truth["utterances"]]
         return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)} | {
             "of_parts": torch.tensor(np.array(parts), dtype=torch.float32)[None],

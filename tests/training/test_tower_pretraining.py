@@ -10,19 +10,24 @@ import torch
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
 from microemo.training.data import load_table
 from microemo.training.face_acting import ACTIONS
-from microemo.training.feature_cache import FeatureCache
+from microemo.training.feature_cache import FeatureCache, pad_together
+from microemo.training.from_scratch import WATCHING
 from microemo.training.synthetic_dialogues import TABLE, read_truth
 from microemo.training.tower_pretraining import (
+    PARTS,
     ActingFrames,
     FacialActionReader,
     PatchReader,
     ProsodyReader,
     SpokenClips,
+    WatchedClips,
+    WindowReader,
     amplitudes_at,
     prosody_shares,
     put_together,
     truth_of,
 )
+from microemo.training.train import ModelArguments, prepare_model, trained_parameters
 from microemo.training.voice import PROSODIES
 
 
@@ -32,10 +37,15 @@ def rows(corpus):
 
 
 @pytest.fixture(scope="module")
-def clips(world, rows, tmp_path_factory):
-    """The reader of a cache of the training clips."""
+def cache(world, rows, tmp_path_factory):
+    """Of the training clips, without a model."""
     cache = FeatureCache(tmp_path_factory.mktemp("clips"), world.processor)
     assert cache.add(rows, progress=False) == {}
+    return cache
+
+
+@pytest.fixture(scope="module")
+def clips(cache):
     return cache.reader()
 
 
@@ -104,6 +114,50 @@ def test_sounds_have_the_shares_of_their_times(clips, rows):
         for column, prosody in enumerate(PROSODIES):
             spoken = sum(one["end"] - one["start"] for one in truth["utterances"] if one["prosody"] == prosody)
             assert item["shares"][..., column].mean() == pytest.approx(spoken / truth["seconds"], abs=0.06)
+
+
+SWITCHES_OF_WINDOWS = pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        {"windows": "none"},
+        {"windows": "sliding", "window_size": 2.0, "window_stride": 2.0, "window_unit": "seconds"},
+    ],
+    ids=["utterance", "none", "sliding"],
+)
+
+
+def watch(cache, rows, **switches) -> WatchedClips:
+    processor = copy.copy(cache.processor)
+    for name, value in switches.items():
+        setattr(processor, name, value)
+    return WatchedClips(rows, FeatureCache(cache.folder, processor).reader())
+
+
+@SWITCHES_OF_WINDOWS
+def test_windows_have_what_happened_in_them(cache, rows, switches):
+    watched = watch(cache, rows, **switches)
+    for number, row in enumerate(rows):
+        item, truth = watched[number], read_truth_of(row)
+        whole = watched.processor(
+            videos=[row["video"]], utterances=[row["subtitles"]], return_tensors="pt", return_metadata=True
+        )
+        times = np.array(whole["video_metadata"][0].frame_times)
+        seen = amplitudes_at(truth, times)
+        spans = [(said["start"], said["end"]) for said in truth["utterances"]]
+        if "windows" in switches:
+            count = 1 + int(times[-1] // 2) if switches["windows"] == "sliding" else 0
+            spans = [(2.0 * window, 2.0 * window + 2) for window in range(count)]
+        assert item["of_windows"].shape == (1, len(spans), len(ACTIONS))
+        for window, (start, end) in enumerate(spans):
+            inside = (times >= start) & (times < end)
+            np.testing.assert_allclose(item["of_windows"][0, window], seen[inside].mean(0), atol=1e-6)
+        assert item["of_parts"].shape == (1, PARTS, len(ACTIONS)) and item["of_parts"].isfinite().all()
+        np.testing.assert_allclose(item["of_parts"][0].mean(0), seen.mean(0), atol=1e-6)
+        assert [list(PROSODIES)[index] for index in item["prosodies"][0]] == [
+            u["prosody"] for u in truth["utterances"]
+        ]
+        assert item["audio_windows"].shape[1] == len(truth["utterances"])
 
 
 def test_frames_of_several_clips_in_one_batch(clips, rows):
@@ -197,6 +251,35 @@ def test_gradients_reach_all_of_the_visual_encoder(world, frames_batch, switches
     unreachable = {name for name in idle if re.search(r"^image_qformer\..*\.layer\.2\.(intermediate|output)\.", name)}
     assert idle == unreachable and len(idle) == (0 if "use_frame_timestamps" in switches else 6)
     assert any("local_clue_attention" in name for name, _ in encoder.named_parameters()) == (not switches)
+
+
+@SWITCHES_OF_WINDOWS
+def test_qformers_learn_what_happens_in_their_windows(world, cache, rows, switches):
+    watched = watch(cache, rows, **switches)
+    batch = pad_together([watched[0], watched[1]])
+    model = fresh(world, **switches)
+    prepare_model(model, ModelArguments(use_peft=False, trained_modules=WATCHING))
+    net = WindowReader(model.model)
+    assert net(**batch)["logits"].shape == (sum(len(read_truth_of(row)["utterances"]) for row in rows[:2]), 2)
+    seen = losses(net, batch, lr=1e-3)
+    assert seen[-1] < 0.7 * seen[0]
+    idle = {name for name, value in trained_parameters(model) if value.grad is None or not value.grad.any()}
+    assert not idle
+    frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+    assert not any(part in name.split(".") for name in frozen for part in WATCHING)
+
+
+def test_padding_of_windows_is_not_read(world, cache, rows):
+    """Clips of few utterances in a batch with one of many: the loss of both is made of what each has alone."""
+    watched = watch(cache, rows)
+    items = sorted((watched[number] for number in range(4)), key=lambda item: item["prosodies"].shape[1])
+    few, many = items[0], items[-1]
+    assert few["prosodies"].shape[1] < many["prosodies"].shape[1]
+    net = WindowReader(fresh(world).model).eval()
+    with torch.no_grad():
+        together, alone = net(**pad_together([few, many])), [net(**pad_together([item])) for item in (few, many)]
+    for name in ("amplitudes", "logits"):
+        torch.testing.assert_close(together[name], torch.cat([one[name] for one in alone]), atol=1e-5, rtol=1e-4)
 
 
 def test_features_do_for_pixels(world, clips, rows, tmp_path):
