@@ -72,15 +72,30 @@ def predict(
     clip: Clip,
     subtitles: Subtitles = None,
     audio: Audio = None,
-    question: Annotated[str, typer.Option(help="What to ask.")] = "What does the speaker feel, and why?",
+    question: Annotated[str | None, typer.Option(help="What to ask, if not what the speaker feels, and why.")] = None,
+    by_utterance: Annotated[bool, typer.Option(help="Ask about each utterance of the subtitles, one by one.")] = False,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     max_new_tokens: Tokens = 256,
 ):
     """Say what the speaker of CLIP feels, and why."""
     _check_files(clip, subtitles, audio)
-    answer = _pipeline(model)(clip, question, utterances=subtitles, audio=audio, max_new_tokens=max_new_tokens)
-    print(json.dumps(answer, ensure_ascii=False) if as_json else answer["description"])
+    if by_utterance and subtitles is None:
+        raise ValueError("--by-utterance needs --subtitles: they say when somebody speaks")
+    asked = {} if question is None else {"question": question}
+    pipeline = _pipeline(model)
+    if by_utterance:
+        answer = pipeline.by_utterance(clip, subtitles, audio=audio, max_new_tokens=max_new_tokens, **asked)
+        lines = [_line(one) for one in answer]
+    else:
+        answer = pipeline(clip, utterances=subtitles, audio=audio, max_new_tokens=max_new_tokens, **asked)
+        lines = [answer["description"]]
+    print(json.dumps(answer, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def _line(one: dict) -> str:
+    """An utterance and the answer about it."""
+    return f'{one["start"]:.1f}-{one["end"]:.1f}s "{one["text"]}" {" ".join(one["description"].split())}'
 
 
 @app.command()
@@ -126,6 +141,7 @@ def demo(
 ):
     """Make a dialogue of a photograph that acts and speaks, ask what it feels, and draw what the model saw."""
     from ..training.synthetic_dialogues import write_demo
+    from .emotion_pipeline import UTTERANCE_QUESTION
     from .inspection import inspect_clip
 
     clip, felt = write_demo(out)
@@ -134,7 +150,10 @@ def demo(
     pipeline = _pipeline(model)
     answer = pipeline(str(clip), utterances=str(subtitles), max_new_tokens=max_new_tokens)
     print(f"Question: {answer['question']}\nMicroEmo: {answer['description']}")
-    print(f"What it was made to show, utterance by utterance: {', '.join(felt)}")
+    answers = pipeline.by_utterance(str(clip), str(subtitles), max_new_tokens=max_new_tokens)
+    print(f"Question: {UTTERANCE_QUESTION} (of each)")
+    for one, emotion in zip(answers, felt, strict=True):
+        print(f"{_line(one)}   [it plays: {emotion}]")
     report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), out=out)
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 

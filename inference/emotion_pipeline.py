@@ -8,9 +8,11 @@ import torch
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..processing.utterances import merge_utterances, read_utterances
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-tiny"
 QUESTION = "What does the speaker feel, and why?"
+UTTERANCE_QUESTION = "What does the speaker feel in this utterance, and why?"
 
 
 class EmotionPipeline:
@@ -124,6 +126,42 @@ class EmotionPipeline:
         }
 
     @torch.inference_mode()
+    def by_utterance(
+        self, clip, utterances, question: str = UTTERANCE_QUESTION, audio=None, **generate_kwargs
+    ) -> list[dict]:
+        """The same question about each utterance, which it cites: its windows' tokens stand in the question once more.
+
+        Args:
+            clip: A video file.
+            utterances: As for [`MicroEmoProcessor`].
+            question (`str`, *optional*): What to ask.
+            audio (*optional*): A sound file in place of the clip's own.
+            generate_kwargs: For `generate`.
+
+        Returns:
+            `list[dict]`: For each utterance `start`, `end`, `text`, `speaker`, `description` (the answer).
+
+        Raises:
+            ValueError: for input that cannot be used, or a model whose windows are no utterances.
+        """
+        said = read_utterances(utterances, probe(clip).duration)
+        said = merge_utterances(said, self.processor.max_utterances)
+        spoken = [vars(one) for one in said]
+        media = [{"type": "video", "path": str(clip), "utterances": spoken}]
+        media += [] if audio is None else [{"type": "audio", "path": str(audio)}]
+        questions = [
+            [{"role": "user", "content": [*media, _text(question), {"type": "utterance", "index": index}]}]
+            for index in range(1, len(said) + 1)
+        ]
+        if not questions:
+            return []
+        inputs = self.processor.apply_chat_template(
+            questions, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
+        )
+        answers = self.processor.batch_decode(self._generate(inputs, **generate_kwargs), skip_special_tokens=True)
+        return [{**one, "description": answer.strip()} for one, answer in zip(spoken, answers, strict=True)]
+
+    @torch.inference_mode()
     def answer(self, samples: list[dict]) -> list[str]:
         """One answer a sample, see `run_dataset.Answerer`: `video` or `audio` or both, perhaps `utterances`, `subtitles`
         (a file) or `subtitle` (a sentence, taken to last as long as the clip), and `instruction`."""
@@ -150,3 +188,7 @@ class EmotionPipeline:
         generate_kwargs = {"max_new_tokens": self.max_new_tokens, **generate_kwargs}
         output = self.model.generate(**inputs.to(self.model.device, self.model.dtype), **generate_kwargs)
         return output[:, inputs["input_ids"].shape[1] :]
+
+
+def _text(question: str) -> dict:
+    return {"type": "text", "text": f"{question}\n"}

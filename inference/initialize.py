@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from ..configuration.configuration_microemo import MicroEmoConfig
@@ -172,10 +172,15 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     text += [f"{unit} {i} ({i / 2:.1f}-{i:.1f}s):" for unit in ("utterance", "window") for i in range(1, 100)]
     for row in DescribedDialogues(100):
         text += [item["text"] for message in row["messages"] for item in message["content"]]
+    text += [f"utterance {index}" for index in range(1, 33)] * 100
     model = Tokenizer(models.BPE())
-    # Digits stay apart: a model this small compares numbers digit by digit.
+    # Words, and digits one by one, but "utterance 12" in one piece: what a prompt says of an utterance is found by it.
+    words = r"utterance \d+| (?=utterance \d)|\d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
     model.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(words), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     model.decoder = decoders.ByteLevel()
     special = ["<pad>", "<s>", "</s>", MicroEmoProcessor.video_token, MicroEmoProcessor.audio_token]

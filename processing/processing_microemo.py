@@ -4,7 +4,8 @@ import re
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from transformers import BatchFeature
@@ -489,8 +490,14 @@ class MicroEmoProcessor(ProcessorMixin):
         return [_Given(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
 
     def _encode_clips(self, clips: Sequence[_Given], asr, video_kwargs: dict) -> tuple[dict, list[ClipPrompt], dict]:
-        """Features of all media, what the prompts say of them, and the metadata."""
-        features, prompts, metadata = self.read_clips(clips, asr, video_kwargs)
+        """Features of all media, what the prompts say of them, and the metadata. A clip is read once, however many rows
+        are about it."""
+        different, number = _different(clips)
+        features, prompts, metadata = self.read_clips(different, asr, video_kwargs)
+        if len(different) < len(clips):
+            features = {name: value[number] for name, value in features.items()}
+            prompts = [replace(prompts[index]) for index in number]
+            metadata = {name: [values[index] for index in number] for name, values in metadata.items()}
         features |= self._place_windows(prompts, metadata)
         if self.use_frame_timestamps and "frame_mask" in features:
             features |= self._read_timestamps(metadata["video_metadata"], features["frame_mask"].shape[1])
@@ -892,6 +899,17 @@ def _is_frames(video) -> bool:
     if isinstance(video, (list, tuple)):
         return len(video) > 0 and (getattr(video[0], "ndim", None) == 3 or hasattr(video[0], "convert"))
     return hasattr(video, "ndim")
+
+
+def _different(clips: Sequence[_Given]) -> tuple[list[_Given], list[int]]:
+    """The clips without those that are the very same as an earlier one, and which of these each is."""
+    keys = [
+        tuple(value if isinstance(value, (str, Path)) else id(value) for value in vars(clip).values())
+        for clip in clips
+    ]
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return [clips[first[key]] for key in places], [places[key] for key in keys]
 
 
 def _has_times(entry) -> bool:
