@@ -258,8 +258,8 @@ def test_bf16_keeps_what_learns_in_float32(run_training):
 @pytest.mark.slow
 def test_overfits_four_clips(run_training, world, make_clip, tmp_path):
     """Four clips that only pictures and sound tell apart. The language model learns along: a frozen one of random
-    weights cannot say anything. The weights start as wide as their inputs ask for (128 ** -0.5): with the presets' 0.02,
-    made for checkpoints, random towers give all clips nearly the same tokens."""
+    weights cannot say anything. All weights start as wide as their inputs ask for (128 ** -0.5): narrow ones give all
+    clips nearly the same tokens."""
     config = MicroEmoConfig.from_pretrained(world.checkpoint)
     for part in config.sub_configs:
         getattr(config, part).initializer_range = 0.09
