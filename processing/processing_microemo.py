@@ -36,8 +36,11 @@ SYSTEM_TEXT = (
 # The prompt (paper 3.4): system text, video tokens, audio tokens, transcript, instruction, answer. Besides the
 # messages the template sees `clip`, made by `_template_clip`; `part` asks for the text of one medium alone.
 CHAT_TEMPLATE = """\
+{%- macro times(window) -%}
+({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
+{%- endmacro -%}
 {%- macro marker(unit, window) -%}
-{{ unit }} {{ window.index }} ({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
+{{ unit }} {{ window.index }} {{ times(window) }}
 {%- endmacro -%}
 {%- macro media(name, tokens, unit, windows, window_tokens) -%}
 {%- if tokens -%}{{ (name + ": " if clip.unit else "") + tokens + "\\n" }}{%- endif -%}
@@ -48,20 +51,21 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
-{%- macro speech(utterance) -%}
-{{ marker("utterance", utterance) }}{{ " " + utterance.speaker if utterance.speaker }}:{{ " " + utterance.text if utterance.text }}
+{%- macro speech(utterance, tokens) -%}
+utterance {{ utterance.index }} {{ tokens + " " if tokens }}{{ times(utterance) }}
+{{- " " + utterance.speaker if utterance.speaker }}:{{ " " + utterance.text if utterance.text }}
 {%- endmacro -%}
 {%- macro transcript() -%}
 {%- if clip.interleaved -%}
 {%- set tokens = (clip.window_video_tokens if clip.unit == "utterance" and clip.windows else "") -%}
 {%- set tokens = tokens + clip.window_audio_tokens -%}
 {%- for utterance in clip.utterances if utterance.text or tokens -%}
-{{ speech(utterance) }}{{ " " + tokens if tokens }}{{ "\\n" }}
+{{ speech(utterance, tokens) + "\\n" }}
 {%- endfor -%}
 {%- else -%}
 {%- for utterance in clip.utterances if utterance.text -%}
 {%- if loop.first -%}{{ "Transcript:\\n" }}{%- endif -%}
-{{ speech(utterance) + "\\n" }}
+{{ speech(utterance, "") + "\\n" }}
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
@@ -167,8 +171,8 @@ class MicroEmoProcessor(ProcessorMixin):
         use_utterance_audio (`bool`, *optional*, defaults to `False`): Whether each utterance has m placeholders.
         use_frame_timestamps (`bool`, *optional*, defaults to `True`): Whether the image Q-Former reads timestamps.
         prompt_layout (`"concatenated"` or `"interleaved"`, *optional*, defaults to `"concatenated"`):
-            All windows before the transcript (paper 3.4), or each utterance's tokens behind its transcript line. Windows
-            of frames that are no utterances always come before it.
+            All windows before the transcript (paper 3.4), or each utterance's tokens behind its number in its transcript
+            line, where a small model finds them most easily. Windows of frames that are no utterances always come before it.
         timestamp_format (`str`, *optional*, defaults to `"This frame is sampled at {:.1f}s."`):
             Filled with the frame's presentation time in seconds (paper 3.2). `"timechat"` stands for TimeChat's
             sentence, whose time is frame index by frame rate.

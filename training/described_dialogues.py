@@ -50,7 +50,7 @@ def describe(dialogue: Dialogue, citation: str, turns: int) -> dict:
         for index, one in enumerate(dialogue.utterances, start=1)
     ]
     lines = ["Video: a face", "Audio: a voice"]
-    lines += [f"{_marker(one)}: {one['text']} {one['clue']} {one['voice']}" for one in said]
+    lines += [f"utterance {one['index']} {one['clue']} {one['voice']} {_times(one)}: {one['text']}" for one in said]
 
     messages = cite_as(dialogue_row(dialogue)["messages"], said, citation)
     questions = range(0, len(messages), 2)
@@ -66,5 +66,9 @@ def describe(dialogue: Dialogue, citation: str, turns: int) -> dict:
 
 
 def _marker(said: dict) -> str:
-    """As the chat template puts it before the tokens of a window."""
-    return f"utterance {said['index']} ({said['start']:.1f}-{said['end']:.1f}s)"
+    """As the chat template puts it before the tokens of a cited window."""
+    return f"utterance {said['index']} {_times(said)}"
+
+
+def _times(said: dict) -> str:
+    return f"({said['start']:.1f}-{said['end']:.1f}s)"

@@ -58,15 +58,26 @@ def test_predict_without_a_model_says_in_one_line_which_one_answers(demo_clip):
 def test_demo_makes_a_dialogue_asks_and_draws(checkpoint, tmp_path):
     done = microemo("demo", "--out", tmp_path / "demo", "--model", checkpoint, "--max-new-tokens", 3)
     assert done.returncode == 0, done.stderr
-    made, question, *_, felt, seen = done.stdout.splitlines()
+    made, question, *_, seen = done.stdout.splitlines()
     clip = Path(made.split(": ")[1].split(", ")[0])
     assert clip.parent == tmp_path / "demo" and clip.is_file() and clip.with_suffix(".srt").is_file()
     assert question.startswith("Question: What does the speaker feel")
     utterances = clip.with_suffix(".srt").read_text().count(" --> ")
-    emotions = felt.removeprefix("What it was made to show, utterance by utterance: ").split(", ")
-    assert len(emotions) == utterances >= 3 and set(emotions) <= set(EMOTIONS.values())
+    played = [line.split("[it plays: ")[1].rstrip("]") for line in done.stdout.splitlines() if "[it plays: " in line]
+    assert len(played) == utterances >= 3 and set(played) <= set(EMOTIONS.values())
     pictures = [Path(path) for path in seen.removeprefix("What the model saw: ").split(", ")]
     assert len(pictures) == 3 and all(path.is_file() for path in pictures)
+
+
+def test_predict_by_utterance(demo_clip, checkpoint):
+    subtitles = demo_clip.with_suffix(".srt")
+    options = ("--model", checkpoint, "--max-new-tokens", 3, "--by-utterance")
+    done = microemo("predict", demo_clip, "--subtitles", subtitles, *options)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3 and lines[0].startswith('0.4-2.0s "This picture is an old photograph."')
+    done = microemo("predict", demo_clip, *options)
+    assert done.returncode == 2 and "--by-utterance needs --subtitles" in done.stderr
 
 
 def test_predict_on_a_sound_file(make_clip, checkpoint):

@@ -7,6 +7,7 @@ from microemo.inference.initialize import initialize
 from microemo.inference.run_dataset import run_dataset
 from microemo.training.dialogue_plan import EMOTIONS
 from microemo.training.dialogue_scores import labels_of_answer
+from microemo.training.synthetic import DEMO_LINES
 from microemo.training.synthetic_dialogues import write_demo
 
 
@@ -24,12 +25,33 @@ def test_answer_is_plain_json(pipeline, demo_clip):
     assert answer["new_tokens"] <= 4
 
 
-def test_the_shipped_model_answers_as_it_has_learned(tmp_path):
+def test_the_shipped_model_is_right_about_each_utterance(tmp_path):
     clip, felt = write_demo(tmp_path)
-    answer = EmotionPipeline.from_pretrained()(str(clip), utterances=str(clip.with_suffix(".srt")))
-    labels = labels_of_answer(answer["description"])
-    assert labels and set(labels) <= set(EMOTIONS.values()), answer["description"]
-    assert len(felt) == len(answer["utterances"])
+    pipeline = EmotionPipeline.from_pretrained()
+    answers = pipeline.by_utterance(str(clip), str(clip.with_suffix(".srt")))
+    assert [labels_of_answer(one["description"]) for one in answers] == [[emotion] for emotion in felt]
+    whole = pipeline(str(clip), utterances=str(clip.with_suffix(".srt")))["description"]
+    assert labels_of_answer(whole) and set(labels_of_answer(whole)) <= set(EMOTIONS.values())
+
+
+def test_one_answer_for_each_utterance(pipeline, demo_clip):
+    answers = pipeline.by_utterance(str(demo_clip), str(demo_clip.with_suffix(".srt")))
+    assert [one["text"] for one in answers] == [line.text for line in DEMO_LINES]
+    question = [
+        {"type": "video", "path": str(demo_clip), "utterances": str(demo_clip.with_suffix(".srt"))},
+        {"type": "text", "text": "What does the speaker feel in this utterance, and why?\n"},
+        {"type": "utterance", "index": 2},
+    ]
+    inputs = pipeline.processor.apply_chat_template(
+        [{"role": "user", "content": question}],
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=True,
+        return_tensors="pt",
+    )
+    alone = pipeline.model.generate(**inputs, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
+    assert answers[1]["description"] == pipeline.processor.decode(alone[0], skip_special_tokens=True).strip()
+    assert pipeline.by_utterance(str(demo_clip), []) == []
 
 
 def test_answers_a_data_set_and_goes_on_where_it_stopped(pipeline, demo_clip, make_clip, tmp_path):

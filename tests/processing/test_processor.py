@@ -591,3 +591,28 @@ def test_a_model_of_few_positions_gets_few_frames():
     assert (
         make(preset="microemo-7b", config={"video_token_id": 3, "audio_token_id": 4}).video_processor.num_frames == 8
     )
+
+
+def test_a_clip_is_read_once_however_many_rows_are_about_it(tiny_processor, demo_clip, make_clip, monkeypatch):
+    read = []
+    look = tiny_processor.video_processor.preprocess
+
+    def counted(videos, **kwargs):
+        read.extend(videos)
+        return look(videos, **kwargs)
+
+    monkeypatch.setattr(
+        type(tiny_processor.video_processor), "preprocess", lambda self, videos, **k: counted(videos, **k)
+    )
+    other = str(make_clip("other.mp4"))
+    clips, texts = [str(demo_clip), other, str(demo_clip)], ["One?", "Two?", "Three?"]
+    together = tiny_processor(text=texts, videos=clips, return_tensors="pt")
+    assert len(read) == 2
+    alone = tiny_processor(text=texts[2], videos=clips[2], return_tensors="pt")
+    for name in ("pixel_values_videos", "region_masks", "input_features"):
+        assert torch.equal(together[name][2], alone[name][0]), name
+    assert not torch.equal(together["pixel_values_videos"][1], together["pixel_values_videos"][2])
+    # Other subtitles make another clip of it.
+    said = [[{"start": 0.0, "end": 1.0, "text": "a"}], [{"start": 0.0, "end": 2.0, "text": "b"}]]
+    both = tiny_processor(text=texts[:2], videos=clips[::2], utterances=said, return_tensors="pt")
+    assert not torch.equal(both["utterance_windows"][0], both["utterance_windows"][1])

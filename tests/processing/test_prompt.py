@@ -105,8 +105,8 @@ def test_concatenated():
 def test_interleaved():
     processor = make(use_utterance_audio=True, system_text="", prompt_layout="interleaved")
     assert prompt_of(processor, utterances=SAID) == (
-        f"<s>User:\nVideo: {V}\nAudio: {A}\nutterance 1 (0.2-0.8s) Anna: Hi there. {V}{A}\n"
-        f"utterance 2 (1.0-1.5s): What do you mean? {V}{A}\n{QUESTION}\nAssistant:\n"
+        f"<s>User:\nVideo: {V}\nAudio: {A}\nutterance 1 {V}{A} (0.2-0.8s) Anna: Hi there.\n"
+        f"utterance 2 {V}{A} (1.0-1.5s): What do you mean?\n{QUESTION}\nAssistant:\n"
     )
 
 
@@ -161,7 +161,7 @@ SOUND_WINDOWS = {
     "concatenated": f"Audio: {A}\nutterance 1 (0.2-0.8s): {A}\nutterance 2 (1.0-1.5s): {A}\n"
     "Transcript:\nutterance 1 (0.2-0.8s) Anna: Hi there.\nutterance 2 (1.0-1.5s): What do you mean?\n",
     "interleaved": f"Audio: {A}\n"
-    f"utterance 1 (0.2-0.8s) Anna: Hi there. {A}\nutterance 2 (1.0-1.5s): What do you mean? {A}\n",
+    f"utterance 1 {A} (0.2-0.8s) Anna: Hi there.\nutterance 2 {A} (1.0-1.5s): What do you mean?\n",
 }
 
 
@@ -206,7 +206,7 @@ def test_interleaved_wordless_utterances_have_a_line_for_their_sound():
     processor = make(system_text="", windows="none", use_utterance_audio=True, prompt_layout="interleaved")
     said = [{"start": 0.0, "end": 0.2, "text": ""}, SAID[1]]
     lines = prompt_of(processor, utterances=said).splitlines()
-    assert lines[3:5] == [f"utterance 1 (0.0-0.2s): {A}", f"utterance 2 (1.0-1.5s): What do you mean? {A}"]
+    assert lines[3:5] == [f"utterance 1 {A} (0.0-0.2s):", f"utterance 2 {A} (1.0-1.5s): What do you mean?"]
     silent = prompt_of(processor, utterances=said, audio=False).splitlines()
     assert silent[2:4] == ["utterance 2 (1.0-1.5s): What do you mean?", QUESTION]
 
