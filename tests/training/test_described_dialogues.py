@@ -19,8 +19,12 @@ def text_of(message) -> str:
     return "".join(item["text"] for item in message["content"])
 
 
+def times(said) -> str:
+    return f"({said['start']:.1f}-{said['end']:.1f}s)"
+
+
 def marker(index, said) -> str:
-    return f"utterance {index} ({said['start']:.1f}-{said['end']:.1f}s)"
+    return f"utterance {index} {times(said)}"
 
 
 @pytest.mark.parametrize("citation", CITATIONS)
@@ -31,7 +35,7 @@ def test_prompt_questions_and_answers(plan, citation):
     lines = text_of(row["messages"][0]).splitlines()
     assert lines[:2] == ["Video: a face", "Audio: a voice"]
     assert lines[2 : 2 + len(said)] == [
-        f"{marker(index, one)}: {one['text']} {CLUES[one['clue']][1]} {one['prosody']}"
+        f"utterance {index} {CLUES[one['clue']][1]} {one['prosody']} {times(one)}: {one['text']}"
         for index, one in enumerate(said, start=1)
     ]
 
