@@ -20,6 +20,7 @@ from transformers import AutoProcessor, BatchFeature
 from microemo import MicroEmoConfig, MicroEmoProcessor
 from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 from microemo.processing.media import MediaError, load_audio
+from microemo.processing.video_processing_microemo import MicroEmoVideoProcessor
 
 SHARED = Path(os.environ.get("MICROEMO_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 CLIPS = SHARED / "data" / "clips"
@@ -593,26 +594,22 @@ def test_a_model_of_few_positions_gets_few_frames():
     )
 
 
-def test_a_clip_is_read_once_however_many_rows_are_about_it(tiny_processor, demo_clip, make_clip, monkeypatch):
-    read = []
-    look = tiny_processor.video_processor.preprocess
+def test_a_clip_is_read_once_however_many_rows_are_about_it(clip, silent_clip, monkeypatch):
+    read, look = [], MicroEmoVideoProcessor.preprocess
 
-    def counted(videos, **kwargs):
+    def counted(self, videos, **kwargs):
         read.extend(videos)
-        return look(videos, **kwargs)
+        return look(self, videos, **kwargs)
 
-    monkeypatch.setattr(
-        type(tiny_processor.video_processor), "preprocess", lambda self, videos, **k: counted(videos, **k)
-    )
-    other = str(make_clip("other.mp4"))
-    clips, texts = [str(demo_clip), other, str(demo_clip)], ["One?", "Two?", "Three?"]
-    together = tiny_processor(text=texts, videos=clips, return_tensors="pt")
+    monkeypatch.setattr(MicroEmoVideoProcessor, "preprocess", counted)
+    clips, texts = [str(clip), str(silent_clip), str(clip)], ["One?", "Two?", "Three?"]
+    together = processor()(text=texts, videos=clips, return_tensors="pt")
     assert len(read) == 2
-    alone = tiny_processor(text=texts[2], videos=clips[2], return_tensors="pt")
+    alone = processor()(text=texts[2], videos=clips[2], return_tensors="pt")
     for name in ("pixel_values_videos", "region_masks", "input_features"):
         assert torch.equal(together[name][2], alone[name][0]), name
-    assert not torch.equal(together["pixel_values_videos"][1], together["pixel_values_videos"][2])
+    assert together["audio_clip_mask"].any(1).tolist() == [True, False, True]
     # Other subtitles make another clip of it.
     said = [[{"start": 0.0, "end": 1.0, "text": "a"}], [{"start": 0.0, "end": 2.0, "text": "b"}]]
-    both = tiny_processor(text=texts[:2], videos=clips[::2], utterances=said, return_tensors="pt")
+    both = processor()(text=texts[:2], videos=clips[::2], utterances=said, return_tensors="pt")
     assert not torch.equal(both["utterance_windows"][0], both["utterance_windows"][1])
