@@ -193,10 +193,7 @@ def test_every_parameter_is_initialised(tiny):
 
 
 def test_gradients_reach_every_parameter_also_with_checkpointing(tiny):
-    model = tiny.model(windows="utterance").train()
-    for config in (model.config.image_qformer_config, model.config.video_qformer_config):
-        assert config.hidden_dropout_prob > 0
-    model.eval()  # dropout off; the checkpointed layers are switched to training by hand below
+    model = tiny.model(windows="utterance").eval()  # the checkpointed layers are switched to training by hand below
     inputs = tiny.inputs(model.config)
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] < 5, -100)
     model(**inputs, labels=labels).loss.backward()

@@ -37,7 +37,7 @@ def test_batched_windows_equal_a_loop(tiny, attn_implementation):
     for row, spans in enumerate(windows):
         expected = [one(qformer.global_qformer, row, 0, lengths[row])]
         expected += [one(qformer.window_qformer, row, *span) for span in spans]
-        torch.testing.assert_close(tokens[row, : len(expected)], torch.stack(expected), atol=1e-6, rtol=0)
+        torch.testing.assert_close(tokens[row, : len(expected)], torch.stack(expected), atol=5e-6, rtol=0)
 
 
 @IMPLEMENTATIONS

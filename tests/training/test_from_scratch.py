@@ -120,7 +120,8 @@ def texts_of(messages) -> list[tuple[str, list]]:
 def test_each_stage_learns_its_part(scratch):
     work = scratch.run.work
     assert scratch.trained == work / "answering" and not list(work.glob("*.part"))
-    assert {path.name for path in work.iterdir()} == {"start", "clips", "features", "answering.jsonl", *STAGES}
+    # The ablation's tests go on in the same folder.
+    assert {"start", "clips", "features", "answering.jsonl", *STAGES} <= {path.name for path in work.iterdir()}
     seen = {name: weights(work / name) for name in ("start", *STAGES)}
     assert changed_parts(seen["start"], seen["language"]) == {"language_model"}
     assert changed_parts(seen["language"], seen["towers"]) == {"vision_model", "audio_tower"}
