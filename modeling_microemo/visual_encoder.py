@@ -135,41 +135,15 @@ class GlobalLocalVisualEncoder(nn.Module):
             self.local_clue_attention = LocalClueAttention(config)
             self.fusion = GlobalLocalFusion(config)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        region_masks: torch.Tensor | None = None,
-        pixel_values_faces: torch.Tensor | None = None,
-        qformer_input_ids: torch.Tensor | None = None,
-        qformer_attention_mask: torch.Tensor | None = None,
-        vision_features: torch.Tensor | None = None,
-        face_features: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def forward(self, *args, **kwargs) -> torch.Tensor:
         """
-        All tensors hold real frames only, F of them, from all clips of the batch.
-
-        Args:
-            pixel_values (`torch.Tensor` of shape `(F, 3, H, W)`): The frames; or `vision_features` in their place.
-            region_masks (`torch.BoolTensor` of shape `(F, R, P)`): Patches of each clue region; all False: no face.
-            pixel_values_faces (`torch.Tensor` of shape `(F, 3, H, W)`):
-                The face crops that the masks refer to, with `local_view="face_crop"`; or `face_features`.
-            qformer_input_ids, qformer_attention_mask (`torch.LongTensor` of shape `(F, L)`): The timestamp's tokens.
-            vision_features, face_features (`torch.Tensor` of shape `(F, 1 + P, hidden_size)`):
-                What [`MicroEmoVisionModel`] gave for the frames and for the crops.
+        Args: those of [`~GlobalLocalVisualEncoder.views`].
 
         Returns:
             `torch.Tensor` of shape `(F, num_query_tokens, hidden_size)`, with `keep_timestamp_tokens`
             `(F, num_query_tokens + L, hidden_size)`.
         """
-        global_tokens, local_tokens = self.views(
-            pixel_values=pixel_values,
-            region_masks=region_masks,
-            pixel_values_faces=pixel_values_faces,
-            qformer_input_ids=qformer_input_ids,
-            qformer_attention_mask=qformer_attention_mask,
-            vision_features=vision_features,
-            face_features=face_features,
-        )
+        global_tokens, local_tokens = self.views(*args, **kwargs)
         return global_tokens if local_tokens is None else self.fusion(global_tokens, local_tokens)
 
     def views(
@@ -182,8 +156,23 @@ class GlobalLocalVisualEncoder(nn.Module):
         vision_features: torch.Tensor | None = None,
         face_features: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The global and the local tokens before their fusion, shaped as [`~GlobalLocalVisualEncoder.forward`]'s; no
-        local ones without local clue attention."""
+        """The global and the local tokens before their fusion.
+
+        All tensors hold real frames only, F of them, from all clips of the batch.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(F, 3, H, W)`): The frames; or `vision_features` in their place.
+            region_masks (`torch.BoolTensor` of shape `(F, R, P)`): Patches of each clue region; all False: no face.
+            pixel_values_faces (`torch.Tensor` of shape `(F, 3, H, W)`):
+                The face crops that the masks refer to, with `local_view="face_crop"`; or `face_features`.
+            qformer_input_ids, qformer_attention_mask (`torch.LongTensor` of shape `(F, L)`): The timestamp's tokens.
+            vision_features, face_features (`torch.Tensor` of shape `(F, 1 + P, hidden_size)`):
+                What [`MicroEmoVisionModel`] gave for the frames and for the crops.
+
+        Returns:
+            Both, shaped as what [`~GlobalLocalVisualEncoder.forward`] gives; `None` for the local ones without local clue
+            attention.
+        """
         if vision_features is None:
             vision_features = self.vision_model(pixel_values).last_hidden_state
         text = {}

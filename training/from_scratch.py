@@ -23,7 +23,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.utils import logging
 
-from ..evaluation.plain_files import write_text
+from ..evaluation.plain_files import read_json_lines, write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
 from .collator import MicroEmoCollator
@@ -211,8 +211,7 @@ def write_questions(
         rounds: Rows for each clip of the split train, with questions of their own; the other splits have one.
     """
     truth, rows = read_truth(corpus), []
-    for index, line in enumerate((corpus / TABLE).read_text(encoding="utf-8").splitlines()):
-        row = json.loads(line)
+    for index, row in enumerate(read_json_lines(corpus / TABLE)):
         known = truth[row["name"]]
         numbers = [number for number, turn in enumerate(known["turns"]) if turn["kind"] in kinds]
         for part in range(rounds if row["split"] == "train" else 1):
@@ -245,10 +244,10 @@ def pretrain(run: Run, start: Path) -> tuple[Path, FeatureCache]:
     """
     language = run.stage("language", lambda folder: learn_language(run, start, folder))
     rows = [run.rows(split) for split in ("train", "dev")]
-    _, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(start)))
+    _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(start)))
     clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_proc)
     towers = run.stage("towers", lambda folder: learn_towers(run, language, clips, folder))
-    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
+    model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     return towers, precompute(rows, run.work / "features", clips.reader(), model)
 
 

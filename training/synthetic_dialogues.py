@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..evaluation.plain_files import read_json_lines, write_text
 from .dialogue_plan import (
     CLUES,
     EMOTIONS,
@@ -263,10 +264,8 @@ def write_dialogue(folder: str | Path, dialogue: Dialogue, actor: FaceActor, siz
         The path of the clip.
     """
     path = Path(folder) / f"{dialogue.name}.mp4"
-    subtitles = path.with_suffix(".srt")
-    part = path.with_suffix(".srt.part")
-    part.write_text(to_srt(Line(said.start, said.end, said.text) for said in dialogue.utterances), encoding="utf-8")
-    part.replace(subtitles)
+    subtitles = to_srt(Line(said.start, said.end, said.text) for said in dialogue.utterances)
+    write_text(path.with_suffix(".srt"), subtitles)
     rng = random_streams(dialogue.seed, _split_of(dialogue), dialogue.index)[6]
     sound = speak(dialogue.speeches, dialogue.seconds, rng)
     write_media(path, _pictures(dialogue, actor, size, rng), dialogue.times, sound, comment=_mark(dialogue, size))
@@ -357,16 +356,10 @@ def _is_complete(folder: Path, dialogue: Dialogue, size: int) -> bool:
 
 
 def _read_list(path: Path) -> dict[str, dict]:
-    if not path.is_file():
-        return {}
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row for row in read_json_lines(path)} if path.is_file() else {}
 
 
 def _list(path: Path, rows) -> Path:
     """Put rows among those that the file has, sorted by name."""
     listed = _read_list(path) | {row["name"]: row for row in rows}
-    part = path.with_suffix(".jsonl.part")
-    part.write_text("".join(f"{json.dumps(listed[name])}\n" for name in sorted(listed)), encoding="utf-8")
-    part.replace(path)
-    return path
+    return write_text(path, "".join(f"{json.dumps(listed[name])}\n" for name in sorted(listed)))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset
+from transformers import BatchFeature
 
 from ..modeling_microemo.audio_branch import MicroEmoAudioModel
 from ..modeling_microemo.modeling_microemo import MicroEmoModel
@@ -177,34 +178,13 @@ class ProsodyReader(nn.Module):
         return {"loss": F.cross_entropy(read, shares), "logits": read}
 
 
-class ActingFrames(Dataset):
-    """Some frames of each synthetic clip, drawn anew every time, with the amplitudes of the facial actions in them.
+class _KnownClips(Dataset):
+    """Synthetic clips, processed, and what is known of them.
 
     Args:
         rows: Of the table of dialogues.
         processor ([`MicroEmoProcessor`]): Of the model, or the reader of a [`FeatureCache`].
-        num_frames (`int`): Drawn from a clip.
     """
-
-    def __init__(self, rows, processor: MicroEmoProcessor, num_frames: int):
-        self.rows, self.processor, self.num_frames = list(rows), processor, num_frames
-        self.truth = truth_of(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        row = self.rows[index]
-        inputs = _process(self.processor, row)
-        times = np.array(inputs["video_metadata"][0].frame_times)
-        frames = torch.randint(len(times), (self.num_frames,))
-        given = {name: inputs[key][:, frames] for name, key in _FRAME_INPUTS.items() if key in inputs}
-        amplitudes = amplitudes_at(self.truth[row["name"]], times[frames.numpy()])
-        return given | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
-
-
-class WatchedClips(Dataset):
-    """Synthetic clips whole, with what [`WindowReader`] is to read off them."""
 
     def __init__(self, rows, processor: MicroEmoProcessor):
         self.rows, self.processor = list(rows), processor
@@ -213,9 +193,41 @@ class WatchedClips(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def look_up(self, index: int) -> tuple[BatchFeature, dict]:
+        """What the processor gives for a clip, and its truth."""
         row = self.rows[index]
-        inputs, truth = _process(self.processor, row), self.truth[row["name"]]
+        inputs = self.processor(
+            videos=[row["video"]], utterances=[row["subtitles"]], return_tensors="pt", return_metadata=True
+        )
+        return inputs, self.truth[row["name"]]
+
+
+class ActingFrames(_KnownClips):
+    """Some frames of each synthetic clip, drawn anew every time, with the amplitudes of the facial actions in them.
+
+    Args:
+        rows, processor: Of clips in general.
+        num_frames (`int`): Drawn from a clip.
+    """
+
+    def __init__(self, rows, processor: MicroEmoProcessor, num_frames: int):
+        super().__init__(rows, processor)
+        self.num_frames = num_frames
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        inputs, truth = self.look_up(index)
+        times = np.array(inputs["video_metadata"][0].frame_times)
+        frames = torch.randint(len(times), (self.num_frames,))
+        given = {name: inputs[key][:, frames] for name, key in _FRAME_INPUTS.items() if key in inputs}
+        amplitudes = amplitudes_at(truth, times[frames.numpy()])
+        return given | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
+
+
+class WatchedClips(_KnownClips):
+    """Synthetic clips whole, with what [`WindowReader`] is to read off them."""
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        inputs, truth = self.look_up(index)
         amplitudes = amplitudes_at(truth, np.array(inputs["video_metadata"][0].frame_times))
         windows = [amplitudes[start:end].mean(axis=0) for start, end in inputs["utterance_windows"][0].tolist()]
         # Repeated, so that there are enough frames for all parts.
@@ -228,28 +240,16 @@ class WatchedClips(Dataset):
         }
 
 
-class SpokenClips(Dataset):
+class SpokenClips(_KnownClips):
     """All mel clips of each synthetic clip, with the shares of each prosody and of silence in them."""
 
-    def __init__(self, rows, processor: MicroEmoProcessor):
-        self.rows, self.processor = list(rows), processor
-        self.truth = truth_of(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        row = self.rows[index]
-        inputs = _process(self.processor, row)
-        shares = prosody_shares(self.truth[row["name"]], np.array(inputs["audio_clip_times"][0]))
+        inputs, truth = self.look_up(index)
+        shares = prosody_shares(truth, np.array(inputs["audio_clip_times"][0]))
         return {
             "input_features": inputs["input_features"],
             "shares": torch.tensor(shares, dtype=torch.float32)[None],
         }
-
-
-def _process(processor: MicroEmoProcessor, row: dict):
-    return processor(videos=[row["video"]], utterances=[row["subtitles"]], return_tensors="pt", return_metadata=True)
 
 
 def put_together(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
