@@ -135,7 +135,9 @@ def plot_arms(
         means, deviations = zip(*(of_arm[number] for of_arm in bars.values()), strict=True)
         axes.barh(places, means, height, xerr=deviations, label=group, color=f"C{number}", capsize=2)
         for place, mean in zip(places, means, strict=True):
-            axes.text(1, place, f"{mean:.1f}", va="center", color="white", fontsize=8)
+            beside = mean < 10  # a bar too short to write on
+            at, color = (mean + 1, "black") if beside else (1, "white")
+            axes.text(at, place, f"{mean:.1f}", va="center", color=color, fontsize=8)
     axes.set_yticks(range(len(bars)), list(bars))
     axes.invert_yaxis()
     axes.set_xlim(0, 100)

@@ -9,7 +9,6 @@ microemo ablation dialogues table-2 --work work
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,21 +71,17 @@ def score(
         Literal["tokens", "times", "index"], typer.Option(help="How questions name their utterance.")
     ] = "tokens",
     out: Annotated[Path | None, typer.Option(help="Every answer, as JSON lines.")] = None,
-    num_proc: NumProc = 0,
 ):
     """Ask CHECKPOINT about each utterance of the dialogues of CORPUS, and say how many answers are right."""
     from ..evaluation.plain_files import write_text
     from ..training.data import load_table
     from ..training.dialogue_scores import accuracy, answer_utterance_questions
-    from ..training.feature_cache import precompute
     from ..training.synthetic_dialogues import TABLE, read_truth
     from .emotion_pipeline import EmotionPipeline
 
     pipeline = EmotionPipeline.from_pretrained(checkpoint)
     rows = load_table(corpus / TABLE, split).to_list()
-    with tempfile.TemporaryDirectory() as folder:  # there are several questions about a clip
-        reader = precompute([rows], folder, pipeline.processor, num_workers=num_proc).reader()
-        answered = answer_utterance_questions(pipeline.model, reader, rows, read_truth(corpus), citation)
+    answered = answer_utterance_questions(pipeline.model, pipeline.processor, rows, read_truth(corpus), citation)
     if out is not None:
         write_text(out, "".join(json.dumps(one) + "\n" for one in answered))
     print(f"{100 * accuracy(answered):.1f} % of {len(answered)} questions about {len(rows)} clips answered right")

@@ -17,7 +17,6 @@ from ..evaluation.plain_files import write_text
 from ..evaluation.result_plots import plot_arms
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
-from .dialogue_plan import UNSEEN
 from .dialogue_scores import accuracy, answer_utterance_questions
 from .feature_cache import FeatureCache, precompute
 from .from_scratch import Run, learn_to_answer, learn_to_see, learn_to_watch, pretrain
@@ -25,6 +24,7 @@ from .synthetic_dialogues import read_truth
 from .train import ModelArguments, load_config_and_processor, load_model_and_processor
 
 FORMS = ("times", "index")
+SCORED_CLIPS = 100  # of the split test
 # What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
 _VISUAL = ("use_local_clue_attention", "use_frame_timestamps", "clue_regions", "num_regions")
 
@@ -84,11 +84,10 @@ def run_arm(run: Run, start: Path, name: str, seed: int) -> Path:
     )
     model = MicroEmoForConditionalGeneration.from_pretrained(answering)
     processor = FeatureCache(features.folder, MicroEmoProcessor.from_pretrained(answering), model).reader()
-    truth, scores = read_truth(run.corpus), {}
-    for split, rows in _scored_rows(run).items():
-        for form in FORMS:
-            answered = answer_utterance_questions(model, processor, rows, truth, form, clips_at_once=12)
-            scores[f"{split}/{form}"] = {"accuracy": accuracy(answered), "questions": len(answered)}
+    truth, rows, scores = read_truth(run.corpus), run.rows("test")[:SCORED_CLIPS], {}
+    for form in FORMS:
+        answered = answer_utterance_questions(model, processor, rows, truth, form, clips_at_once=12)
+        scores[form] = {"accuracy": accuracy(answered), "questions": len(answered)}
     history = json.loads((answering / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     losses = [[log["step"], log["eval_loss"]] for log in history if "eval_loss" in log]
     result = {"arm": name, "seed": seed, "switches": arm.switches, "scores": scores, "dev_losses": losses}
@@ -97,18 +96,13 @@ def run_arm(run: Run, start: Path, name: str, seed: int) -> Path:
 
 def _features_with_test(run: Run, start: Path, towers: Path, features: FeatureCache, arm: Arm) -> FeatureCache:
     """The arm's features, those of the test clips with them; other clue regions are looked for anew."""
-    rows = [run.rows(split) for split in ("train", "dev", "test", UNSEEN)]
+    rows = [run.rows(split) for split in ("train", "dev", "test")]
     regions = {key: value for key, value in arm.switches.items() if key in ("clue_regions", "num_regions")}
     suffix = "-whole-face" if regions else ""
     _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(start), switches=regions))
     clips = precompute(rows, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     return precompute(rows, run.work / f"features{suffix}", clips.reader(), model)
-
-
-def _scored_rows(run: Run) -> dict[str, list[dict]]:
-    """The first clips of the splits: enough for a deviation of a percent."""
-    return {"dev": run.rows("dev")[:60], "test": run.rows("test")[:100]}
 
 
 def write_results(results: list[dict], out: Path) -> Path:
@@ -122,7 +116,7 @@ def write_results(results: list[dict], out: Path) -> Path:
     for name, runs in scored.items():
         cells = []
         for form in FORMS:
-            values = [100 * one["scores"][f"test/{form}"]["accuracy"] for one in runs]
+            values = [100 * one["scores"][form]["accuracy"] for one in runs]
             cells.append((mean(values), stdev(values) if len(values) > 1 else 0.0))
         bars[ARMS[name].name] = cells
         lines.append(f'"{ARMS[name].name}",{len(runs)},' + ",".join(f"{m:.2f},{d:.2f}" for m, d in cells))

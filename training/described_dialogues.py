@@ -3,9 +3,13 @@
 A language model that has read nothing hardly learns to look a numbered utterance up in a long prompt. It learns that
 here, from as many plans of dialogues as it takes, none of which needs a clip: the prompt is the one that it will read
 later, with a clue's name where the tokens of a window will stand. The plans are of seeds that no clip has.
+
+A dialogue has so few clues that guessing one is not far off. Dictations leave nothing to guess. They come late to a model
+that copies nothing yet, and soon to one that repeats numbered lines.
 """
 
 import random
+from collections.abc import Sequence
 
 from torch.utils.data import Dataset
 
@@ -21,10 +25,10 @@ class DescribedDialogues(Dataset):
 
     Args:
         length (`int`): How many.
-        turns (`int`, *optional*, defaults to 3): Questions that are kept of a dialogue: short prompts are cheap ones.
+        turns (`int`, *optional*, defaults to 2): Questions that are kept of a dialogue: short prompts are cheap ones.
     """
 
-    def __init__(self, length: int, turns: int = 3):
+    def __init__(self, length: int, turns: int = 2):
         self.length, self.turns = length, turns
 
     def __len__(self) -> int:
@@ -36,6 +40,64 @@ class DescribedDialogues(Dataset):
         return describe(plan_dialogue(FIRST_SEED, "train", index), CITATIONS[index % len(CITATIONS)], self.turns)
 
 
+class RepeatedLines(Dataset):
+    """Rows with `messages`: "utterance 1", "utterance 2", ... with random words behind each, and the same lines again in
+    another order.
+
+    Args:
+        length (`int`): How many.
+        words (`Sequence[str]`): To draw from.
+    """
+
+    def __init__(self, length: int, words: Sequence[str]):
+        self.length, self.words = length, words
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        if index >= self.length:
+            raise IndexError(index)
+        rng = random.Random(index)
+        count = rng.randint(2, 6)
+        lines = [f"utterance {number} {' '.join(rng.choices(self.words, k=4))}" for number in range(1, count + 1)]
+        texts = {"user": lines, "assistant": rng.sample(lines, count)}
+        messages = [{"role": role, "content": [_text("\n".join(text))]} for role, text in texts.items()]
+        return {"name": f"lines-{index}", "messages": messages}
+
+
+class Dictations(Dataset):
+    """Rows like those of [`DescribedDialogues`], with random words for clue and voice, which are to be said again.
+
+    Args:
+        length (`int`): How many.
+        words (`Sequence[str]`): To draw from.
+    """
+
+    def __init__(self, length: int, words: Sequence[str]):
+        self.length, self.words = length, words
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        if index >= self.length:
+            raise IndexError(index)
+        rng = random.Random(index)
+        dialogue = plan_dialogue(FIRST_SEED, "train", index)
+        clues = [" ".join(rng.choices(self.words, k=3)) for _ in dialogue.utterances]
+        said = _said(dialogue, clues, rng.choices(self.words, k=len(clues)))
+        messages = []
+        for one in rng.sample(said, len(said)):
+            answer = f"In utterance {one['index']} {one['clue']}, and the voice is {one['voice']}."
+            for role, content in (
+                ("user", {"type": "utterance", "index": one["index"]}),
+                ("assistant", _text(answer)),
+            ):
+                messages.append({"role": role, "content": [content]})
+        return _in_words(dialogue.name, said, messages, ("times", "index")[index % 2])
+
+
 def describe(dialogue: Dialogue, citation: str, turns: int) -> dict:
     """The row of a dialogue in which words stand for all media.
 
@@ -44,25 +106,40 @@ def describe(dialogue: Dialogue, citation: str, turns: int) -> dict:
         citation: How the questions name their utterance, see [`cite_as`].
         turns: Questions that are kept.
     """
-    said = [
-        {"index": index, "start": one.start, "end": one.end, "text": one.text, "clue": CLUES[one.clue][1]}
-        | {"voice": one.prosody}
-        for index, one in enumerate(dialogue.utterances, start=1)
-    ]
-    lines = ["Video: a face", "Audio: a voice"]
-    lines += [f"utterance {one['index']} {one['clue']} {one['voice']} {_times(one)}: {one['text']}" for one in said]
-
-    messages = cite_as(dialogue_row(dialogue)["messages"], said, citation)
+    said = _said(
+        dialogue, [CLUES[one.clue][1] for one in dialogue.utterances], [one.prosody for one in dialogue.utterances]
+    )
+    messages = dialogue_row(dialogue)["messages"]
     questions = range(0, len(messages), 2)
     kept = random.Random(dialogue.name).sample(questions, min(turns, len(questions)))
-    messages = [message for first in kept for message in messages[first : first + 2]]
+    return _in_words(
+        dialogue.name, said, [message for first in kept for message in messages[first : first + 2]], citation
+    )
+
+
+def _said(dialogue: Dialogue, clues: Sequence[str], voices: Sequence[str]) -> list[dict]:
+    return [
+        {"index": index, "start": one.start, "end": one.end, "text": one.text, "clue": clue, "voice": voice}
+        for index, (one, clue, voice) in enumerate(zip(dialogue.utterances, clues, voices, strict=True), start=1)
+    ]
+
+
+def _in_words(name: str, said: list[dict], messages: list[dict], citation: str) -> dict:
+    """A row whose prompt and cited utterances have words where the tokens of windows will stand."""
+    lines = ["Video: a face", "Audio: a voice"]
+    lines += [f"utterance {one['index']} {one['clue']} {one['voice']} {_times(one)}: {one['text']}" for one in said]
+    messages = cite_as(messages, said, citation)
     for message in messages:
         for item in message["content"]:
             if item["type"] == "utterance":
                 one = said[item.pop("index") - 1]
-                item |= {"type": "text", "text": f"{_marker(one)}: {one['clue']} {one['voice']}"}
-    messages[0]["content"].insert(0, {"type": "text", "text": "\n".join(lines) + "\n"})
-    return {"name": dialogue.name, "messages": messages}
+                item |= _text(f"{_marker(one)}: {one['clue']} {one['voice']}")
+    messages[0]["content"].insert(0, _text("\n".join(lines) + "\n"))
+    return {"name": name, "messages": messages}
+
+
+def _text(text: str) -> dict:
+    return {"type": "text", "text": text}
 
 
 def _marker(said: dict) -> str:

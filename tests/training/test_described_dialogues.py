@@ -7,7 +7,7 @@ import pytest
 
 from microemo.training.collator import IGNORED, MicroEmoCollator
 from microemo.training.data import to_conversation
-from microemo.training.described_dialogues import FIRST_SEED, DescribedDialogues, describe
+from microemo.training.described_dialogues import FIRST_SEED, DescribedDialogues, Dictations, describe
 from microemo.training.dialogue_plan import CLUES, plan_dialogue
 from microemo.training.synthetic_dialogues import CITATIONS, cite_as, dialogue_row, dialogue_truth
 
@@ -133,3 +133,26 @@ def test_the_prompt_is_that_of_a_clip_with_words_for_tokens(world, citation):
     for one in said:
         with_words = with_words.replace(f"{CLUES[one['clue']][1]} {one['prosody']}", "what is seen and heard")
     assert with_words == with_tokens
+
+
+def test_a_dictation_is_asked_for_utterance_by_utterance():
+    words = [f"word{number}" for number in range(99)]
+    data = Dictations(4, words)
+    for index, citation in enumerate(("times", "index", "times", "index")):
+        row, plan = data[index], dialogue_truth(plan_dialogue(FIRST_SEED, "train", index))["utterances"]
+        first, *_ = row["messages"][0]["content"]
+        told = re.findall(r"^utterance (\d+) (.+) (\w+) (\(.+s\)): (.+)$", first["text"], re.MULTILINE)
+        assert [(said, text) for *_, said, text in told] == [(times(said), said["text"]) for said in plan]
+        row["messages"][0]["content"].remove(first)
+        asked = {text_of(q): text_of(a) for q, a in zip(row["messages"][::2], row["messages"][1::2], strict=True)}
+        assert asked == {
+            f"utterance {number}{f' {said}' if citation == 'times' else ''}": (
+                f"In utterance {number} {clue}, and the voice is {voice}."
+            )
+            for number, clue, voice, said, _ in told
+        }
+        assert {*" ".join(clue for _, clue, *_ in told).split()} <= {*words}
+    assert [row["messages"] for row in data] == [data[index]["messages"] for index in range(len(data))]
+    assert data[0] != data[2]
+    with pytest.raises(IndexError):
+        data[4]
