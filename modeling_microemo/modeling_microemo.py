@@ -1,5 +1,6 @@
 """MicroEmo: the multimodal model and its language modelling head (paper 3.1, 3.4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -244,12 +245,22 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         flat = features[row, order[real]].flatten(0, 1)
         return list(flat.split((real.sum(dim=1) * features.shape[2]).tolist()))
 
-    def encode_media(self, **media: torch.Tensor | None) -> dict[str, BaseModelOutputWithPooling]:
+    def encode_media(
+        self, clips: Sequence[str] | None = None, **media: torch.Tensor | None
+    ) -> dict[str, BaseModelOutputWithPooling]:
         """The features of all media inputs given (see `VIDEO_INPUTS`, `AUDIO_INPUTS`), by modality.
 
         What `forward` and `generate` take as `mm_encoder_outputs`, so that several prompts about a clip or several
         beams share one encoding.
+
+        Args:
+            clips (`Sequence[str]`, *optional*):
+                A name for the clip of each row. Rows of one name differ in the utterances they cite alone, and their
+                clip is encoded once; of these there is no `last_hidden_state`.
+            media: As the processor gives them.
         """
+        if clips is not None:
+            return self._encode_each_clip_once(list(clips), **media)
         video = {name: media.get(name) for name in VIDEO_INPUTS}
         audio = {name: media.get(name) for name in AUDIO_INPUTS}
         outputs = {}
@@ -257,6 +268,30 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             outputs["video"] = self.get_video_features(**video, return_dict=True)
         if audio["input_features"] is not None or audio["audio_features"] is not None:
             outputs["audio"] = self.get_audio_features(**audio, return_dict=True)
+        return outputs
+
+    def _encode_each_clip_once(self, clips: list[str], cited_utterances=None, **media):
+        first = {clip: clips.index(clip) for clip in clips}
+        names = {*VIDEO_INPUTS, *AUDIO_INPUTS} & media.keys()
+        encoded = self.encode_media(**{name: media[name][list(first.values())] for name in names})
+        config, number = self.config, {clip: number for number, clip in enumerate(first)}
+        windows = {
+            "video": (config.num_video_query_tokens, config.use_global_window, config.windows == "utterance"),
+            "audio": (config.num_audio_query_tokens, True, config.use_utterance_audio),
+        }
+        outputs = {}
+        for modality, output in encoded.items():
+            length, has_global, has_utterances = windows[modality]
+            rows = [output.pooler_output[number[clip]] for clip in clips]
+            if cited_utterances is not None and has_utterances:
+                places = [
+                    [length * (index + has_global) for index in row if index >= 0] for row in cited_utterances.tolist()
+                ]
+                rows = [
+                    torch.cat([tokens, *(tokens[at : at + length] for at in cited if len(tokens))])
+                    for tokens, cited in zip(rows, places, strict=True)
+                ]
+            outputs[modality] = BaseModelOutputWithPooling(pooler_output=rows)
         return outputs
 
     def _fill_placeholders(self, input_ids, inputs_embeds, modality: str, features: list[torch.Tensor]):

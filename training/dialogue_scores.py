@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from tqdm.auto import tqdm
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..modeling_microemo.modeling_microemo import AUDIO_INPUTS, VIDEO_INPUTS, MicroEmoForConditionalGeneration
+from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
 from .data import to_conversation
 from .synthetic_dialogues import cite_as
@@ -58,7 +57,7 @@ def answer_utterance_questions(
             add_generation_prompt=True,
             return_tensors="pt",
         ).to(model.device)
-        inputs["mm_encoder_outputs"] = _encode_each_clip_once(model, inputs, [known["clip"] for known, _ in asked])
+        inputs["mm_encoder_outputs"] = model.model.encode_media([known["clip"] for known, _ in asked], **inputs)
         tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for (known, _), answer in zip(asked, answers, strict=True):
@@ -83,24 +82,3 @@ def _questions(rows: Sequence[dict], truth: dict[str, dict], citation: str) -> I
             about = {"clip": row["name"], "split": row["split"], "utterance": turn["utterance"]}
             about |= {"unseen": said["unseen"], "expected": said["emotion"]}
             yield about, to_conversation({**row, "messages": question})
-
-
-def _encode_each_clip_once(model, inputs, clips: list[str]) -> dict[str, BaseModelOutputWithPooling]:
-    """The media of a batch in which neighbouring rows are about the same clip. Takes them out of the inputs."""
-    media = {name: inputs.pop(name) for name in {*VIDEO_INPUTS, *AUDIO_INPUTS} & inputs.keys()}
-    cited = media.pop("cited_utterances", None)
-    first = [row for row, clip in enumerate(clips) if clips.index(clip) == row]
-    encoded = model.model.encode_media(**{name: value[first] for name, value in media.items()})
-    config, of_clip = model.config, {clips[row]: number for number, row in enumerate(first)}
-    outputs = {}
-    for modality, output in encoded.items():
-        is_video = modality == "video"
-        has_windows = config.windows == "utterance" if is_video else config.use_utterance_audio
-        length = config.num_video_query_tokens if is_video else config.num_audio_query_tokens
-        start = length * (config.use_global_window or not is_video)
-        tokens = [output.pooler_output[of_clip[clip]] for clip in clips]
-        if cited is not None and has_windows:
-            places = [start + length * int(index) for (index,) in cited]
-            tokens = [torch.cat([row, row[at : at + length]]) for row, at in zip(tokens, places, strict=True)]
-        outputs[modality] = BaseModelOutputWithPooling(pooler_output=tokens)
-    return outputs
