@@ -6,6 +6,10 @@ All arms share the pretrained parts of `from_scratch.py`; all else starts anew i
 same clips, for as many steps, from prompts of one layout. Questions name their utterance in words, half of them with its
 times and half by its number alone: a cited utterance would hand over the place of the answer. The sound has its
 utterances' windows in every arm.
+
+In every arm the frames are crops of the face. microemo-tiny itself looks at the whole picture globally and at a crop locally;
+in its 112 pixels a face in the whole picture is too small for most clues, and an arm without the local view would lack
+pixels, not attention.
 """
 
 import json
@@ -13,17 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from safetensors import safe_open
+from tqdm.auto import tqdm
+
 from ..evaluation.plain_files import write_text
 from ..evaluation.result_plots import plot_arms
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
 from .dialogue_scores import accuracy, answer_utterance_questions
-from .feature_cache import FeatureCache, precompute
+from .feature_cache import FeatureCache, precompute, write_tensors
 from .from_scratch import Run, learn_to_answer, learn_to_see, learn_to_watch, pretrain
 from .synthetic_dialogues import read_truth
 from .train import ModelArguments, load_config_and_processor, load_model_and_processor
 
 FORMS = ("times", "index")
+# Both views of a frame are of one picture, see above.
+SAME_CROPS = {"local_view": "frame"}
 SCORED_CLIPS = 60  # of the split test
 # What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
 _VISUAL = ("use_local_clue_attention", "use_frame_timestamps", "clue_regions", "num_regions")
@@ -69,14 +78,15 @@ def run_arm(run: Run, start: Path, name: str, seed: int) -> Path:
     arm = ARMS[name]
     towers, features = pretrain(run, start)
     features = _features_with_test(run, start, towers, features, arm)
+    features = _crops_as_frames(features, towers, arm)
     shared = "-".join(f"{key}={value}" for key, value in arm.visual.items()) or "as-it-is"
     seeing = run.stage(
         f"ablation/seeing-{shared}-{seed}",
-        lambda folder: learn_to_see(run, towers, features, arm.visual, seed, folder),
+        lambda folder: learn_to_see(run, towers, features, SAME_CROPS | arm.visual, seed, folder),
     )
     watching = run.stage(
         f"ablation/watching-{name}-{seed}",
-        lambda folder: learn_to_watch(run, seeing, features, arm.switches, seed, folder),
+        lambda folder: learn_to_watch(run, seeing, features, SAME_CROPS | arm.switches, seed, folder),
     )
     answering = run.stage(
         f"ablation/answering-{name}-{seed}",
@@ -103,6 +113,24 @@ def _features_with_test(run: Run, start: Path, towers: Path, features: FeatureCa
     clips = precompute(rows, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     return precompute(rows, run.work / f"features{suffix}", clips.reader(), model)
+
+
+def _crops_as_frames(features: FeatureCache, towers: Path, arm: Arm) -> FeatureCache:
+    """A cache in which the features of the face crops are those of the frames; the masks are of the crops already."""
+    regions = {key: value for key, value in arm.switches.items() if key in ("clue_regions", "num_regions")}
+    _, processor = load_config_and_processor(
+        ModelArguments(model_name_or_path=str(towers), switches=SAME_CROPS | regions)
+    )
+    model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
+    crops = FeatureCache(features.folder.with_name(f"{features.folder.name}-crops"), processor, model)
+    for file in tqdm(sorted(features.folder.glob("*.safetensors")), desc="Crops"):
+        if not (crops.folder / file.name).is_file():
+            with safe_open(file, framework="pt") as content:
+                tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
+                about = content.metadata()
+            tensors["vision_features"] = tensors.pop("face_features")
+            write_tensors(crops.folder / file.name, tensors, about)
+    return crops
 
 
 def write_results(results: list[dict], out: Path) -> Path:

@@ -120,7 +120,7 @@ class FeatureCache:
                 if error is None:
                     tensors = {name: torch.as_tensor(value) for name, value in features.items()}
                     tensors = self._as_bytes(tensors) if model is None else self._through_towers(tensors, model)
-                    self._write(key, tensors, about)
+                    write_tensors(self._file(key), tensors, {"about": json.dumps(about)})
                 else:
                     failed[number] = error
                 bar.update()
@@ -156,15 +156,6 @@ class FeatureCache:
             clips = tensors.pop("input_features")[0].to(audio_tower.device)
             tensors["audio_features"] = audio_tower(clips).pooler_output[None].cpu()
         return tensors
-
-    def _write(self, key: str, tensors: dict[str, torch.Tensor], about: dict) -> None:
-        file = self._file(key)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        try:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -320,6 +311,16 @@ def _hash_weights(module: torch.nn.Module) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def write_tensors(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """A clip's file, whole or not at all."""
+    part = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata=metadata)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def pad_together(clips: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoP
 from microemo.training.ablation import ARMS, run_arm, write_results
 from microemo.training.collator import MicroEmoCollator
 from microemo.training.data import load_table
+from microemo.training.feature_cache import FeatureCache
 from microemo.training.synthetic_dialogues import TABLE, cite_as, read_truth
 from microemo.training.train import ModelArguments, load_config_and_processor
 
@@ -94,6 +95,10 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
     suffix = "-whole-face" if name == "whole-face" else ""
     clips = {path.name for path in (run.work / f"clips{suffix}").glob("*.safetensors")}
     assert clips == {path.name for path in (run.work / f"features{suffix}").glob("*.safetensors")}
+    crops = {path.name for path in (run.work / f"features{suffix}-crops").glob("*.safetensors")}
+    assert clips == crops and "face_features" not in FeatureCache(
+        run.work / f"features{suffix}-crops", processor, model
+    ).reader()(videos=row["video"], utterances=row["subtitles"])
     assert len(clips) == sum(known["split"] != "test_unseen" for known in truth.values()) > 0
 
     before = {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()}
@@ -102,12 +107,12 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
     assert not list(run.work.rglob("*.part"))
 
 
-def test_questions_of_the_ablation_are_in_words(scratch):
+def test_questions_of_the_ablation_are_in_words(scratch, corpus):
     """A cited utterance would hand over the place of the answer."""
     run_arm(scratch.run, scratch.run.work / "start", "without-windows", 1)  # done above, or now
-    rows = load_table(scratch.run.work / "ablation.jsonl").to_list()
+    rows, truth = load_table(scratch.run.work / "ablation.jsonl").to_list(), read_truth(corpus)
     for row in rows:
-        assert len(row["messages"]) == 6
+        assert len(row["messages"]) == 2 * min(6, len(truth[row["name"]]["utterances"]))
         assert {item["type"] for message in row["messages"] for item in message["content"]} == {"text"}
         assert all("utterance " in message["content"][-1]["text"] for message in row["messages"][::2])
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from microemo import MicroEmoForConditionalGeneration
+from microemo.training import feature_cache
 from microemo.training.collator import MicroEmoCollator
 from microemo.training.data import DataError
 from microemo.training.feature_cache import FeatureCache, StaleCacheError, precompute
@@ -219,22 +220,20 @@ def test_a_cache_decodes_no_other_way_than_its_own(world, pixels):
 
 def test_a_killed_run_goes_on_where_it_was(world, tmp_path, monkeypatch):
     cache = FeatureCache(tmp_path, world.processor, world.model)
-    write, written = cache._write, []
+    write, written = feature_cache.write_tensors, []
 
-    def write_two(key, *args):
+    def write_two(file, *args):
         if len(written) == 2:
             raise KeyboardInterrupt
-        written.append(key)
-        write(key, *args)
+        written.append(file)
+        write(file, *args)
 
-    monkeypatch.setattr(cache, "_write", write_two)
+    monkeypatch.setattr(feature_cache, "write_tensors", write_two)
     with pytest.raises(KeyboardInterrupt):
         cache.add(world.rows, world.model, progress=False)
     assert not list(tmp_path.glob("*.part"))
     again, added = FeatureCache(tmp_path, world.processor, world.model), []
-    monkeypatch.setattr(
-        again, "_write", lambda key, *args: (added.append(key), FeatureCache._write(again, key, *args))
-    )
+    monkeypatch.setattr(feature_cache, "write_tensors", lambda file, *args: (added.append(file), write(file, *args)))
     again.add(world.rows, world.model, progress=False)
     assert len(added) == 2 and not set(added) & set(written)
 
