@@ -79,7 +79,7 @@ def test_as_many_as_it_takes_each_time_the_same():
     with pytest.raises(IndexError):
         data[30]
     for index, row in enumerate(rows):
-        assert row == describe(plan_dialogue(FIRST_SEED, "train", index), CITATIONS[index % 3], 3)
+        assert row == describe(plan_dialogue(FIRST_SEED, "train", index), CITATIONS[index % 3], data.turns)
 
 
 def test_no_clip_is_of_their_seeds():
