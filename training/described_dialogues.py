@@ -20,7 +20,30 @@ from .synthetic_dialogues import CITATIONS, cite_as, dialogue_row
 FIRST_SEED = 1_000_000
 
 
-class DescribedDialogues(Dataset):
+class _MadeRows(Dataset):
+    """Rows that are made when they are asked for, each time the same.
+
+    Args:
+        length (`int`): How many.
+    """
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        if index >= self.length:
+            raise IndexError(index)
+        return self.make(index)
+
+    def make(self, index: int) -> dict:
+        """The row."""
+        raise NotImplementedError
+
+
+class DescribedDialogues(_MadeRows):
     """Rows with `messages` of text alone, in turn with the utterances of the questions cited, by times and by number.
 
     Args:
@@ -29,18 +52,14 @@ class DescribedDialogues(Dataset):
     """
 
     def __init__(self, length: int, turns: int = 2):
-        self.length, self.turns = length, turns
+        super().__init__(length)
+        self.turns = turns
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict:
-        if index >= self.length:
-            raise IndexError(index)
+    def make(self, index: int) -> dict:
         return describe(plan_dialogue(FIRST_SEED, "train", index), CITATIONS[index % len(CITATIONS)], self.turns)
 
 
-class RepeatedLines(Dataset):
+class RepeatedLines(_MadeRows):
     """Rows with `messages`: "utterance 1", "utterance 2", ... with random words behind each, and the same lines again in
     another order.
 
@@ -50,14 +69,10 @@ class RepeatedLines(Dataset):
     """
 
     def __init__(self, length: int, words: Sequence[str]):
-        self.length, self.words = length, words
+        super().__init__(length)
+        self.words = words
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict:
-        if index >= self.length:
-            raise IndexError(index)
+    def make(self, index: int) -> dict:
         rng = random.Random(index)
         count = rng.randint(2, 6)
         lines = [f"utterance {number} {' '.join(rng.choices(self.words, k=4))}" for number in range(1, count + 1)]
@@ -66,7 +81,7 @@ class RepeatedLines(Dataset):
         return {"name": f"lines-{index}", "messages": messages}
 
 
-class Dictations(Dataset):
+class Dictations(_MadeRows):
     """Rows like those of [`DescribedDialogues`], with random words for clue and voice, which are to be said again.
 
     Args:
@@ -75,14 +90,10 @@ class Dictations(Dataset):
     """
 
     def __init__(self, length: int, words: Sequence[str]):
-        self.length, self.words = length, words
+        super().__init__(length)
+        self.words = words
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict:
-        if index >= self.length:
-            raise IndexError(index)
+    def make(self, index: int) -> dict:
         rng = random.Random(index)
         dialogue = plan_dialogue(FIRST_SEED, "train", index)
         clues = [" ".join(rng.choices(self.words, k=3)) for _ in dialogue.utterances]
