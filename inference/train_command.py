@@ -54,6 +54,9 @@ def precompute(
     on_error: Annotated[str, typer.Option(help="fail, or skip clips that cannot be used.")] = "fail",
     dtype: Annotated[str, typer.Option(help="As in training: auto, bfloat16, float16, float32.")] = "auto",
     switches: Annotated[str | None, typer.Option(help="As in training, JSON.")] = None,
+    frame_tokens: Annotated[
+        bool, typer.Option("--frame-tokens", help="The visual encoder's output, where all of it will be frozen.")
+    ] = False,
 ):
     """Compute once what never changes in training: face masks, and the frozen towers' features of frames and sound."""
     import torch
@@ -68,7 +71,7 @@ def precompute(
     arguments = ModelArguments(model_name_or_path=model, dtype=dtype, switches=switches)
     loaded, processor = load_model_and_processor(arguments)
     if torch.cuda.is_available():
-        for tower in (loaded.model.visual_encoder.vision_model, loaded.model.audio_branch.audio_tower):
-            tower.to("cuda")
-    fill(rows, cache, processor, loaded, num_proc, on_error)
+        for part in (loaded.model.visual_encoder, loaded.model.audio_branch.audio_tower):
+            part.to("cuda")
+    fill(rows, cache, processor, loaded, num_proc, on_error, frame_tokens=frame_tokens or None)
     print(cache)

@@ -27,6 +27,7 @@ VIDEO_INPUTS = (
     "cited_utterances",
     "vision_features",
     "face_features",
+    "frame_tokens",
 )
 AUDIO_INPUTS = ("input_features", "audio_clip_mask", "audio_windows", "cited_utterances", "audio_features")
 
@@ -98,6 +99,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         cited_utterances: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
         face_features: torch.Tensor | None = None,
+        frame_tokens: torch.Tensor | None = None,
     ) -> BaseModelOutputWithPooling:
         r"""
         Frames to language-model tokens (paper 3.2, 3.3).
@@ -117,6 +119,8 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
                 Windows (from 0) whose tokens stand in the prompt once more, in prompt order, -1 where padded.
             vision_features, face_features (`torch.Tensor` of shape `(B, T, 1 + P, hidden_size)`):
                 Output of the frozen image encoder in place of `pixel_values_videos` and `pixel_values_faces`.
+            frame_tokens (`torch.Tensor` of shape `(B, T, num_query_tokens, hidden_size)`):
+                Output of a visual encoder that is frozen as a whole, in place of all that it reads.
 
         Returns:
             `pooler_output`: per clip a tensor `(tokens, width of the language model)` in the order
@@ -126,16 +130,18 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         Raises:
             ValueError: if an input that the configuration calls for is missing, or the clip is too long.
         """
-        frames = vision_features if vision_features is not None else pixel_values_videos
+        frames = next((x for x in (frame_tokens, vision_features, pixel_values_videos) if x is not None), None)
+        to_encode = frame_tokens is None
+        has_local = to_encode and self.config.use_local_clue_attention
         self._check_inputs(
             {
                 "pixel_values_videos": (True, frames),
-                "region_masks": (self.config.use_local_clue_attention, region_masks),
+                "region_masks": (has_local, region_masks),
                 "pixel_values_faces": (
-                    self.config.use_local_clue_attention and self.config.local_view == "face_crop",
+                    has_local and self.config.local_view == "face_crop",
                     face_features if face_features is not None else pixel_values_faces,
                 ),
-                "qformer_input_ids": (self.config.use_frame_timestamps, qformer_input_ids),
+                "qformer_input_ids": (to_encode and self.config.use_frame_timestamps, qformer_input_ids),
             }
         )
         if frame_mask is None:
@@ -145,22 +151,17 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         if utterance_windows is None:
             utterance_windows = torch.full((frames.shape[0], 0, 2), -1, device=frames.device)
 
-        inputs = {
-            "pixel_values": pixel_values_videos,
-            "region_masks": region_masks,
-            "pixel_values_faces": pixel_values_faces,
-            "qformer_input_ids": qformer_input_ids,
-            "qformer_attention_mask": qformer_attention_mask,
-            "vision_features": vision_features,
-            "face_features": face_features,
-        }
-        if frame_mask.any():
-            inputs = {name: None if value is None else value[frame_mask] for name, value in inputs.items()}
-            real_tokens = self.visual_encoder(**inputs)
-        else:  # attention kernels take no empty batch
-            real_tokens = self.visual_encoder.query_tokens[:0]
-        frame_tokens = real_tokens.new_zeros(*frame_mask.shape, *real_tokens.shape[1:])
-        frame_tokens = frame_tokens.index_put((frame_mask,), real_tokens)
+        if to_encode:
+            frame_tokens = self._encode_frames(
+                frame_mask,
+                pixel_values=pixel_values_videos,
+                region_masks=region_masks,
+                pixel_values_faces=pixel_values_faces,
+                qformer_input_ids=qformer_input_ids,
+                qformer_attention_mask=qformer_attention_mask,
+                vision_features=vision_features,
+                face_features=face_features,
+            )
         token_mask = frame_mask[..., None].expand(frame_tokens.shape[:3])
         if self.config.keep_timestamp_tokens:
             # TimeChat's video Q-Former sees the padding up to a clip's longest timestamp, and no further.
@@ -176,6 +177,16 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             last_hidden_state=tokens,
             pooler_output=self._in_prompt_order(features, real, cited_utterances, self.config.use_global_window),
         )
+
+    def _encode_frames(self, frame_mask: torch.Tensor, **inputs: torch.Tensor | None) -> torch.Tensor:
+        """Frame tokens `(B, T, tokens, hidden_size)` of the real frames `(B, T)`, 0 elsewhere."""
+        if frame_mask.any():
+            inputs = {name: None if value is None else value[frame_mask] for name, value in inputs.items()}
+            real_tokens = self.visual_encoder(**inputs)
+        else:  # attention kernels take no empty batch
+            real_tokens = self.visual_encoder.query_tokens[:0]
+        frame_tokens = real_tokens.new_zeros(*frame_mask.shape, *real_tokens.shape[1:])
+        return frame_tokens.index_put((frame_mask,), real_tokens)
 
     @can_return_tuple
     def get_audio_features(
@@ -264,7 +275,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         video = {name: media.get(name) for name in VIDEO_INPUTS}
         audio = {name: media.get(name) for name in AUDIO_INPUTS}
         outputs = {}
-        if video["pixel_values_videos"] is not None or video["vision_features"] is not None:
+        if any(video[name] is not None for name in ("pixel_values_videos", "vision_features", "frame_tokens")):
             outputs["video"] = self.get_video_features(**video, return_dict=True)
         if audio["input_features"] is not None or audio["audio_features"] is not None:
             outputs["audio"] = self.get_audio_features(**audio, return_dict=True)
@@ -433,6 +444,7 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, GenerationMixin)
         vision_features: torch.Tensor | None = None,
         face_features: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
+        frame_tokens: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values=None,
         inputs_embeds: torch.Tensor | None = None,
@@ -476,6 +488,7 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, GenerationMixin)
             vision_features=vision_features,
             face_features=face_features,
             audio_features=audio_features,
+            frame_tokens=frame_tokens,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,

@@ -504,7 +504,7 @@ class MicroEmoProcessor(ProcessorMixin):
             metadata = {name: [values[index] for index in number] for name, values in metadata.items()}
         features |= self._place_windows(prompts, metadata)
         if self.use_frame_timestamps and "frame_mask" in features:
-            features |= self._read_timestamps(metadata["video_metadata"], features["frame_mask"].shape[1])
+            features |= self.read_timestamps(metadata["video_metadata"], features["frame_mask"].shape[1])
         return features, prompts, metadata
 
     def read_clips(self, clips: Sequence[_Given], asr=None, video_kwargs: dict | None = None):
@@ -629,8 +629,16 @@ class MicroEmoProcessor(ProcessorMixin):
             features["audio_windows"] = _pad(sound, sound_spans)
         return features
 
-    def _read_timestamps(self, metadata, num_frames: int) -> dict:
-        """Tokens of "This frame is sampled at 2.0s." for each frame, all of the batch in one call."""
+    def read_timestamps(self, metadata, num_frames: int) -> dict:
+        """Tokens of "This frame is sampled at 2.0s." for each frame, all of the batch in one call.
+
+        Args:
+            metadata: `video_metadata` of each clip, `None` for one without pictures.
+            num_frames (`int`): T, to which clips are padded.
+
+        Returns:
+            `dict`: `qformer_input_ids` and `qformer_attention_mask` (B, T, L).
+        """
         sentences = [[] if of_clip is None else self.timestamp_sentences(of_clip) for of_clip in metadata]
         different = list(dict.fromkeys(sentence for of_clip in sentences for sentence in of_clip))
         tokens = self.qformer_tokenizer(

@@ -6,7 +6,8 @@ microemo train stage2 --train_data train.jsonl --feature_cache features
 A cache is a folder with `settings.json` (what made it) and a safetensors file for each clip, named by the content of its
 files. A processor or tower of another make is refused, and so is a clip whose file has changed: it is not there.
 
-Where the towers themselves learn, a cache without a model holds what goes into them: pixels and mels.
+Where the towers themselves learn, a cache without a model holds what goes into them: pixels and mels. Where the whole
+visual encoder is frozen, one with `frame_tokens` holds what comes out of it, which is far smaller than the towers' features.
 """
 
 import copy
@@ -34,8 +35,18 @@ from .data import DataError, to_conversation
 SETTINGS = "settings.json"
 # What the towers' features stand in for.
 PIXELS = {"pixel_values_videos": "vision_features", "pixel_values_faces": "face_features"}
+# The visual encoder's arguments, as the processor names them.
+FRAME_INPUTS = {
+    "pixel_values": "pixel_values_videos",
+    "pixel_values_faces": "pixel_values_faces",
+    "vision_features": "vision_features",
+    "face_features": "face_features",
+    "region_masks": "region_masks",
+    "qformer_input_ids": "qformer_input_ids",
+    "qformer_attention_mask": "qformer_attention_mask",
+}
 # What has a place for each frame, in the cache.
-FRAMES = {*PIXELS, *PIXELS.values(), "frame_mask", "region_masks"}
+FRAMES = {*FRAME_INPUTS.values(), "frame_mask", "frame_tokens"}
 
 
 class StaleCacheError(ValueError):
@@ -50,9 +61,13 @@ class FeatureCache:
         processor ([`MicroEmoProcessor`]): Of the model; or the reader of another cache, whose clips this one takes.
         model ([`MicroEmoForConditionalGeneration`], *optional*):
             Whose frozen towers make the features. Without it pixels (in eight bits) and mels are kept.
+        frame_tokens (`bool`, *optional*):
+            Keep what the model's whole visual encoder makes of the frames, timestamps and clue regions included, in place
+            of the towers' features. A folder that is there knows; a new one keeps features by default.
 
     Raises:
         StaleCacheError: if the folder was made with other settings, naming those that differ.
+        ValueError: for `frame_tokens` without a model.
 
     Example:
 
@@ -62,13 +77,20 @@ class FeatureCache:
     >>> collator = MicroEmoCollator(cache.reader())
     ```"""
 
-    def __init__(self, folder, processor: MicroEmoProcessor, model: MicroEmoForConditionalGeneration | None = None):
+    def __init__(
+        self,
+        folder,
+        processor: MicroEmoProcessor,
+        model: MicroEmoForConditionalGeneration | None = None,
+        frame_tokens: bool | None = None,
+    ):
         self.folder = Path(folder)
         self.processor = processor
-        self.settings = cache_settings(processor, model)
         file = self.folder / SETTINGS
-        if file.is_file():
-            made_with = json.loads(file.read_text(encoding="utf-8"))
+        made_with = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        self.frame_tokens = "visual_encoder" in (made_with or {}) if frame_tokens is None else frame_tokens
+        self.settings = cache_settings(processor, model, self.frame_tokens)
+        if made_with is not None:
             different = [
                 f"{name} was {made_with.get(name)!r}, is {self.settings.get(name)!r}"
                 for name in sorted({*made_with, *self.settings})
@@ -114,12 +136,17 @@ class FeatureCache:
                 waiting.append((number, row, key))
             seen.add(key)
         bar = tqdm(total=len(seen), initial=len(seen) - len(waiting), desc="Features", disable=not progress)
-        loader = one_by_one(waiting, _Encode(self.processor), num_workers)
+        loader = one_by_one(waiting, _Encode(self.processor, self.frame_tokens), num_workers)
         with bar:
             for number, key, features, about, error in loader:
                 if error is None:
                     tensors = {name: torch.as_tensor(value) for name, value in features.items()}
-                    tensors = self._as_bytes(tensors) if model is None else self._through_towers(tensors, model)
+                    if model is None:
+                        tensors = self._as_bytes(tensors)
+                    elif self.frame_tokens and "frame_mask" in tensors:
+                        tensors = self._through_visual_encoder(self._through_towers(tensors, model), model)
+                    else:
+                        tensors = self._through_towers(tensors, model)
                     write_tensors(self._file(key), tensors, {"about": json.dumps(about)})
                 else:
                     failed[number] = error
@@ -156,6 +183,12 @@ class FeatureCache:
             clips = tensors.pop("input_features")[0].to(audio_tower.device)
             tensors["audio_features"] = audio_tower(clips).pooler_output[None].cpu()
         return tensors
+
+    def _through_visual_encoder(self, tensors: dict[str, torch.Tensor], model) -> dict[str, torch.Tensor]:
+        visual_encoder = model.model.visual_encoder
+        device = visual_encoder.vision_model.device
+        given = {name: tensors.pop(key)[0].to(device) for name, key in FRAME_INPUTS.items() if key in tensors}
+        return tensors | {"frame_tokens": visual_encoder(**given)[None].cpu()}
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -267,8 +300,8 @@ class FeatureCache:
 class _Encode:
     """A collator for one waiting row that runs the processor on its clip, in whatever process."""
 
-    def __init__(self, processor: MicroEmoProcessor):
-        self.processor = processor
+    def __init__(self, processor: MicroEmoProcessor, with_timestamps: bool):
+        self.processor, self.with_timestamps = processor, with_timestamps and processor.use_frame_timestamps
 
     def __call__(self, waiting):
         ((number, row, key),) = waiting
@@ -278,6 +311,8 @@ class _Encode:
         except (ValueError, OSError) as error:
             return number, key, None, None, str(error)
         (seen,), (clip_times,) = metadata["video_metadata"], metadata["audio_clip_times"]
+        if self.with_timestamps and seen is not None:
+            features |= self.processor.read_timestamps([seen], len(seen.frame_times))
         about = {
             "has_video": prompt.has_video,
             "has_audio": prompt.has_audio,
@@ -289,9 +324,13 @@ class _Encode:
         return number, key, features, about, None
 
 
-def cache_settings(processor: MicroEmoProcessor, model: MicroEmoForConditionalGeneration | None) -> dict:
-    """All that the content of a cache depends on, as JSON: settings as they are, weights by hash. Windows, timestamps and
-    the prompt are made when it is read."""
+def cache_settings(
+    processor: MicroEmoProcessor, model: MicroEmoForConditionalGeneration | None, frame_tokens: bool = False
+) -> dict:
+    """All that the content of a cache depends on, as JSON: settings as they are, weights by hash. Windows, the prompt, and
+    timestamps unless frame tokens are kept, are made when it is read."""
+    if frame_tokens and model is None:
+        raise ValueError("frame_tokens are a model's: give the cache the model")
     parts = {
         "video_processor": processor.video_processor.to_dict(),
         "feature_extractor": processor.feature_extractor.to_dict(),
@@ -302,6 +341,9 @@ def cache_settings(processor: MicroEmoProcessor, model: MicroEmoForConditionalGe
     if model is not None:
         settings["vision_model"] = _hash_weights(model.model.visual_encoder.vision_model)
         settings["audio_tower"] = _hash_weights(model.model.audio_branch.audio_tower)
+    if frame_tokens:
+        settings["visual_encoder"] = _hash_weights(model.model.visual_encoder)
+        settings["timestamp_format"] = processor.timestamp_format if processor.use_frame_timestamps else None
     return json.loads(json.dumps(settings, default=str))
 
 
@@ -350,16 +392,19 @@ def precompute(
     num_workers: int = 0,
     on_error: str = "fail",
     warn: Callable[[str], None] = print,
+    frame_tokens: bool | None = None,
 ) -> FeatureCache:
     """Fill a cache with the clips of data sets.
 
     Args:
+        folder, processor, model, frame_tokens: See [`FeatureCache`].
+        num_workers (`int`): Processes that decode.
         on_error (`"fail"` or `"skip"`): Whether clips that fail are an error, told in one table when all are done.
 
     Raises:
         DataError: with a line for each clip that failed.
     """
-    cache = FeatureCache(folder, processor, model)
+    cache = FeatureCache(folder, processor, model, frame_tokens)
     rows = [row for table in tables for row in table]
     failed = cache.add(rows, model and model.eval(), num_workers)
     if failed:

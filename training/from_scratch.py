@@ -181,7 +181,16 @@ def learn_to_see(run: Run, towers: Path, features: FeatureCache, switches: dict,
     _save(model, processor, folder)
 
 
-def learn_to_watch(run: Run, seeing: Path, features: FeatureCache, switches: dict, seed: int, folder: Path) -> None:
+def keep_frame_tokens(
+    run: Run, seeing: Path, features: FeatureCache, splits: Sequence[str], name: str
+) -> FeatureCache:
+    """What a visual encoder that has learned to see makes of the clips: it is frozen from there on."""
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(seeing)))
+    reader = FeatureCache(features.folder, processor, model).reader()
+    return precompute([run.rows(split) for split in splits], run.work / name, reader, model, frame_tokens=True)
+
+
+def learn_to_watch(run: Run, seeing: Path, tokens: FeatureCache, switches: dict, seed: int, folder: Path) -> None:
     """Video and audio Q-Formers learn what happens in their windows."""
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(seeing)
     config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(seeing), switches=switches))
@@ -190,14 +199,12 @@ def learn_to_watch(run: Run, seeing: Path, features: FeatureCache, switches: dic
     for name in (*PRETRAINED, "visual_encoder"):
         model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
     prepare_model(model, ModelArguments(use_peft=False, trained_modules=WATCHING))
-    clips = WatchedClips(run.rows("train"), FeatureCache(features.folder, processor, model).reader())
+    clips = WatchedClips(run.rows("train"), FeatureCache(tokens.folder, processor, model).reader())
     _learn(run, "watching", WindowReader(model.model), clips, folder, pad_together, seed=seed)
     _save(model, processor, folder)
 
 
-def learn_to_answer(
-    run: Run, stage: str, seeing: Path, features: FeatureCache, switches: dict, seed: int, folder: Path
-):
+def learn_to_answer(run: Run, stage: str, watching: Path, tokens: FeatureCache, seed: int, folder: Path) -> None:
     """What lies between the frame tokens and the answers learns from questions and answers.
 
     Args:
@@ -211,11 +218,10 @@ def learn_to_answer(
     arguments = run.arguments(numbers, folder, seed=seed)
     train(
         ModelArguments(
-            model_name_or_path=str(seeing),
+            model_name_or_path=str(watching),
             use_peft=False,
             trained_modules=ANSWERING,
             dtype="float32",
-            switches=switches,
         ),
         DataArguments(
             train_data=str(table),
@@ -223,7 +229,7 @@ def learn_to_answer(
             eval_data=str(table),
             eval_split="dev",
             media_folder=str(run.corpus),
-            feature_cache=str(features.folder),
+            feature_cache=str(tokens.folder),
             check_clips=False,
             num_samples=0,
         ),
@@ -289,7 +295,6 @@ def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
     """All stages; gives the folder of the trained checkpoint."""
     towers, features = pretrain(run, start)
     seeing = run.stage("seeing", lambda folder: learn_to_see(run, towers, features, {}, seed, folder))
-    watching = run.stage("watching", lambda folder: learn_to_watch(run, seeing, features, {}, seed, folder))
-    return run.stage(
-        "answering", lambda folder: learn_to_answer(run, "answering", watching, features, {}, seed, folder)
-    )
+    tokens = keep_frame_tokens(run, seeing, features, ("train", "dev"), "frame_tokens")
+    watching = run.stage("watching", lambda folder: learn_to_watch(run, seeing, tokens, {}, seed, folder))
+    return run.stage("answering", lambda folder: learn_to_answer(run, "answering", watching, tokens, seed, folder))

@@ -18,21 +18,11 @@ from ..modeling_microemo.modeling_microemo import MicroEmoModel
 from ..modeling_microemo.visual_encoder import GlobalLocalVisualEncoder, MicroEmoVisionModel
 from ..processing.processing_microemo import MicroEmoProcessor
 from .face_acting import ACTIONS
-from .feature_cache import pad_together
+from .feature_cache import FRAME_INPUTS, pad_together
 from .synthetic_dialogues import read_truth
 from .voice import PROSODIES
 
 PARTS = 8  # of a clip, of which the tokens of the whole video are to tell
-# The visual encoder's arguments, as the processor names them.
-_FRAME_INPUTS = {
-    "pixel_values": "pixel_values_videos",
-    "pixel_values_faces": "pixel_values_faces",
-    "vision_features": "vision_features",
-    "face_features": "face_features",
-    "region_masks": "region_masks",
-    "qformer_input_ids": "qformer_input_ids",
-    "qformer_attention_mask": "qformer_attention_mask",
-}
 
 
 class FacialActionReader(nn.Module):
@@ -218,7 +208,7 @@ class ActingFrames(_KnownClips):
         inputs, truth = self.look_up(index)
         times = np.array(inputs["video_metadata"][0].frame_times)
         frames = torch.randint(len(times), (self.num_frames,))
-        given = {name: inputs[key][:, frames] for name, key in _FRAME_INPUTS.items() if key in inputs}
+        given = {name: inputs[key][:, frames] for name, key in FRAME_INPUTS.items() if key in inputs}
         amplitudes = amplitudes_at(truth, times[frames.numpy()])
         return given | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
 

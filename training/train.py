@@ -241,11 +241,6 @@ def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def is_in_tower(name: str) -> bool:
-    """Whether a parameter belongs to the image encoder or the audio tower."""
-    return any(part in TOWERS for part in name.split("."))
-
-
 class MicroEmoTrainer(Trainer):
     """Transformers' own, except that an adapter takes the image queries and the model's switches with it."""
 
@@ -371,9 +366,8 @@ def train(
     torch.manual_seed(args.seed)  # LoRA starts at random
     tables = load_tables(data_args)
     model, processor = load_model_and_processor(model_args)
-    reader = processor
-    if data_args.feature_cache:
-        reader = FeatureCache(data_args.feature_cache, processor, model).reader()
+    cache = FeatureCache(data_args.feature_cache, processor, model) if data_args.feature_cache else None
+    reader = processor if cache is None else cache.reader()
     collator = MicroEmoCollator(reader)
     tables = {name: check(table, name, data_args, collator, args) for name, table in tables.items()}
 
@@ -381,8 +375,13 @@ def train(
     if model.dtype in (torch.bfloat16, torch.float16) and not mixed_precision:
         raise ValueError(f"a model in {model.dtype} trains with bf16: true (what learns is kept in float32)")
     trained = prepare_model(model, model_args, mixed_precision)
-    if data_args.feature_cache and any(is_in_tower(name) for name, _ in trained_parameters(trained)):
-        raise ValueError(f"{data_args.feature_cache} holds what the towers gave, so they cannot be trained on it")
+    if cache is not None:
+        cached = ("visual_encoder", "audio_tower") if cache.frame_tokens else TOWERS
+        idle = {part for name, _ in trained_parameters(trained) for part in cached if part in name.split(".")}
+        if idle:
+            raise ValueError(
+                f"{cache.folder} holds what {' and '.join(sorted(idle))} gave, so it cannot be trained on it"
+            )
     learning = sum(parameter.numel() for _, parameter in trained_parameters(trained))
     logger.warning(f"{learning:,} of {sum(p.numel() for p in trained.parameters()):,} parameters learn")
 
