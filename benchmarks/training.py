@@ -145,10 +145,13 @@ def tiny(options) -> None:
         processor = MicroEmoProcessor.from_pretrained(checkpoint)
         cache = FeatureCache(folder / "cache", processor, model)
         cache.add([row], model, progress=False)
+        tokens = FeatureCache(folder / "tokens", cache.reader(), model, frame_tokens=True)
+        tokens.add([row], model, progress=False)
         trained = prepare_model(model, ModelArguments(**NO_DROPOUT)).train()
         optimizer = torch.optim.AdamW([parameter for _, parameter in trained_parameters(trained)], lr=2e-5)
         print("| microemo-tiny, 24 frames | data | step |\n|---|--:|--:|")
-        for name, source in (("clip", processor), ("cache", cache.reader())):
+        sources = {"clip": processor, "cache": cache.reader(), "cache of frame tokens": tokens.reader()}
+        for name, source in sources.items():
             collator, data, steps = MicroEmoCollator(source), [], []
             for _ in range(options.steps + 1):
                 start = time.perf_counter()

@@ -147,6 +147,29 @@ def plot_arms(
     return _save(figure, path)
 
 
+def plot_curves(
+    curves: dict[str, Sequence[Sequence[tuple[float, float]]]], axis_names: tuple[str, str], path: str | Path
+) -> Path:
+    """A line through the mean of several runs for each arm, on a logarithmic scale, with the band from least to most.
+
+    Args:
+        curves: By the name of the arm its runs, each (x, y) at the same places.
+        axis_names: Of x and y.
+        path: .png, .svg or .pdf.
+    """
+    figure, axes = _figure(8, 4.5)
+    for number, (name, runs) in enumerate(curves.items()):
+        places, values = np.array(runs, dtype=float).transpose(2, 0, 1)
+        axes.plot(places[0], values.mean(axis=0), "o-", color=f"C{number}", label=name, markersize=3)
+        axes.fill_between(places[0], values.min(axis=0), values.max(axis=0), color=f"C{number}", alpha=0.2)
+    axes.set_yscale("log")
+    axes.set_xlabel(axis_names[0])
+    axes.set_ylabel(axis_names[1])
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside right upper", frameon=False)
+    return _save(figure, path)
+
+
 def _figure(width: float, height: float):
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 

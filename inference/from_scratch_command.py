@@ -4,7 +4,7 @@ microemo synthesize dialogues --clips 1200 --num-proc 2
 microemo synthesize dialogues --clips 120 --split dev --num-proc 2
 microemo synthesize dialogues --clips 240 --split test --num-proc 2
 microemo from-scratch dialogues microemo-tiny --work work --num-proc 2
-microemo ablation dialogues table-2 --work work
+microemo ablation dialogues table-2 --work work --num-proc 2
 """
 
 import json
@@ -48,19 +48,17 @@ def ablation(
     work: Work = Path("from-scratch"),
     arms: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
     seeds: Annotated[int, typer.Option(help="How many, counted from 0.", min=1)] = 3,
-    num_proc: NumProc = 0,
+    num_proc: Annotated[int, typer.Option(help="Processes that decode; arms that learn at once.", min=0)] = 0,
 ):
     """Train and score MicroEmo without each of its inventions on the dialogues of CORPUS (splits train, dev, test)."""
-    from ..training.ablation import ARMS, run_arm, write_results
+    from ..training.ablation import ARMS, run_ablation, write_results
     from ..training.from_scratch import Run
 
     unknown = set(arms or ()) - set(ARMS)
     if unknown:
         raise ValueError(f"no arm named {', '.join(sorted(unknown))}; there are: {', '.join(ARMS)}")
     run = Run(corpus, work, num_proc=num_proc)
-    # Seeds first: a run that ends early has every arm.
-    scores = [run_arm(run, _start(run), name, seed) for seed in range(seeds) for name in arms or ARMS]
-    print(write_results([json.loads(file.read_text(encoding="utf-8")) for file in scores], out))
+    print(write_results(run_ablation(run, _start(run), arms or tuple(ARMS), seeds, num_proc), out))
 
 
 def score(

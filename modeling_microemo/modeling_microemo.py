@@ -100,6 +100,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         vision_features: torch.Tensor | None = None,
         face_features: torch.Tensor | None = None,
         frame_tokens: torch.Tensor | None = None,
+        clip_of_row: torch.Tensor | None = None,
     ) -> BaseModelOutputWithPooling:
         r"""
         Frames to language-model tokens (paper 3.2, 3.3).
@@ -121,9 +122,12 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
                 Output of the frozen image encoder in place of `pixel_values_videos` and `pixel_values_faces`.
             frame_tokens (`torch.Tensor` of shape `(B, T, num_query_tokens, hidden_size)`):
                 Output of a visual encoder that is frozen as a whole, in place of all that it reads.
+            clip_of_row (`torch.LongTensor` of shape `(rows,)`, *optional*):
+                Where several prompts are about one clip: the clip of each, from 0. `cited_utterances` then has a row for
+                each prompt, all else for each clip.
 
         Returns:
-            `pooler_output`: per clip a tensor `(tokens, width of the language model)` in the order
+            `pooler_output`: per prompt a tensor `(tokens, width of the language model)` in the order
             [global; window 1; ...; window K; cited windows]; `last_hidden_state`: the video Q-Former's output
             `(B, W, num_video_query_tokens, hidden_size)`.
 
@@ -170,9 +174,11 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             token_mask = token_mask & (column < self.config.num_query_tokens + num_text[:, None])[:, None]
 
         tokens, real = self.video_qformer(frame_tokens, token_mask, utterance_windows)
+        features, has_frames = self.video_projection(tokens), frame_mask.any(dim=1)
+        if clip_of_row is not None:
+            features, real, has_frames = features[clip_of_row], real[clip_of_row], has_frames[clip_of_row]
         if cited_utterances is not None:  # a sound file among videos has utterances and no frames
-            cited_utterances = cited_utterances.masked_fill(~frame_mask.any(dim=1, keepdim=True), -1)
-        features = self.video_projection(tokens)
+            cited_utterances = cited_utterances.masked_fill(~has_frames[:, None], -1)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens,
             pooler_output=self._in_prompt_order(features, real, cited_utterances, self.config.use_global_window),
@@ -196,6 +202,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         audio_windows: torch.Tensor | None = None,
         cited_utterances: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
+        clip_of_row: torch.Tensor | None = None,
     ) -> BaseModelOutputWithPooling:
         r"""
         Mel clips to language-model tokens (paper 3.4).
@@ -208,9 +215,10 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             cited_utterances (`torch.LongTensor` of shape `(B, N)`, *optional*): As for the video.
             audio_features (`torch.Tensor` of shape `(B, C, projection_dim)`):
                 Output of the frozen audio tower in place of `input_features`.
+            clip_of_row (`torch.LongTensor` of shape `(rows,)`, *optional*): As for the video.
 
         Returns:
-            `pooler_output`: per clip a tensor `(tokens, width of the language model)`, none for a clip without sound;
+            `pooler_output`: per prompt a tensor `(tokens, width of the language model)`, none for a clip without sound;
             `last_hidden_state`: the audio Q-Former's output `(B, W, num_audio_query_tokens, hidden_size)`.
         """
         clips = audio_features if audio_features is not None else input_features
@@ -220,11 +228,13 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         if audio_windows is None:
             audio_windows = torch.full((clips.shape[0], 0, 2), -1, device=clips.device)
         tokens, real = self.audio_branch(input_features, audio_clip_mask, audio_windows, audio_features)
+        features, has_sound = self.audio_projection(tokens), audio_clip_mask.any(dim=1)
+        if clip_of_row is not None:
+            features, real, has_sound = features[clip_of_row], real[clip_of_row], has_sound[clip_of_row]
         if cited_utterances is not None:
             # Only where utterances have sound of their own, and in clips that have sound.
-            has_sound = audio_clip_mask.any(dim=1, keepdim=True) & self.config.use_utterance_audio
-            cited_utterances = cited_utterances.masked_fill(~has_sound, -1)
-        features = self.audio_projection(tokens)
+            has_own = has_sound[:, None] & self.config.use_utterance_audio
+            cited_utterances = cited_utterances.masked_fill(~has_own, -1)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens,
             pooler_output=self._in_prompt_order(features, real, cited_utterances, True),
@@ -267,42 +277,23 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         Args:
             clips (`Sequence[str]`, *optional*):
                 A name for the clip of each row. Rows of one name differ in the utterances they cite alone, and their
-                clip is encoded once; of these there is no `last_hidden_state`.
+                clip is encoded once.
             media: As the processor gives them.
         """
-        if clips is not None:
-            return self._encode_each_clip_once(list(clips), **media)
         video = {name: media.get(name) for name in VIDEO_INPUTS}
         audio = {name: media.get(name) for name in AUDIO_INPUTS}
+        if clips is not None:
+            number = {clip: number for number, clip in enumerate(dict.fromkeys(clips))}
+            first = [list(clips).index(clip) for clip in number]
+            for inputs in (video, audio):
+                for name in inputs.keys() - {"cited_utterances"}:
+                    inputs[name] = None if inputs[name] is None else inputs[name][first]
+                inputs["clip_of_row"] = torch.tensor([number[clip] for clip in clips], device=self.device)
         outputs = {}
         if any(video[name] is not None for name in ("pixel_values_videos", "vision_features", "frame_tokens")):
             outputs["video"] = self.get_video_features(**video, return_dict=True)
         if audio["input_features"] is not None or audio["audio_features"] is not None:
             outputs["audio"] = self.get_audio_features(**audio, return_dict=True)
-        return outputs
-
-    def _encode_each_clip_once(self, clips: list[str], cited_utterances=None, **media):
-        first = {clip: clips.index(clip) for clip in clips}
-        names = {*VIDEO_INPUTS, *AUDIO_INPUTS} & media.keys()
-        encoded = self.encode_media(**{name: media[name][list(first.values())] for name in names})
-        config, number = self.config, {clip: number for number, clip in enumerate(first)}
-        windows = {
-            "video": (config.num_video_query_tokens, config.use_global_window, config.windows == "utterance"),
-            "audio": (config.num_audio_query_tokens, True, config.use_utterance_audio),
-        }
-        outputs = {}
-        for modality, output in encoded.items():
-            length, has_global, has_utterances = windows[modality]
-            rows = [output.pooler_output[number[clip]] for clip in clips]
-            if cited_utterances is not None and has_utterances:
-                places = [
-                    [length * (index + has_global) for index in row if index >= 0] for row in cited_utterances.tolist()
-                ]
-                rows = [
-                    torch.cat([tokens, *(tokens[at : at + length] for at in cited if len(tokens))])
-                    for tokens, cited in zip(rows, places, strict=True)
-                ]
-            outputs[modality] = BaseModelOutputWithPooling(pooler_output=rows)
         return outputs
 
     def _fill_placeholders(self, input_ids, inputs_embeds, modality: str, features: list[torch.Tensor]):

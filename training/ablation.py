@@ -1,6 +1,6 @@
 """Table 2 of the paper on our own ground: what each of the inventions is worth on synthetic dialogues.
 
-microemo ablation dialogues results --work work --seeds 3
+microemo ablation dialogues results --work work --seeds 3 --num-proc 2
 
 All arms share the pretrained parts of `from_scratch.py`; all else starts anew in each arm and seed, and learns from the
 same clips, for as many steps, from prompts of one layout. Questions name their utterance in words, half of them with its
@@ -13,20 +13,25 @@ pixels, not attention.
 """
 
 import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
 from safetensors import safe_open
 from tqdm.auto import tqdm
 
 from ..evaluation.plain_files import write_text
-from ..evaluation.result_plots import plot_arms
+from ..evaluation.result_plots import plot_arms, plot_curves
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
 from .dialogue_scores import accuracy, answer_utterance_questions
 from .feature_cache import FeatureCache, precompute, write_tensors
-from .from_scratch import Run, learn_to_answer, learn_to_see, learn_to_watch, pretrain
+from .from_scratch import Run, keep_frame_tokens, learn_to_answer, learn_to_see, learn_to_watch, pretrain
 from .synthetic_dialogues import read_truth
 from .train import ModelArguments, load_config_and_processor, load_model_and_processor
 
@@ -34,8 +39,10 @@ FORMS = ("times", "index")
 # Both views of a frame are of one picture, see above.
 SAME_CROPS = {"local_view": "frame"}
 SCORED_CLIPS = 60  # of the split test
+SPLITS = ("train", "dev", "test")
+_REGIONS = ("clue_regions", "num_regions")
 # What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
-_VISUAL = ("use_local_clue_attention", "use_frame_timestamps", "clue_regions", "num_regions")
+_VISUAL = ("use_local_clue_attention", "use_frame_timestamps", *_REGIONS)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,16 @@ class Arm:
     def visual(self) -> dict:
         """The switches that change what is seen in a frame."""
         return {name: value for name, value in self.switches.items() if name in _VISUAL}
+
+    @property
+    def regions(self) -> dict:
+        """The switches that change the clue regions."""
+        return {name: value for name, value in self.switches.items() if name in _REGIONS}
+
+    @property
+    def eyes(self) -> str:
+        """A name for what is seen in a frame; arms that have it in common share it."""
+        return "-".join(f"{key}={value}" for key, value in self.visual.items()) or "as-it-is"
 
 
 ARMS = {
@@ -69,31 +86,79 @@ ARMS = {
 }
 
 
-def run_arm(run: Run, start: Path, name: str, seed: int) -> Path:
+def run_ablation(run: Run, start: Path, names: Sequence[str] = tuple(ARMS), seeds: int = 3, num_proc: int = 1):
+    """Train and score arms, each with every seed. A run that was killed goes on where it was.
+
+    Args:
+        run: Its corpus has the splits train, dev and test.
+        start: A checkpoint with random weights.
+        names: Of arms.
+        seeds (`int`): How many, counted from 0.
+        num_proc (`int`): Processes at work, on one share of the threads each.
+
+    Returns:
+        `list[dict]`: What [`run_arm`] wrote for each seed and arm.
+    """
+    towers = pretrain(run, start)[0]
+    crops = {name: crops_as_frames(run, towers, ARMS[name]).folder for name in names}
+    # Seeds first: a run that ends early has every arm. Arms that share what they see are for one process.
+    groups: dict[tuple, list[str]] = {}
+    for seed in range(seeds):
+        for name in names:
+            groups.setdefault((seed, ARMS[name].eyes), []).append(name)
+    jobs = [(run, towers, [(name, crops[name]) for name in group], seed) for (seed, _), group in groups.items()]
+    with tqdm(total=seeds * len(names), desc="Arms") as bar:
+        for files in _at_work(jobs, num_proc):
+            bar.update(len(files))
+    files = [_scores_of(run, name, seed) for seed in range(seeds) for name in names]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _at_work(jobs: list[tuple], num_proc: int) -> Iterator[list[Path]]:
+    """The arguments of [`_run_arms`] one by one, or by several processes."""
+    if num_proc <= 1:
+        yield from (_run_arms(*job) for job in jobs)
+        return
+    os.environ["TQDM_DISABLE"] = "1"  # in the processes to come: nobody can read several bars at once
+    threads = max(1, torch.get_num_threads() // num_proc)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_proc, context, torch.set_num_threads, (threads,)) as pool:
+        for done in as_completed([pool.submit(_run_arms, *job) for job in jobs]):
+            yield done.result()
+
+
+def _run_arms(run: Run, towers: Path, arms: Sequence[tuple[str, Path]], seed: int) -> list[Path]:
+    return [run_arm(run, towers, crops, name, seed) for name, crops in arms]
+
+
+def run_arm(run: Run, towers: Path, crops: Path, name: str, seed: int) -> Path:
     """Train and score one arm with one seed; gives the file of its scores, `ablation/NAME-SEED.json` in the run's
-    folder. What an earlier run finished is kept."""
-    file = run.work / "ablation" / f"{name}-{seed}.json"
+    folder. What an earlier run finished is kept.
+
+    Args:
+        towers: The checkpoint that [`pretrain`] gives.
+        crops: Folder of the cache that [`crops_as_frames`] gives.
+        name: Of the arm.
+    """
+    file = _scores_of(run, name, seed)
     if file.is_file():
         return file
     arm = ARMS[name]
-    towers, features = pretrain(run, start)
-    features = _features_with_test(run, start, towers, features, arm)
-    features = _crops_as_frames(features, towers, arm)
-    shared = "-".join(f"{key}={value}" for key, value in arm.visual.items()) or "as-it-is"
     seeing = run.stage(
-        f"ablation/seeing-{shared}-{seed}",
-        lambda folder: learn_to_see(run, towers, features, SAME_CROPS | arm.visual, seed, folder),
+        f"ablation/seeing-{arm.eyes}-{seed}",
+        lambda folder: learn_to_see(run, towers, crops, SAME_CROPS | arm.visual, seed, folder),
     )
+    tokens = keep_frame_tokens(run, seeing, crops, SPLITS, f"ablation/frame_tokens-{arm.eyes}-{seed}")
     watching = run.stage(
         f"ablation/watching-{name}-{seed}",
-        lambda folder: learn_to_watch(run, seeing, features, SAME_CROPS | arm.switches, seed, folder),
+        lambda folder: learn_to_watch(run, seeing, tokens, SAME_CROPS | arm.switches, seed, folder),
     )
     answering = run.stage(
         f"ablation/answering-{name}-{seed}",
-        lambda folder: learn_to_answer(run, "ablation", watching, features, {}, seed, folder),
+        lambda folder: learn_to_answer(run, "ablation", watching, tokens, seed, folder),
     )
     model = MicroEmoForConditionalGeneration.from_pretrained(answering)
-    processor = FeatureCache(features.folder, MicroEmoProcessor.from_pretrained(answering), model).reader()
+    processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(answering), model).reader()
     truth, rows, scores = read_truth(run.corpus), run.rows("test")[:SCORED_CLIPS], {}
     for form in FORMS:
         answered = answer_utterance_questions(model, processor, rows, truth, form, clips_at_once=12)
@@ -104,25 +169,23 @@ def run_arm(run: Run, start: Path, name: str, seed: int) -> Path:
     return write_text(file, json.dumps(result, indent=2) + "\n")
 
 
-def _features_with_test(run: Run, start: Path, towers: Path, features: FeatureCache, arm: Arm) -> FeatureCache:
-    """The arm's features, those of the test clips with them; other clue regions are looked for anew."""
-    rows = [run.rows(split) for split in ("train", "dev", "test")]
-    regions = {key: value for key, value in arm.switches.items() if key in ("clue_regions", "num_regions")}
-    suffix = "-whole-face" if regions else ""
-    _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(start), switches=regions))
+def _scores_of(run: Run, name: str, seed: int) -> Path:
+    return run.work / "ablation" / f"{name}-{seed}.json"
+
+
+def crops_as_frames(run: Run, towers: Path, arm: Arm) -> FeatureCache:
+    """The features of all clips, in which those of the face crops are the frames'; the masks are of the crops already.
+    Other clue regions than MicroEmo's are looked for anew."""
+    suffix = "-whole-face" if arm.regions else ""
+    rows = [run.rows(split) for split in SPLITS]
+    model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
+    _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(towers), switches=arm.regions))
     clips = precompute(rows, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
-    model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
-    return precompute(rows, run.work / f"features{suffix}", clips.reader(), model)
-
-
-def _crops_as_frames(features: FeatureCache, towers: Path, arm: Arm) -> FeatureCache:
-    """A cache in which the features of the face crops are those of the frames; the masks are of the crops already."""
-    regions = {key: value for key, value in arm.switches.items() if key in ("clue_regions", "num_regions")}
+    features = precompute(rows, run.work / f"features{suffix}", clips.reader(), model)
     _, processor = load_config_and_processor(
-        ModelArguments(model_name_or_path=str(towers), switches=SAME_CROPS | regions)
+        ModelArguments(model_name_or_path=str(towers), switches=SAME_CROPS | arm.regions)
     )
-    model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
-    crops = FeatureCache(features.folder.with_name(f"{features.folder.name}-crops"), processor, model)
+    crops = FeatureCache(run.work / f"features{suffix}-crops", processor, model)
     for file in tqdm(sorted(features.folder.glob("*.safetensors")), desc="Crops"):
         if not (crops.folder / file.name).is_file():
             with safe_open(file, framework="pt") as content:
@@ -135,7 +198,8 @@ def _crops_as_frames(features: FeatureCache, towers: Path, arm: Arm) -> FeatureC
 
 def write_results(results: list[dict], out: Path) -> Path:
     """`ablation.csv`, `ablation.md` and `ablation.png` from the scores of arms and seeds (see [`run_arm`]): mean and
-    deviation over the seeds, in percent of the test questions answered right."""
+    deviation over the seeds, in percent of the test questions answered right. `learning.png`: the loss on the dev split
+    while the arms learned to answer, which is to have stopped falling."""
     scored = {name: [result for result in results if result["arm"] == name] for name in ARMS}
     scored = {name: runs for name, runs in scored.items() if runs}
     lines = ["arm,seeds," + ",".join(f"{form} mean,{form} deviation" for form in FORMS)]
@@ -152,4 +216,6 @@ def write_results(results: list[dict], out: Path) -> Path:
         shown.append(f"| {ARMS[name].name} | {told} | {len(runs)} |")
     write_text(out / "ablation.csv", "\n".join(lines) + "\n")
     plot_arms(bars, ["times in the question", "number only"], "Test questions answered right", out / "ablation.png")
+    curves = {ARMS[name].name: [one["dev_losses"] for one in runs] for name, runs in scored.items()}
+    plot_curves(curves, ("step", "loss on the dev split"), out / "learning.png")
     return write_text(out / "ablation.md", "\n".join(shown) + "\n")

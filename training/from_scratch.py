@@ -164,7 +164,7 @@ def learn_towers(run: Run, language: Path, clips: FeatureCache, folder: Path) ->
     _save(model, processor, folder)
 
 
-def learn_to_see(run: Run, towers: Path, features: FeatureCache, switches: dict, seed: int, folder: Path) -> None:
+def learn_to_see(run: Run, towers: Path, features: Path, switches: dict, seed: int, folder: Path) -> None:
     """All but the pretrained parts starts anew; image Q-Former, local clue attention and fusion learn from facial
     actions."""
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(towers)
@@ -174,23 +174,20 @@ def learn_to_see(run: Run, towers: Path, features: FeatureCache, switches: dict,
     for name in PRETRAINED:
         model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
     prepare_model(model, ModelArguments(use_peft=False, trained_modules=SEEING))
-    frames = ActingFrames(
-        run.rows("train"), FeatureCache(features.folder, processor, model).reader(), FRAMES_OF_A_CLIP
-    )
+    frames = ActingFrames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
     _learn(run, "seeing", FacialActionReader(model.model.visual_encoder), frames, folder, seed=seed)
     _save(model, processor, folder)
 
 
-def keep_frame_tokens(
-    run: Run, seeing: Path, features: FeatureCache, splits: Sequence[str], name: str
-) -> FeatureCache:
-    """What a visual encoder that has learned to see makes of the clips: it is frozen from there on."""
+def keep_frame_tokens(run: Run, seeing: Path, features: Path, splits: Sequence[str], name: str) -> Path:
+    """What a visual encoder that has learned to see makes of the clips, since it is frozen from there on: the folder of a
+    cache. Features and tokens are given as folders: each stage reads them with its own processor and model."""
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(seeing)))
-    reader = FeatureCache(features.folder, processor, model).reader()
-    return precompute([run.rows(split) for split in splits], run.work / name, reader, model, frame_tokens=True)
+    reader, rows = FeatureCache(features, processor, model).reader(), [run.rows(split) for split in splits]
+    return precompute(rows, run.work / name, reader, model, frame_tokens=True).folder
 
 
-def learn_to_watch(run: Run, seeing: Path, tokens: FeatureCache, switches: dict, seed: int, folder: Path) -> None:
+def learn_to_watch(run: Run, seeing: Path, tokens: Path, switches: dict, seed: int, folder: Path) -> None:
     """Video and audio Q-Formers learn what happens in their windows."""
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(seeing)
     config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(seeing), switches=switches))
@@ -199,12 +196,12 @@ def learn_to_watch(run: Run, seeing: Path, tokens: FeatureCache, switches: dict,
     for name in (*PRETRAINED, "visual_encoder"):
         model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
     prepare_model(model, ModelArguments(use_peft=False, trained_modules=WATCHING))
-    clips = WatchedClips(run.rows("train"), FeatureCache(tokens.folder, processor, model).reader())
+    clips = WatchedClips(run.rows("train"), FeatureCache(tokens, processor, model).reader())
     _learn(run, "watching", WindowReader(model.model), clips, folder, pad_together, seed=seed)
     _save(model, processor, folder)
 
 
-def learn_to_answer(run: Run, stage: str, watching: Path, tokens: FeatureCache, seed: int, folder: Path) -> None:
+def learn_to_answer(run: Run, stage: str, watching: Path, tokens: Path, seed: int, folder: Path) -> None:
     """What lies between the frame tokens and the answers learns from questions and answers.
 
     Args:
@@ -229,7 +226,7 @@ def learn_to_answer(run: Run, stage: str, watching: Path, tokens: FeatureCache, 
             eval_data=str(table),
             eval_split="dev",
             media_folder=str(run.corpus),
-            feature_cache=str(tokens.folder),
+            feature_cache=str(tokens),
             check_clips=False,
             num_samples=0,
         ),
@@ -276,8 +273,8 @@ def _save(model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor,
 # --- the whole way -------------------------------------------------------------------------------------------------
 
 
-def pretrain(run: Run, start: Path) -> tuple[Path, FeatureCache]:
-    """What the paper finds ready made, and the features of the towers: the checkpoint's folder, and the cache.
+def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
+    """What the paper finds ready made, and the features of the towers: the checkpoint's folder, and the cache's.
 
     Args:
         start: A checkpoint with random weights.
@@ -288,7 +285,7 @@ def pretrain(run: Run, start: Path) -> tuple[Path, FeatureCache]:
     clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_proc)
     towers = run.stage("towers", lambda folder: learn_towers(run, language, clips, folder))
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
-    return towers, precompute(rows, run.work / "features", clips.reader(), model)
+    return towers, precompute(rows, run.work / "features", clips.reader(), model).folder
 
 
 def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:

@@ -103,6 +103,48 @@ def test_precomputed_tower_outputs_give_the_same_result(tiny):
     torch.testing.assert_close(model(**cached).logits, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("keep_timestamp_tokens", [False, True])
+@torch.no_grad()
+def test_precomputed_frame_tokens_give_the_same_result(tiny, keep_timestamp_tokens):
+    model = tiny.model(keep_timestamp_tokens=keep_timestamp_tokens)
+    inputs = tiny.inputs(model.config)
+    expected = model(**inputs).logits
+    seen, kept = model.model.visual_encoder.forward, []
+    model.model.visual_encoder.forward = lambda **frames: kept.append(seen(**frames)) or kept[0]
+    model(**inputs)
+    model.model.visual_encoder.forward = None  # nothing is encoded any more
+    mask = inputs["frame_mask"]
+    tokens = torch.zeros(*mask.shape, *kept[0].shape[1:]).index_put((mask,), kept[0])
+    read = {"pixel_values_videos", "pixel_values_faces", "region_masks"}
+    cached = {name: value for name, value in inputs.items() if name not in read}
+    torch.testing.assert_close(model(**cached, frame_tokens=tokens).logits, expected, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="missing inputs: pixel_values_videos, region_masks, pixel_values_faces"):
+        model.get_video_features()
+
+
+@torch.no_grad()
+def test_prompts_about_one_clip_share_its_encoding(tiny):
+    """Row by row what each prompt has with a clip of its own, cited windows too."""
+    model = tiny.model()
+    inputs = tiny.inputs(model.config)
+    rows, cited = [1, 0, 1], torch.tensor([[0, -1], [2, 0], [-1, -1]])
+    media = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+    repeated = {name: value[rows] for name, value in media.items()}
+    expected = model.model.encode_media(**repeated, cited_utterances=cited)
+    calls = []
+    handle = model.model.visual_encoder.vision_model.register_forward_pre_hook(
+        lambda _, given: calls.append(len(given[0]))
+    )
+    shared = model.model.encode_media(["b", "a", "b"], **repeated, cited_utterances=cited)
+    handle.remove()
+    assert calls[0] == inputs["frame_mask"].sum(), "each clip's frames once"
+    for modality in ("video", "audio"):
+        ours, theirs = shared[modality].pooler_output, expected[modality].pooler_output
+        assert len(ours) == 3
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
 @torch.no_grad()
 def test_a_cited_utterance_puts_its_windows_tokens_again(tiny):
     model = tiny.model()

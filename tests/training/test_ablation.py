@@ -3,15 +3,18 @@
 import copy
 import csv
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.training.ablation import ARMS, run_arm, write_results
+from microemo.training.ablation import ARMS, run_ablation, write_results
 from microemo.training.collator import MicroEmoCollator
 from microemo.training.data import load_table
-from microemo.training.feature_cache import FeatureCache
+from microemo.training.feature_cache import FeatureCache, StaleCacheError
+from microemo.training.from_scratch import Run
 from microemo.training.synthetic_dialogues import TABLE, cite_as, read_truth
 from microemo.training.train import ModelArguments, load_config_and_processor
 
@@ -67,10 +70,9 @@ def test_arms_that_see_alike_share_what_they_learned_to_see():
 @pytest.mark.parametrize("name", ["without-windows", pytest.param("whole-face", marks=pytest.mark.slow)])
 def test_an_arm_from_training_to_scores(scratch, corpus, name):
     run = scratch.run
-    file = run_arm(run, run.work / "start", name, 1)
-    assert file == run.work / "ablation" / f"{name}-1.json"
-    result = json.loads(file.read_text())
-    assert (result["arm"], result["seed"], result["switches"]) == (name, 1, ARMS[name].switches)
+    (result,) = run_ablation(run, run.work / "start", [name], seeds=1)
+    assert json.loads((run.work / "ablation" / f"{name}-0.json").read_text()) == result
+    assert (result["arm"], result["seed"], result["switches"]) == (name, 0, ARMS[name].switches)
     truth = read_truth(corpus)
     count = sum(len(known["utterances"]) for known in truth.values() if known["split"] == "test")
     for form in ("times", "index"):
@@ -78,7 +80,7 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
         assert score["questions"] == count > 0 and 0 <= score["accuracy"] <= 1
     assert [step for step, loss in result["dev_losses"] if loss > 0] == [2]
 
-    trained = run.work / "ablation" / f"answering-{name}-1"
+    trained = run.work / "ablation" / f"answering-{name}-0"
     model, processor = (
         MicroEmoForConditionalGeneration.from_pretrained(trained),
         MicroEmoProcessor.from_pretrained(trained),
@@ -96,20 +98,46 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
     clips = {path.name for path in (run.work / f"clips{suffix}").glob("*.safetensors")}
     assert clips == {path.name for path in (run.work / f"features{suffix}").glob("*.safetensors")}
     crops = {path.name for path in (run.work / f"features{suffix}-crops").glob("*.safetensors")}
-    assert clips == crops and "face_features" not in FeatureCache(
-        run.work / f"features{suffix}-crops", processor, model
-    ).reader()(videos=row["video"], utterances=row["subtitles"])
+    assert clips == crops
+    with pytest.raises(StaleCacheError):  # its frames are crops
+        FeatureCache(run.work / f"features{suffix}", processor, model)
+    seen = f"frame_tokens-{ARMS[name].eyes}-0"
+    tokens = FeatureCache(run.work / "ablation" / seen, processor, model)
+    read = tokens.reader()(videos=row["video"], utterances=row["subtitles"], return_tensors="pt")
+    assert tokens.frame_tokens and not {"vision_features", "face_features", "pixel_values_videos"} & read.keys()
+    assert clips == {path.name for path in tokens.folder.glob("*.safetensors")}
     assert len(clips) == sum(known["split"] != "test_unseen" for known in truth.values()) > 0
 
     before = {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()}
-    assert run_arm(run, run.work / "start", name, 1) == file
+    assert run_ablation(run, run.work / "start", [name], seeds=1) == [result]
     assert {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()} == before
     assert not list(run.work.rglob("*.part"))
 
 
+def test_frames_and_crops_of_the_ablation_are_one_picture(scratch):
+    """What was kept of the face crops stands where that of the frames stood, to the last bit."""
+    work = scratch.run.work
+    run_ablation(scratch.run, work / "start", ["without-windows"], seeds=1)  # done above, or now
+    for file in (work / "features").glob("*.safetensors"):
+        kept, crops = load_file(file), load_file(work / "features-crops" / file.name)
+        assert kept["face_features"].any() and torch.equal(crops.pop("vision_features"), kept.pop("face_features"))
+        kept.pop("vision_features")
+        assert crops.keys() == kept.keys() and all(torch.equal(crops[key], kept[key]) for key in kept)
+
+
+@pytest.mark.slow
+def test_arms_at_once_score_as_one_after_the_other(scratch, corpus, tiny, tmp_path):
+    names, scores = ["without-windows", "sliding", "without-all"], []
+    for num_proc in (1, 2):
+        run = Run(corpus, tmp_path / str(num_proc), scratch.run.recipe)
+        shutil.copytree(scratch.run.work / "start", run.work / "start")
+        scores.append(run_ablation(run, run.work / "start", names, seeds=1, num_proc=num_proc))
+    assert [one["arm"] for one in scores[0]] == names and scores[0] == scores[1]
+
+
 def test_questions_of_the_ablation_are_in_words(scratch, corpus):
     """A cited utterance would hand over the place of the answer."""
-    run_arm(scratch.run, scratch.run.work / "start", "without-windows", 1)  # done above, or now
+    run_ablation(scratch.run, scratch.run.work / "start", ["without-windows"], seeds=1)  # done above, or now
     rows, truth = load_table(scratch.run.work / "ablation.jsonl").to_list(), read_truth(corpus)
     for row in rows:
         assert len(row["messages"]) == 2 * min(6, len(truth[row["name"]]["utterances"]))
@@ -122,7 +150,7 @@ def test_questions_of_the_ablation_are_in_words(scratch, corpus):
 
 def result_of(arm, seed, times, index):
     scores = {form: {"accuracy": value, "questions": 9} for form, value in (("times", times), ("index", index))}
-    return {"arm": arm, "seed": seed, "scores": scores}
+    return {"arm": arm, "seed": seed, "scores": scores, "dev_losses": [[2, 0.5], [4, 0.25 + index / 8]]}
 
 
 def test_the_table(tmp_path):
@@ -143,4 +171,5 @@ def test_the_table(tmp_path):
     assert [(row["arm"], row["seeds"]) for row in rows] == [("MicroEmo", "2"), ("w/o local clue attention", "1")]
     assert (rows[0]["times mean"], rows[0]["times deviation"], rows[0]["index mean"]) == ("85.00", "7.07", "65.00")
     assert (tmp_path / "out" / "ablation.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert (tmp_path / "out" / "learning.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "out").iterdir())) == 4

@@ -162,6 +162,107 @@ def test_a_cache_of_features_from_a_cache_of_pixels(world, pixels, tmp_path):
         FeatureCache(tmp_path, pixels.reader())
 
 
+# --- frame tokens --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokens(world, tmp_path_factory):
+    """A cache of frame tokens, made from that of features."""
+    return precompute(
+        [world.rows], tmp_path_factory.mktemp("tokens"), world.cache.reader(), world.model, frame_tokens=True
+    )
+
+
+def test_loss_with_and_without_frame_tokens(world, tokens):
+    reader = FeatureCache(tokens.folder, world.processor, world.model).reader()
+    theirs, ours = (MicroEmoCollator(processor)(world.rows) for processor in (world.processor, reader))
+    assert ours["frame_tokens"].shape[2] == world.model.config.num_query_tokens
+    assert not {"pixel_values_videos", "vision_features", "face_features", "region_masks"} & ours.keys()
+    for name in ours.keys() & theirs.keys():
+        assert torch.equal(ours[name], theirs[name]), name
+    with torch.no_grad():
+        losses = [world.model(**batch).loss.item() for batch in (theirs, ours)]
+        others = world.model(**(ours | {"frame_tokens": ours["frame_tokens"].flip(0)})).loss.item()
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5) and others != pytest.approx(losses[1], abs=1e-5)
+
+
+def test_frame_tokens_with_those_of_the_timestamps(world, tmp_path):
+    """As TimeChat passes them on; a clip's longest timestamp counts, not the batch's."""
+    config = copy.deepcopy(world.model.config)
+    config.keep_timestamp_tokens = True
+    model = MicroEmoForConditionalGeneration.from_pretrained(world.checkpoint, config=config).eval()
+    processor = changed(world.processor, timestamp_format="timechat")
+    cache = precompute([world.rows], tmp_path, processor, model, frame_tokens=True)
+    batches = [MicroEmoCollator(one)(world.rows) for one in (processor, cache.reader())]
+    with torch.no_grad():
+        losses = [model(**batch).loss.item() for batch in batches]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_frame_tokens_serve_other_windows(world, between, tmp_path):
+    rows = [between, world.rows[0]]
+    precompute([rows], tmp_path, world.processor, world.model, frame_tokens=True)
+    processor = changed(world.processor, windows="none")
+    config = copy.deepcopy(world.model.config)
+    config.windows = "none"
+    model = MicroEmoForConditionalGeneration.from_pretrained(world.checkpoint, config=config).eval()
+    ours, theirs = (
+        MicroEmoCollator(one)(rows) for one in (FeatureCache(tmp_path, processor, model).reader(), processor)
+    )
+    assert ours["frame_tokens"].shape[:2] == theirs["pixel_values_videos"].shape[:2] == (2, 6)
+    with torch.no_grad():
+        assert model(**ours).loss.item() == pytest.approx(model(**theirs).loss.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda _, model: model.model.visual_encoder.query_tokens.data.add_(1e-3), "visual_encoder was"),
+        (
+            lambda processor, _: setattr(processor, "timestamp_format", "At {:.1f}s."),
+            "timestamp_format was 'This frame is sampled at {:.1f}s.', is 'At",
+        ),
+        (lambda processor, _: setattr(processor, "use_frame_timestamps", False), "timestamp_format was .*, is None"),
+    ],
+)
+def test_stale_frame_tokens_are_refused(world, tokens, change, message):
+    processor = copy.deepcopy(world.processor)
+    model = MicroEmoForConditionalGeneration.from_pretrained(world.checkpoint)
+    FeatureCache(world.cache_folder, processor, model)
+    change(processor, model)
+    FeatureCache(world.cache_folder, processor, model)  # features of the towers do not depend on it
+    with pytest.raises(StaleCacheError, match=message):
+        FeatureCache(tokens.folder, processor, model)
+
+
+def test_a_cache_of_features_is_none_of_frame_tokens(world, tokens, tmp_path):
+    with pytest.raises(StaleCacheError, match="visual_encoder was None, is"):
+        FeatureCache(world.cache_folder, world.processor, world.model, frame_tokens=True)
+    with pytest.raises(StaleCacheError, match="visual_encoder was .*, is None"):
+        FeatureCache(tokens.folder, world.processor, world.model, frame_tokens=False)
+    with pytest.raises(ValueError, match="give the cache the model"):
+        FeatureCache(tmp_path / "new", world.processor, frame_tokens=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_training_on_frame_tokens(world, tokens, run_training):
+    with pytest.raises(ValueError, match="holds what visual_encoder gave, so it cannot be trained on it"):
+        run_training(feature_cache=tokens.folder, max_steps=1)
+    learning = ["video_qformer", "audio_qformer", "video_projection", "audio_projection"]
+    trainer = run_training(feature_cache=tokens.folder, trained_modules=learning, max_steps=3, learning_rate=1e-3)
+    after = trainer.model.get_base_model().state_dict()
+    before = world.model.state_dict()
+    frozen = [name for name in before if "visual_encoder." in name]
+    assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
+    learned = [value for name, value in after.items() if name.endswith("global_qformer.query_tokens")]
+    assert learned and not any(
+        torch.equal(before["model.video_qformer.global_qformer.query_tokens"], value) for value in learned
+    )
+
+
+# --- other windows than the cache was made with --------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def between(world, make_clip):
     """A row of which an utterance holds none of six frames."""
