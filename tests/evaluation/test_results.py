@@ -18,6 +18,7 @@ from microemo.evaluation.result_plots import (
     emotion_recall,
     plot_arms,
     plot_confusion,
+    plot_curves,
     plot_emotion_recall,
     plot_intervals,
     wheel_confusion,
@@ -263,6 +264,11 @@ def test_plots_are_pictures(folder):
         plot_arms(
             {"full": [(80, 2), (70, 5)], "without": [(40, 0), (7, 1)]}, ["a", "b"], "right", folder / "plots/arms.png"
         ),
+        plot_curves(
+            {"full": [[(1, 0.5), (2, 0.1)], [(1, 0.4), (2, 0.2)]], "without": [[(1, 0.9), (2, 0.8)]]},
+            ("step", "loss"),
+            folder / "plots/curves.png",
+        ),
     ]
     for picture in pictures:
         pixels = np.asarray(Image.open(picture).convert("L"))
@@ -271,6 +277,7 @@ def test_plots_are_pictures(folder):
     assert sorted(path.name for path in (folder / "plots").iterdir()) == [
         "arms.png",
         "confusion.png",
+        "curves.png",
         "intervals.png",
         "recall.png",
     ]

@@ -74,7 +74,8 @@ def test_ablation_gives_the_table(command, scratch, corpus, tmp_path, short):
     options = ["--work", scratch.run.work, "--seeds", 2, "--arms", "without-windows", "--arms", "full"]
     result = command("ablation", corpus, tmp_path / "table", *options)
     assert result.exit_code == 0, result.exception
-    assert {path.name for path in (tmp_path / "table").iterdir()} == {"ablation.md", "ablation.csv", "ablation.png"}
+    made = {"ablation.md", "ablation.csv", "ablation.png", "learning.png"}
+    assert {path.name for path in (tmp_path / "table").iterdir()} == made
     lines = (tmp_path / "table" / "ablation.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| MicroEmo", "| w/o utterance windows"]
     assert all(line.endswith("| 2 |") for line in lines[2:])

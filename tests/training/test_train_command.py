@@ -2,6 +2,7 @@
 
 import pytest
 import typer
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from microemo.inference.train_command import TRAIN_CONTEXT, merge, precompute, train
@@ -32,6 +33,19 @@ def test_features_then_training_then_a_checkpoint(command, world, tmp_path):
     assert (
         result.exit_code == 0 and (merged / "model.safetensors").is_file() and result.output.strip().endswith("merged")
     )
+
+
+def test_frame_tokens_for_a_visual_encoder_that_stays_as_it_is(command, world, tmp_path):
+    argv = ["precompute", world.table_file, "--model", world.checkpoint, "--cache", tmp_path / "cache"]
+    result = command(*argv, "--frame-tokens")
+    assert result.exit_code == 0, result.output
+    files = list((tmp_path / "cache").glob("*.safetensors"))
+    kept = [load_file(file) for file in files]
+    assert len(files) == len(world.rows)
+    assert all("frame_tokens" in one and "vision_features" not in one for one in kept)
+    before = {file: file.stat().st_mtime_ns for file in files}
+    assert command(*argv).exit_code == 0, "a folder that is there knows what it holds"
+    assert {file: file.stat().st_mtime_ns for file in files} == before
 
 
 def test_options_are_listed(command):
