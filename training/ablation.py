@@ -146,7 +146,7 @@ def run_arm(run: Run, towers: Path, crops: Path, name: str, seed: int) -> Path:
     arm = ARMS[name]
     seeing = run.stage(
         f"ablation/seeing-{arm.eyes}-{seed}",
-        lambda folder: learn_to_see(run, towers, crops, SAME_CROPS | arm.visual, seed, folder),
+        lambda folder: learn_to_see(run, "ablation_seeing", towers, crops, SAME_CROPS | arm.visual, seed, folder),
     )
     tokens = keep_frame_tokens(run, seeing, crops, SPLITS, f"ablation/frame_tokens-{arm.eyes}-{seed}")
     watching = run.stage(

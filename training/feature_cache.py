@@ -141,12 +141,9 @@ class FeatureCache:
             for number, key, features, about, error in loader:
                 if error is None:
                     tensors = {name: torch.as_tensor(value) for name, value in features.items()}
-                    if model is None:
-                        tensors = self._as_bytes(tensors)
-                    elif self.frame_tokens and "frame_mask" in tensors:
-                        tensors = self._through_visual_encoder(self._through_towers(tensors, model), model)
-                    else:
-                        tensors = self._through_towers(tensors, model)
+                    tensors = self._as_bytes(tensors) if model is None else self._through_towers(tensors, model)
+                    if self.frame_tokens and "frame_mask" in tensors:
+                        tensors = self._through_visual_encoder(tensors, model)
                     write_tensors(self._file(key), tensors, {"about": json.dumps(about)})
                 else:
                     failed[number] = error
@@ -344,6 +341,7 @@ def cache_settings(
     if frame_tokens:
         settings["visual_encoder"] = _hash_weights(model.model.visual_encoder)
         settings["timestamp_format"] = processor.timestamp_format if processor.use_frame_timestamps else None
+        settings["keep_timestamp_tokens"] = model.config.keep_timestamp_tokens
     return json.loads(json.dumps(settings, default=str))
 
 

@@ -164,7 +164,7 @@ def learn_towers(run: Run, language: Path, clips: FeatureCache, folder: Path) ->
     _save(model, processor, folder)
 
 
-def learn_to_see(run: Run, towers: Path, features: Path, switches: dict, seed: int, folder: Path) -> None:
+def learn_to_see(run: Run, stage: str, towers: Path, features: Path, switches: dict, seed: int, folder: Path) -> None:
     """All but the pretrained parts starts anew; image Q-Former, local clue attention and fusion learn from facial
     actions."""
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(towers)
@@ -175,7 +175,7 @@ def learn_to_see(run: Run, towers: Path, features: Path, switches: dict, seed: i
         model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
     prepare_model(model, ModelArguments(use_peft=False, trained_modules=SEEING))
     frames = ActingFrames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
-    _learn(run, "seeing", FacialActionReader(model.model.visual_encoder), frames, folder, seed=seed)
+    _learn(run, stage, FacialActionReader(model.model.visual_encoder), frames, folder, seed=seed)
     _save(model, processor, folder)
 
 
@@ -256,7 +256,8 @@ def write_questions(
             messages = cite_as(row["messages"], known["utterances"], citation)
             kept = random.Random(f"{row['name']} {part}").sample(numbers, min(questions, len(numbers)))
             messages = [message for number in kept for message in messages[2 * number : 2 * number + 2]]
-            rows.append({**row, "messages": messages})
+            said = [*messages, *known["utterances"]]  # each with its tokens, or text
+            rows.append({**row, "messages": messages, "length": len(json.dumps(said))})
     write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
@@ -291,7 +292,7 @@ def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
 def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
     """All stages; gives the folder of the trained checkpoint."""
     towers, features = pretrain(run, start)
-    seeing = run.stage("seeing", lambda folder: learn_to_see(run, towers, features, {}, seed, folder))
+    seeing = run.stage("seeing", lambda folder: learn_to_see(run, "seeing", towers, features, {}, seed, folder))
     tokens = keep_frame_tokens(run, seeing, features, ("train", "dev"), "frame_tokens")
     watching = run.stage("watching", lambda folder: learn_to_watch(run, seeing, tokens, {}, seed, folder))
     return run.stage("answering", lambda folder: learn_to_answer(run, "answering", watching, tokens, seed, folder))

@@ -223,6 +223,10 @@ def test_frame_tokens_serve_other_windows(world, between, tmp_path):
             "timestamp_format was 'This frame is sampled at {:.1f}s.', is 'At",
         ),
         (lambda processor, _: setattr(processor, "use_frame_timestamps", False), "timestamp_format was .*, is None"),
+        (
+            lambda _, model: setattr(model.config, "keep_timestamp_tokens", True),
+            "keep_timestamp_tokens was False, is True",
+        ),
     ],
 )
 def test_stale_frame_tokens_are_refused(world, tokens, change, message):
