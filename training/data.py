@@ -35,8 +35,8 @@ from ..evaluation.plain_files import read_table
 from ..processing.media import probe
 
 COLUMNS = (
-    *("name", "split", "length", "video", "audio", "subtitles", "utterances", "subtitle"),
-    *("messages", "instruction", "response", "emotions"),
+    *("name", "split", "video", "audio", "subtitles", "utterances", "subtitle"),
+    *("messages", "instruction", "response", "emotions", "length"),
 )
 FILE_COLUMNS = ("video", "audio", "subtitles")
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": None}
