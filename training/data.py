@@ -10,7 +10,6 @@ A row is a clip and what is said about it:
 | `messages` | a conversation, all answers of which are learned; or `instruction` and `response` |
 | `emotions` | open-vocabulary labels |
 | `name`, `split` | optional |
-| `length` | of a row in whatever unit, for `train_sampling_strategy: group_by_length`, which pads less |
 
 {"video": "a.mp4", "subtitles": "a.srt", "instruction": "What does the speaker feel, and why?", "response": "...", "emotions": ["sad"]}
 
@@ -36,7 +35,7 @@ from ..processing.media import probe
 
 COLUMNS = (
     *("name", "split", "video", "audio", "subtitles", "utterances", "subtitle"),
-    *("messages", "instruction", "response", "emotions", "length"),
+    *("messages", "instruction", "response", "emotions"),
 )
 FILE_COLUMNS = ("video", "audio", "subtitles")
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": None}

@@ -256,8 +256,7 @@ def write_questions(
             messages = cite_as(row["messages"], known["utterances"], citation)
             kept = random.Random(f"{row['name']} {part}").sample(numbers, min(questions, len(numbers)))
             messages = [message for number in kept for message in messages[2 * number : 2 * number + 2]]
-            said = [*messages, *known["utterances"]]  # each with its tokens, or text
-            rows.append({**row, "messages": messages, "length": len(json.dumps(said))})
+            rows.append({**row, "messages": messages})
     write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 

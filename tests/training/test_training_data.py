@@ -168,7 +168,7 @@ def test_broken_messages(tmp_path, messages, problem):
 
 def test_all_that_is_wrong_is_told_at_once(world, tmp_path, make_clip):
     """Files that are no clips, too: each row is decoded once."""
-    good = make_clip("felt.mp4", face_width=130)
+    good = make_clip("good.mp4", face_width=130)
     (tmp_path / "text.mp4").write_text("not a film")
     (tmp_path / "empty.mp4").touch()
     rows = [
@@ -313,7 +313,7 @@ def test_a_training_step_on_emer_text(shared, run_training, make_clip, tmp_path)
     """The videos are to be had under a licence only: clips of our own stand in for them."""
     text = shared / "data" / "emer_text"
     source = load_table(text / "emer_v2/final-EMER-reason.csv", "train", subtitles=text / "subtitles_mer2023.csv")
-    stand_in = make_clip("felt.mp4", face_width=130)
+    stand_in = make_clip("stand_in.mp4", face_width=130)
     for name in source["name"][:2]:
         (tmp_path / f"{name}.mp4").symlink_to(stand_in)
     annotation = tmp_path / "final-EMER-reason.csv"

@@ -301,17 +301,6 @@ def test_towers_cannot_be_trained_on_their_own_features(run_training):
         run_training(use_peft=False, trained_modules="all", max_steps=1)
 
 
-def test_rows_of_like_length_come_together(run_training, world, tmp_path):
-    """By a column `length`, which goes no further than the sampler."""
-    lengths, table = [9, 1, 8, 2], tmp_path / "lengths.jsonl"
-    rows = [{**row, "length": length} for row, length in zip(world.rows, lengths, strict=True)]
-    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    trainer = run_training(train_data=table, train_sampling_strategy="group_by_length", max_steps=1)
-    sampler = trainer._get_train_sampler()
-    assert list(sampler.lengths) == lengths and sorted(sampler) == [0, 1, 2, 3]
-    assert "length" not in trainer.data_collator(list(trainer.train_dataset))
-
-
 def test_ablations_differ_from_the_full_recipe_in_one_line():
     def lines(name):
         return [line for line in find_recipe(name).read_text().splitlines() if not line.startswith("#")]
