@@ -150,7 +150,7 @@ def plot_arms(
 def plot_curves(
     curves: dict[str, Sequence[Sequence[tuple[float, float]]]], axis_names: tuple[str, str], path: str | Path
 ) -> Path:
-    """A line through the mean of several runs for each arm, on a logarithmic scale, with the band from least to most.
+    """A line through the mean of several runs for each arm, on a logarithmic scale, and a thin one for each run.
 
     Args:
         curves: By the name of the arm its runs, each (x, y) at the same places.
@@ -161,7 +161,7 @@ def plot_curves(
     for number, (name, runs) in enumerate(curves.items()):
         places, values = np.array(runs, dtype=float).transpose(2, 0, 1)
         axes.plot(places[0], values.mean(axis=0), "o-", color=f"C{number}", label=name, markersize=3)
-        axes.fill_between(places[0], values.min(axis=0), values.max(axis=0), color=f"C{number}", alpha=0.2)
+        axes.plot(places[0], values.T, color=f"C{number}", linewidth=0.8, alpha=0.5)
     axes.set_yscale("log")
     axes.set_xlabel(axis_names[0])
     axes.set_ylabel(axis_names[1])
