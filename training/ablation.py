@@ -100,13 +100,18 @@ def run_ablation(run: Run, start: Path, names: Sequence[str] = tuple(ARMS), seed
         `list[dict]`: What [`run_arm`] wrote for each seed and arm.
     """
     towers = pretrain(run, start)[0]
-    crops = {name: crops_as_frames(run, towers, ARMS[name]).folder for name in names}
-    # Seeds first: a run that ends early has every arm. Arms that share what they see are for one process.
-    groups: dict[tuple, list[str]] = {}
-    for seed in range(seeds):
-        for name in names:
-            groups.setdefault((seed, ARMS[name].eyes), []).append(name)
-    jobs = [(run, towers, [(name, crops[name]) for name in group], seed) for (seed, _), group in groups.items()]
+    # Arms that share what they see are for one process.
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(ARMS[name].eyes, []).append(name)
+    of_regions = {bool(ARMS[name].regions): ARMS[name] for name in names}
+    crops = {other: crops_as_frames(run, towers, arm).folder for other, arm in of_regions.items()}
+    # Seeds first: a run that ends early has every arm.
+    jobs = [
+        (run, towers, crops[bool(ARMS[group[0]].regions)], group, seed)
+        for seed in range(seeds)
+        for group in groups.values()
+    ]
     with tqdm(total=seeds * len(names), desc="Arms") as bar:
         for files in _at_work(jobs, num_proc):
             bar.update(len(files))
@@ -127,8 +132,8 @@ def _at_work(jobs: list[tuple], num_proc: int) -> Iterator[list[Path]]:
             yield done.result()
 
 
-def _run_arms(run: Run, towers: Path, arms: Sequence[tuple[str, Path]], seed: int) -> list[Path]:
-    return [run_arm(run, towers, crops, name, seed) for name, crops in arms]
+def _run_arms(run: Run, towers: Path, crops: Path, names: Sequence[str], seed: int) -> list[Path]:
+    return [run_arm(run, towers, crops, name, seed) for name in names]
 
 
 def run_arm(run: Run, towers: Path, crops: Path, name: str, seed: int) -> Path:
