@@ -150,10 +150,10 @@ def plot_arms(
 def plot_curves(
     curves: dict[str, Sequence[Sequence[tuple[float, float]]]], axis_names: tuple[str, str], path: str | Path
 ) -> Path:
-    """A line through the mean of several runs for each arm, on a logarithmic scale, and a thin one for each run.
+    """A line through the mean of several runs for each arm, and a thin one for each run.
 
     Args:
-        curves: By the name of the arm its runs, each (x, y) at the same places.
+        curves: By the name of the arm its runs, each (x, y) at the same places, y from 0 to 1.
         axis_names: Of x and y.
         path: .png, .svg or .pdf.
     """
@@ -162,10 +162,10 @@ def plot_curves(
         places, values = np.array(runs, dtype=float).transpose(2, 0, 1)
         axes.plot(places[0], values.mean(axis=0), "o-", color=f"C{number}", label=name, markersize=3)
         axes.plot(places[0], values.T, color=f"C{number}", linewidth=0.8, alpha=0.5)
-    axes.set_yscale("log")
+    axes.set_ylim(0, 1)
     axes.set_xlabel(axis_names[0])
     axes.set_ylabel(axis_names[1])
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     return _save(figure, path)
 

@@ -4,6 +4,7 @@ microemo synthesize dialogues --clips 1200 --num-proc 2
 microemo synthesize dialogues --clips 120 --split dev --num-proc 2
 microemo synthesize dialogues --clips 240 --split test --num-proc 2
 microemo from-scratch dialogues microemo-tiny --work work --num-proc 2
+microemo synthesize dialogues --clips 60 --split test --seed 1 --num-proc 2
 microemo ablation dialogues table-2 --work work --num-proc 2
 """
 
@@ -49,6 +50,7 @@ def ablation(
     arms: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
     seeds: Annotated[int, typer.Option(help="How many, counted from 0.", min=1)] = 3,
     num_proc: Annotated[int, typer.Option(help="Processes that decode; arms that learn at once.", min=0)] = 0,
+    test_seed: Annotated[int, typer.Option(help="Of the clips in the split test that count.")] = 1,
 ):
     """Train and score MicroEmo without each of its inventions on the dialogues of CORPUS (splits train, dev, test)."""
     from ..training.ablation import ARMS, run_ablation, write_results
@@ -58,7 +60,7 @@ def ablation(
     if unknown:
         raise ValueError(f"no arm named {', '.join(sorted(unknown))}; there are: {', '.join(ARMS)}")
     run = Run(corpus, work, num_proc=num_proc)
-    print(write_results(run_ablation(run, _start(run), arms or tuple(ARMS), seeds, num_proc), out))
+    print(write_results(run_ablation(run, _start(run), arms or tuple(ARMS), seeds, num_proc, test_seed), out))
 
 
 def score(

@@ -1,11 +1,13 @@
 """Table 2 of the paper on our own ground: what each of the inventions is worth on synthetic dialogues.
 
+microemo synthesize dialogues --clips 60 --split test --seed 1 --num-proc 2
 microemo ablation dialogues results --work work --seeds 3 --num-proc 2
 
 All arms share the pretrained parts of `from_scratch.py`; all else starts anew in each arm and seed, and learns from the
 same clips, for as many steps, from prompts of one layout. Questions name their utterance in words, half of them with its
 times and half by its number alone: a cited utterance would hand over the place of the answer. The sound has its
-utterances' windows in every arm.
+utterances' windows in every arm. How long arms learn was settled on the split dev, of which they answer questions on the
+way; the clips that count are of a seed that was not looked at before.
 
 In every arm the frames are crops of the face. microemo-tiny itself looks at the whole picture globally and at a crop locally;
 in its 112 pixels a face in the whole picture is too small for most clues, and an arm without the local view would lack
@@ -38,8 +40,8 @@ from .train import ModelArguments, load_config_and_processor, load_model_and_pro
 FORMS = ("times", "index")
 # Both views of a frame are of one picture, see above.
 SAME_CROPS = {"local_view": "frame"}
-SCORED_CLIPS = 60  # of the split test
-SPLITS = ("train", "dev", "test")
+WATCHED_CLIPS = 40  # of the split dev, asked about on the way
+TEST_SEED = 1
 _REGIONS = ("clue_regions", "num_regions")
 # What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
 _VISUAL = ("use_local_clue_attention", "use_frame_timestamps", *_REGIONS)
@@ -86,7 +88,14 @@ ARMS = {
 }
 
 
-def run_ablation(run: Run, start: Path, names: Sequence[str] = tuple(ARMS), seeds: int = 3, num_proc: int = 1):
+def run_ablation(
+    run: Run,
+    start: Path,
+    names: Sequence[str] = tuple(ARMS),
+    seeds: int = 3,
+    num_proc: int = 1,
+    test_seed: int = TEST_SEED,
+) -> list[dict]:
     """Train and score arms, each with every seed. A run that was killed goes on where it was.
 
     Args:
@@ -95,20 +104,30 @@ def run_ablation(run: Run, start: Path, names: Sequence[str] = tuple(ARMS), seed
         names: Of arms.
         seeds (`int`): How many, counted from 0.
         num_proc (`int`): Processes at work, on one share of the threads each.
+        test_seed (`int`): Of the clips in the split test that count.
 
     Returns:
         `list[dict]`: What [`run_arm`] wrote for each seed and arm.
+
+    Raises:
+        ValueError: if the corpus has no clips of this seed.
     """
+    truth = read_truth(run.corpus)
+    rows = {split: run.rows(split) for split in ("train", "dev", "test")}
+    rows["test"] = [row for row in rows["test"] if truth[row["name"]]["seed"] == test_seed]
+    if not rows["test"]:
+        make = f"microemo synthesize {run.corpus} --clips 60 --split test --seed {test_seed}"
+        raise ValueError(f"{run.corpus} has no clips of the split test and seed {test_seed}; make them: {make}")
     towers = pretrain(run, start)[0]
     # Arms that share what they see are for one process.
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(ARMS[name].eyes, []).append(name)
     of_regions = {bool(ARMS[name].regions): ARMS[name] for name in names}
-    crops = {other: crops_as_frames(run, towers, arm).folder for other, arm in of_regions.items()}
+    crops = {other: crops_as_frames(run, towers, arm, rows).folder for other, arm in of_regions.items()}
     # Seeds first: a run that ends early has every arm.
     jobs = [
-        (run, towers, crops[bool(ARMS[group[0]].regions)], group, seed)
+        (run, towers, crops[bool(ARMS[group[0]].regions)], rows, group, seed)
         for seed in range(seeds)
         for group in groups.values()
     ]
@@ -132,17 +151,18 @@ def _at_work(jobs: list[tuple], num_proc: int) -> Iterator[list[Path]]:
             yield done.result()
 
 
-def _run_arms(run: Run, towers: Path, crops: Path, names: Sequence[str], seed: int) -> list[Path]:
-    return [run_arm(run, towers, crops, name, seed) for name in names]
+def _run_arms(run: Run, towers: Path, crops: Path, rows: dict, names: Sequence[str], seed: int) -> list[Path]:
+    return [run_arm(run, towers, crops, rows, name, seed) for name in names]
 
 
-def run_arm(run: Run, towers: Path, crops: Path, name: str, seed: int) -> Path:
+def run_arm(run: Run, towers: Path, crops: Path, rows: dict[str, list[dict]], name: str, seed: int) -> Path:
     """Train and score one arm with one seed; gives the file of its scores, `ablation/NAME-SEED.json` in the run's
     folder. What an earlier run finished is kept.
 
     Args:
         towers: The checkpoint that [`pretrain`] gives.
         crops: Folder of the cache that [`crops_as_frames`] gives.
+        rows: Of the splits train, dev and test.
         name: Of the arm.
     """
     file = _scores_of(run, name, seed)
@@ -153,7 +173,7 @@ def run_arm(run: Run, towers: Path, crops: Path, name: str, seed: int) -> Path:
         f"ablation/seeing-{arm.eyes}-{seed}",
         lambda folder: learn_to_see(run, "ablation_seeing", towers, crops, SAME_CROPS | arm.visual, seed, folder),
     )
-    tokens = keep_frame_tokens(run, seeing, crops, SPLITS, f"ablation/frame_tokens-{arm.eyes}-{seed}")
+    tokens = keep_frame_tokens(run, seeing, crops, list(rows.values()), f"ablation/frame_tokens-{arm.eyes}-{seed}")
     watching = run.stage(
         f"ablation/watching-{name}-{seed}",
         lambda folder: learn_to_watch(run, seeing, tokens, SAME_CROPS | arm.switches, seed, folder),
@@ -162,15 +182,24 @@ def run_arm(run: Run, towers: Path, crops: Path, name: str, seed: int) -> Path:
         f"ablation/answering-{name}-{seed}",
         lambda folder: learn_to_answer(run, "ablation", watching, tokens, seed, folder),
     )
-    model = MicroEmoForConditionalGeneration.from_pretrained(answering)
-    processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(answering), model).reader()
-    truth, rows, scores = read_truth(run.corpus), run.rows("test")[:SCORED_CLIPS], {}
-    for form in FORMS:
-        answered = answer_utterance_questions(model, processor, rows, truth, form, clips_at_once=12)
-        scores[form] = {"accuracy": accuracy(answered), "questions": len(answered)}
-    history = json.loads((answering / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-    losses = [[log["step"], log["eval_loss"]] for log in history if "eval_loss" in log]
-    result = {"arm": name, "seed": seed, "switches": arm.switches, "scores": scores, "dev_losses": losses}
+    truth = read_truth(run.corpus)
+
+    def answers(folder: Path, split: str, clips: int | None = None) -> dict[str, list[dict]]:
+        model = MicroEmoForConditionalGeneration.from_pretrained(folder)
+        processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(folder), model).reader()
+        asked = (model, processor, rows[split][:clips], truth)
+        return {form: answer_utterance_questions(*asked, form, clips_at_once=12) for form in FORMS}
+
+    on_the_way = {int(folder.name.rpartition("-")[2]): folder for folder in answering.glob("checkpoint-*")}
+    dev_scores = [
+        [step, mean(map(accuracy, answers(folder, "dev", WATCHED_CLIPS).values()))]
+        for step, folder in sorted(on_the_way.items())
+    ]
+    scores = {
+        form: {"accuracy": accuracy(answered), "questions": len(answered)}
+        for form, answered in answers(answering, "test").items()
+    }
+    result = {"arm": name, "seed": seed, "switches": arm.switches, "scores": scores, "dev_scores": dev_scores}
     return write_text(file, json.dumps(result, indent=2) + "\n")
 
 
@@ -178,15 +207,15 @@ def _scores_of(run: Run, name: str, seed: int) -> Path:
     return run.work / "ablation" / f"{name}-{seed}.json"
 
 
-def crops_as_frames(run: Run, towers: Path, arm: Arm) -> FeatureCache:
+def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]]) -> FeatureCache:
     """The features of all clips, in which those of the face crops are the frames'; the masks are of the crops already.
     Other clue regions than MicroEmo's are looked for anew."""
     suffix = "-whole-face" if arm.regions else ""
-    rows = [run.rows(split) for split in SPLITS]
+    tables = list(rows.values())
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(towers), switches=arm.regions))
-    clips = precompute(rows, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
-    features = precompute(rows, run.work / f"features{suffix}", clips.reader(), model)
+    clips = precompute(tables, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
+    features = precompute(tables, run.work / f"features{suffix}", clips.reader(), model)
     _, processor = load_config_and_processor(
         ModelArguments(model_name_or_path=str(towers), switches=SAME_CROPS | arm.regions)
     )
@@ -203,8 +232,8 @@ def crops_as_frames(run: Run, towers: Path, arm: Arm) -> FeatureCache:
 
 def write_results(results: list[dict], out: Path) -> Path:
     """`ablation.csv`, `ablation.md` and `ablation.png` from the scores of arms and seeds (see [`run_arm`]): mean and
-    deviation over the seeds, in percent of the test questions answered right. `learning.png`: the loss on the dev split
-    while the arms learned to answer, which is to have stopped falling."""
+    deviation over the seeds, in percent of the test questions answered right. `learning.png`: the share of questions about
+    the dev split answered right while the arms learned to, which is to have stopped rising."""
     scored = {name: [result for result in results if result["arm"] == name] for name in ARMS}
     scored = {name: runs for name, runs in scored.items() if runs}
     lines = ["arm,seeds," + ",".join(f"{form} mean,{form} deviation" for form in FORMS)]
@@ -221,6 +250,6 @@ def write_results(results: list[dict], out: Path) -> Path:
         shown.append(f"| {ARMS[name].name} | {told} | {len(runs)} |")
     write_text(out / "ablation.csv", "\n".join(lines) + "\n")
     plot_arms(bars, ["times in the question", "number only"], "Test questions answered right", out / "ablation.png")
-    curves = {ARMS[name].name: [one["dev_losses"] for one in runs] for name, runs in scored.items()}
-    plot_curves(curves, ("step", "loss on the dev split"), out / "learning.png")
+    curves = {ARMS[name].name: [one["dev_scores"] for one in runs] for name, runs in scored.items()}
+    plot_curves(curves, ("step of answering", "dev questions answered right"), out / "learning.png")
     return write_text(out / "ablation.md", "\n".join(shown) + "\n")

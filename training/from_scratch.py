@@ -58,8 +58,8 @@ logger = logging.get_logger(__name__)
 RECIPE = Path(__file__).with_suffix(".yaml")
 PRETRAINED = ("language_model", "visual_encoder.vision_model", "audio_branch.audio_tower")
 SEEING = ["image_qformer", "local_clue_attention", "fusion"]
-WATCHING = ["video_qformer", "audio_qformer", "clip_positions"]
-ANSWERING = [*WATCHING, "video_projection", "audio_projection", "language_model", "lm_head"]
+WATCHING = ["video_qformer", "audio_qformer", "clip_positions", "video_projection", "audio_projection"]
+ANSWERING = [*WATCHING, "language_model", "lm_head"]
 FRAMES_OF_A_CLIP = 6  # in a step that learns from frames
 
 
@@ -179,16 +179,16 @@ def learn_to_see(run: Run, stage: str, towers: Path, features: Path, switches: d
     _save(model, processor, folder)
 
 
-def keep_frame_tokens(run: Run, seeing: Path, features: Path, splits: Sequence[str], name: str) -> Path:
+def keep_frame_tokens(run: Run, seeing: Path, features: Path, tables: Sequence[list[dict]], name: str) -> Path:
     """What a visual encoder that has learned to see makes of the clips, since it is frozen from there on: the folder of a
     cache. Features and tokens are given as folders: each stage reads them with its own processor and model."""
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(seeing)))
-    reader, rows = FeatureCache(features, processor, model).reader(), [run.rows(split) for split in splits]
-    return precompute(rows, run.work / name, reader, model, frame_tokens=True).folder
+    reader = FeatureCache(features, processor, model).reader()
+    return precompute(tables, run.work / name, reader, model, frame_tokens=True).folder
 
 
 def learn_to_watch(run: Run, seeing: Path, tokens: Path, switches: dict, seed: int, folder: Path) -> None:
-    """Video and audio Q-Formers learn what happens in their windows."""
+    """Video and audio Q-Formers and their projections learn what happens in their windows, and the words for it."""
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(seeing)
     config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(seeing), switches=switches))
     torch.manual_seed(seed)
@@ -292,6 +292,6 @@ def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
     """All stages; gives the folder of the trained checkpoint."""
     towers, features = pretrain(run, start)
     seeing = run.stage("seeing", lambda folder: learn_to_see(run, "seeing", towers, features, {}, seed, folder))
-    tokens = keep_frame_tokens(run, seeing, features, ("train", "dev"), "frame_tokens")
+    tokens = keep_frame_tokens(run, seeing, features, [run.rows("train"), run.rows("dev")], "frame_tokens")
     watching = run.stage("watching", lambda folder: learn_to_watch(run, seeing, tokens, {}, seed, folder))
     return run.stage("answering", lambda folder: learn_to_answer(run, "answering", watching, tokens, seed, folder))

@@ -4,6 +4,7 @@ The paper's towers come pretrained (EVA-CLIP, ImageBind). Those of `microemo-tin
 says how far each facial action had gone in every frame, and how each moment was spoken.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..modeling_microemo.audio_branch import MicroEmoAudioModel
 from ..modeling_microemo.modeling_microemo import MicroEmoModel
 from ..modeling_microemo.visual_encoder import GlobalLocalVisualEncoder, MicroEmoVisionModel
 from ..processing.processing_microemo import MicroEmoProcessor
+from .dialogue_plan import CLUES
 from .face_acting import ACTIONS
 from .feature_cache import FRAME_INPUTS, pad_together
 from .synthetic_dialogues import read_truth
@@ -66,8 +68,12 @@ class WindowReader(nn.Module):
     amplitude of each facial action, off an utterance's window of sound its prosody; and off the tokens of the whole
     video the amplitudes in each part of it.
 
+    Projected, the tokens are drawn to the language model's embeddings of the words for it. What a frozen language model
+    knows from dialogues in words, it then finds in them; answers alone taught this as well, but after 50 steps or after
+    300, as the seed would have it.
+
     Args:
-        model ([`MicroEmoModel`]): Whose video and audio Q-Formers are to learn.
+        model ([`MicroEmoModel`]): Whose video and audio Q-Formers and projections are to learn.
     """
 
     def __init__(self, model: MicroEmoModel):
@@ -85,6 +91,8 @@ class WindowReader(nn.Module):
         of_parts: torch.Tensor,
         of_windows: torch.Tensor,
         prosodies: torch.Tensor,
+        video_words: torch.Tensor,
+        audio_words: torch.Tensor,
         **media: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """
@@ -92,15 +100,24 @@ class WindowReader(nn.Module):
             of_parts (`torch.Tensor` of shape `(B, PARTS, A)`): Mean amplitudes in each part of the clip.
             of_windows (`torch.Tensor` of shape `(B, K, A)`): Mean amplitudes in each window of frames.
             prosodies (`torch.LongTensor` of shape `(B, K')`): Of each utterance.
+            video_words (`torch.LongTensor` of shape `(B, 1 + K, n, W)`):
+                Ids of the words that each token of a window of frames stands for, the mean of their embeddings; the
+                whole video is first. 0 is no word.
+            audio_words (`torch.LongTensor` of shape `(B, 1 + K', m, W')`): Of the tokens of a window of sound.
             media: What the model reads of clips with pictures and sound.
 
         Returns:
-            `dict`: `loss`, the sum of the squared errors and of the cross-entropy of prosodies; `amplitudes` (windows, A)
+            `dict`: `loss`, the sum of the squared errors (those of embeddings as a share of their squares) and of the cross-entropy of prosodies; `amplitudes` (windows, A)
             and `logits` (utterances, 2) of the real windows.
         """
         encoded = self.model.encode_media(**media)
-        video, audio = encoded["video"].last_hidden_state.flatten(2), encoded["audio"].last_hidden_state.flatten(2)
-        losses = [F.mse_loss(self.of_clip(video[:, 0]).unflatten(1, (PARTS, -1)), of_parts)]
+        video, audio = encoded["video"].last_hidden_state, encoded["audio"].last_hidden_state
+        losses = [
+            self._distance(self.model.video_projection(video), video_words),
+            self._distance(self.model.audio_projection(audio), audio_words),
+        ]
+        video, audio = video.flatten(2), audio.flatten(2)
+        losses += [F.mse_loss(self.of_clip(video[:, 0]).unflatten(1, (PARTS, -1)), of_parts)]
         output = {}
         if self.model.config.windows != "none":
             real = media["utterance_windows"][..., 1] > media["utterance_windows"][..., 0]
@@ -110,6 +127,12 @@ class WindowReader(nn.Module):
         output["logits"] = self.of_sound(audio[:, 1:][real])
         losses.append(F.cross_entropy(output["logits"], prosodies[real]))
         return {"loss": sum(losses), **output}
+
+    def _distance(self, tokens: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        known = words > 0
+        embedded = self.model.get_input_embeddings()(words) * known[..., None]
+        aims = (embedded.sum(dim=-2) / known.sum(dim=-1, keepdim=True).clamp(min=1))[known.any(dim=-1)]
+        return 0.1 * F.mse_loss(tokens[known.any(dim=-1)], aims) / aims.square().mean()
 
 
 class PatchReader(nn.Module):
@@ -218,16 +241,53 @@ class WatchedClips(_KnownClips):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         inputs, truth = self.look_up(index)
-        amplitudes = amplitudes_at(truth, np.array(inputs["video_metadata"][0].frame_times))
-        windows = [amplitudes[start:end].mean(axis=0) for start, end in inputs["utterance_windows"][0].tolist()]
+        times, said = np.array(inputs["video_metadata"][0].frame_times), truth["utterances"]
+        amplitudes = amplitudes_at(truth, times)
+        bounds = inputs["utterance_windows"][0].tolist()
+        windows = [amplitudes[start:end].mean(axis=0) for start, end in bounds]
         # Repeated, so that there are enough frames for all parts.
         parts = [part.mean(axis=0) for part in np.split(amplitudes.repeat(PARTS, axis=0), PARTS)]
-        prosodies = [list(PROSODIES).index(said["prosody"]) for said in truth["utterances"]]
+        prosodies = [list(PROSODIES).index(one["prosody"]) for one in said]
+        clues = [self._ids(CLUES[one["clue"]][1]) for one in said]
+        voices = [self._ids(one["prosody"]) for one in said]
+        during = [(one["start"] <= times) & (times < one["end"]) for one in said]
+        seen = [
+            [clue for clue, lasts in zip(clues, during, strict=True) if lasts[start:end].any()]
+            for start, end in [(0, len(times)), *bounds]
+        ]
+        video_words = words_of_tokens(seen, self.processor.num_video_query_tokens)
+        audio_words = words_of_tokens([voices, *([voice] for voice in voices)], self.processor.num_audio_query_tokens)
         return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)} | {
+            "video_words": video_words[None],
+            "audio_words": audio_words[None],
             "of_parts": torch.tensor(np.array(parts), dtype=torch.float32)[None],
             "of_windows": torch.tensor(np.reshape(windows, (1, -1, len(ACTIONS))), dtype=torch.float32),
             "prosodies": torch.tensor([prosodies]),
         }
+
+    def _ids(self, words: str) -> list[int]:
+        return self.processor.tokenizer(f" {words}", add_special_tokens=False)["input_ids"]
+
+
+def words_of_tokens(windows: Sequence[Sequence[Sequence[int]]], num_tokens: int) -> torch.Tensor:
+    """Which words the tokens of a window stand for: each utterance in it has a share of them, one after another, and in
+    it the words that tell of it, likewise. Where there are more tokens than words, some have none.
+
+    Args:
+        windows: The ids of the words, for each utterance in each window.
+        num_tokens (`int`): n, of a window.
+
+    Returns:
+        `torch.LongTensor` of shape `(windows, n, W)`: 0 where there are no more.
+    """
+    longest = max(len(line) for lines in windows for line in lines)
+    words = torch.zeros(len(windows), num_tokens, longest, dtype=torch.long)
+    for window, lines in enumerate(windows):
+        shares = np.array_split(np.arange(num_tokens), max(len(lines), 1))
+        for share, line in zip(shares, lines, strict=False):
+            for token, ids in zip(share, np.array_split(line, max(len(share), 1)), strict=False):
+                words[window, token, : len(ids)] = torch.as_tensor(ids)
+    return words
 
 
 class SpokenClips(_KnownClips):

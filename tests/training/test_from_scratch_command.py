@@ -69,9 +69,17 @@ def test_arms_that_are_not_there(command, tmp_path):
     assert command("ablation", tmp_path, tmp_path / "out", "--seeds", 0).exit_code == 2
 
 
+def test_clips_that_are_to_count_are_looked_for_first(command, corpus, tmp_path):
+    result = command("ablation", corpus, tmp_path / "out", "--work", tmp_path / "work")
+    assert isinstance(result.exception, ValueError)
+    assert f"microemo synthesize {corpus} --clips 60 --split test --seed 1" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["work"] and not (tmp_path / "work" / "language").exists()
+
+
 @pytest.mark.slow
 def test_ablation_gives_the_table(command, scratch, corpus, tmp_path, short):
-    options = ["--work", scratch.run.work, "--seeds", 2, "--arms", "without-windows", "--arms", "full"]
+    options = ["--work", scratch.run.work, "--seeds", 2, "--test-seed", 370]
+    options += ["--arms", "without-windows", "--arms", "full"]
     result = command("ablation", corpus, tmp_path / "table", *options)
     assert result.exit_code == 0, result.exception
     made = {"ablation.md", "ablation.csv", "ablation.png", "learning.png"}

@@ -9,6 +9,7 @@ import torch
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
 from microemo.training.data import load_table
+from microemo.training.dialogue_plan import CLUES
 from microemo.training.face_acting import ACTIONS
 from microemo.training.feature_cache import FeatureCache, pad_together
 from microemo.training.from_scratch import WATCHING
@@ -26,6 +27,7 @@ from microemo.training.tower_pretraining import (
     prosody_shares,
     put_together,
     truth_of,
+    words_of_tokens,
 )
 from microemo.training.train import ModelArguments, prepare_model, trained_parameters
 from microemo.training.voice import PROSODIES
@@ -267,6 +269,36 @@ def test_qformers_learn_what_happens_in_their_windows(world, cache, rows, switch
     assert not idle
     frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
     assert not any(part in name.split(".") for name in frozen for part in WATCHING)
+
+
+def test_tokens_of_a_window_share_the_words_of_its_utterances():
+    one, two, none = [[5, 6, 7]], [[5, 6, 7], [8]], []
+    words = words_of_tokens([two, one, none], num_tokens=4)
+    assert words.shape == (3, 4, 3) and words.dtype == torch.long
+    assert words[0].tolist() == [[5, 6, 0], [7, 0, 0], [8, 0, 0], [0, 0, 0]]
+    assert words[1].tolist() == [[5, 0, 0], [6, 0, 0], [7, 0, 0], [0, 0, 0]]
+    assert not words[2].any()
+    # More utterances than tokens: the last are left out.
+    assert words_of_tokens([[[5], [6], [7]]], num_tokens=2).tolist() == [[[5], [6]]]
+
+
+@SWITCHES_OF_WINDOWS
+def test_tokens_are_told_the_words_for_what_is_seen_and_heard(cache, rows, switches):
+    watched = watch(cache, rows, **switches)
+    for number, row in enumerate(rows):
+        item, said = watched[number], read_truth_of(row)["utterances"]
+        assert item["video_words"].shape[1] == 1 + item["of_windows"].shape[1]
+        decode = cache.processor.tokenizer.decode
+        texts = [
+            [decode(token[token > 0]).strip() for token in window if token.any()] for window in item["video_words"][0]
+        ]
+        clues = [CLUES[one["clue"]][1] for one in said]
+        assert switches or [" ".join(text) for text in texts[1:]] == clues
+        assert all(" ".join(text) in " ".join(clues) for text in texts)
+        heard = [
+            [decode(token[token > 0]).strip() for token in window if token.any()] for window in item["audio_words"][0]
+        ]
+        assert heard[1:] == [[one["prosody"]] for one in said]
 
 
 def test_padding_of_windows_is_not_read(world, cache, rows):
