@@ -40,7 +40,7 @@ from .train import ModelArguments, load_config_and_processor, load_model_and_pro
 FORMS = ("times", "index")
 # Both views of a frame are of one picture, see above.
 SAME_CROPS = {"local_view": "frame"}
-WATCHED_CLIPS = 40  # of the split dev, asked about on the way
+WATCHED_CLIPS = 30  # of the split dev, asked about on the way
 TEST_SEED = 1
 _REGIONS = ("clue_regions", "num_regions")
 # What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
@@ -176,7 +176,9 @@ def run_arm(run: Run, towers: Path, crops: Path, rows: dict[str, list[dict]], na
     tokens = keep_frame_tokens(run, seeing, crops, list(rows.values()), f"ablation/frame_tokens-{arm.eyes}-{seed}")
     watching = run.stage(
         f"ablation/watching-{name}-{seed}",
-        lambda folder: learn_to_watch(run, seeing, tokens, SAME_CROPS | arm.switches, seed, folder),
+        lambda folder: learn_to_watch(
+            run, "ablation_watching", seeing, tokens, SAME_CROPS | arm.switches, seed, folder
+        ),
     )
     answering = run.stage(
         f"ablation/answering-{name}-{seed}",

@@ -187,7 +187,7 @@ def keep_frame_tokens(run: Run, seeing: Path, features: Path, tables: Sequence[l
     return precompute(tables, run.work / name, reader, model, frame_tokens=True).folder
 
 
-def learn_to_watch(run: Run, seeing: Path, tokens: Path, switches: dict, seed: int, folder: Path) -> None:
+def learn_to_watch(run: Run, stage: str, seeing: Path, tokens: Path, switches: dict, seed: int, folder: Path) -> None:
     """Video and audio Q-Formers and their projections learn what happens in their windows, and the words for it."""
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(seeing)
     config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(seeing), switches=switches))
@@ -197,7 +197,7 @@ def learn_to_watch(run: Run, seeing: Path, tokens: Path, switches: dict, seed: i
         model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
     prepare_model(model, ModelArguments(use_peft=False, trained_modules=WATCHING))
     clips = WatchedClips(run.rows("train"), FeatureCache(tokens, processor, model).reader())
-    _learn(run, "watching", WindowReader(model.model), clips, folder, pad_together, seed=seed)
+    _learn(run, stage, WindowReader(model.model), clips, folder, pad_together, seed=seed)
     _save(model, processor, folder)
 
 
@@ -293,5 +293,5 @@ def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
     towers, features = pretrain(run, start)
     seeing = run.stage("seeing", lambda folder: learn_to_see(run, "seeing", towers, features, {}, seed, folder))
     tokens = keep_frame_tokens(run, seeing, features, [run.rows("train"), run.rows("dev")], "frame_tokens")
-    watching = run.stage("watching", lambda folder: learn_to_watch(run, seeing, tokens, {}, seed, folder))
+    watching = run.stage("watching", lambda folder: learn_to_watch(run, "watching", seeing, tokens, {}, seed, folder))
     return run.stage("answering", lambda folder: learn_to_answer(run, "answering", watching, tokens, seed, folder))

@@ -69,8 +69,8 @@ class WindowReader(nn.Module):
     video the amplitudes in each part of it.
 
     Projected, the tokens are drawn to the language model's embeddings of the words for it. What a frozen language model
-    knows from dialogues in words, it then finds in them; answers alone taught this as well, but after 50 steps or after
-    300, as the seed would have it.
+    knows from dialogues in words, it then finds in them. Answers alone teach it too, from some seeds within 60 steps and
+    from others not within 240.
 
     Args:
         model ([`MicroEmoModel`]): Whose video and audio Q-Formers and projections are to learn.

@@ -63,7 +63,7 @@ def test_a_killed_stage_leaves_a_part_and_is_redone_from_its_beginning(corpus, t
 def test_the_recipe_is_one_of_the_trainers(corpus, tmp_path):
     run = Run(corpus, tmp_path)
     stages = ["copying", "language", "image_encoder", "audio_tower", "seeing", "watching", "answering"]
-    assert list(run.recipe) == [*stages, "ablation_seeing", "ablation"]
+    assert list(run.recipe) == [*stages, "ablation_seeing", "ablation_watching", "ablation"]
     own = {"citations", "kinds", "questions", "rounds"}
     for stage, numbers in run.recipe.items():
         assert (own & numbers.keys()) == (own if stage in ("answering", "ablation") else set())
