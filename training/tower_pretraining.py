@@ -107,8 +107,8 @@ class WindowReader(nn.Module):
             media: What the model reads of clips with pictures and sound.
 
         Returns:
-            `dict`: `loss`, the sum of the squared errors (those of embeddings as a share of their squares) and of the cross-entropy of prosodies; `amplitudes` (windows, A)
-            and `logits` (utterances, 2) of the real windows.
+            `dict`: `loss`, the sum of the squared errors, of those of embeddings as a tenth of their share, and of the
+            cross-entropy of prosodies; `amplitudes` (windows, A) and `logits` (utterances, 2) of the real windows.
         """
         encoded = self.model.encode_media(**media)
         video, audio = encoded["video"].last_hidden_state, encoded["audio"].last_hidden_state
@@ -117,7 +117,7 @@ class WindowReader(nn.Module):
             self._distance(self.model.audio_projection(audio), audio_words),
         ]
         video, audio = video.flatten(2), audio.flatten(2)
-        losses += [F.mse_loss(self.of_clip(video[:, 0]).unflatten(1, (PARTS, -1)), of_parts)]
+        losses.append(F.mse_loss(self.of_clip(video[:, 0]).unflatten(1, (PARTS, -1)), of_parts))
         output = {}
         if self.model.config.windows != "none":
             real = media["utterance_windows"][..., 1] > media["utterance_windows"][..., 0]
@@ -129,10 +129,12 @@ class WindowReader(nn.Module):
         return {"loss": sum(losses), **output}
 
     def _distance(self, tokens: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        known = words > 0
-        embedded = self.model.get_input_embeddings()(words) * known[..., None]
-        aims = (embedded.sum(dim=-2) / known.sum(dim=-1, keepdim=True).clamp(min=1))[known.any(dim=-1)]
-        return 0.1 * F.mse_loss(tokens[known.any(dim=-1)], aims) / aims.square().mean()
+        """What is left of the words' embeddings; a tenth of it, or it would drown the other losses."""
+        told = (words > 0).any(dim=-1)
+        known = (words[told] > 0)[..., None]
+        embedded = self.model.get_input_embeddings()(words[told]) * known
+        aims = embedded.sum(dim=-2) / known.sum(dim=-2)
+        return 0.1 * F.mse_loss(tokens[told], aims) / aims.square().mean()
 
 
 class PatchReader(nn.Module):
