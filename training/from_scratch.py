@@ -80,6 +80,21 @@ class Run:
     recipe: dict = field(default_factory=lambda: yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
     num_proc: int = 0
 
+    def keep_recipe(self) -> None:
+        """Write the recipe to the folder of the stages.
+
+        Raises:
+            ValueError: if the stages that are there were made with other numbers.
+        """
+        file = self.work / "recipe.json"
+        if not file.is_file():
+            write_text(file, json.dumps(self.recipe, indent=2) + "\n")
+        made_with = json.loads(file.read_text(encoding="utf-8"))
+        changed = {part for part in made_with | self.recipe if made_with.get(part) != self.recipe.get(part)}
+        if changed:
+            parts = ", ".join(sorted(changed))
+            raise ValueError(f"{self.work} was made with other numbers of {parts}; name another folder")
+
     def stage(self, name: str, make: Callable[[Path], None]) -> Path:
         """The folder of a stage; `make` fills it where it is not there yet."""
         folder = self.work / name
@@ -278,7 +293,11 @@ def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
 
     Args:
         start: A checkpoint with random weights.
+
+    Raises:
+        ValueError: if the run's folder was made with other numbers.
     """
+    run.keep_recipe()
     language = run.stage("language", lambda folder: learn_language(run, start, folder))
     rows = [run.rows(split) for split in ("train", "dev")]
     _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(start)))

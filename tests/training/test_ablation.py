@@ -73,7 +73,7 @@ def test_arms_that_see_alike_share_what_they_learned_to_see():
 def test_an_arm_from_training_to_scores(scratch, corpus, name):
     run = scratch.run
     (result,) = run_ablation(run, run.work / "start", [name], seeds=1, test_seed=SEED)
-    assert json.loads((run.work / "ablation" / f"{name}-0.json").read_text()) == result
+    assert json.loads((run.work / "ablation" / f"{name}-0-test-{SEED}.json").read_text()) == result
     assert (result["arm"], result["seed"], result["switches"]) == (name, 0, ARMS[name].switches)
     truth = read_truth(corpus)
     count = sum(len(known["utterances"]) for known in truth.values() if known["split"] == "test")

@@ -60,6 +60,12 @@ def test_a_killed_stage_leaves_a_part_and_is_redone_from_its_beginning(corpus, t
     assert [path.name for path in folder.iterdir()] == ["whole"] and list(tmp_path.iterdir()) == [folder]
 
 
+def test_stages_of_another_recipe_are_refused(scratch):
+    recipe = {**scratch.run.recipe, "seeing": {**scratch.run.recipe["seeing"], "max_steps": 3}}
+    with pytest.raises(ValueError, match=f"{scratch.run.work} was made with other numbers of seeing; name another"):
+        from_scratch(Run(scratch.run.corpus, scratch.run.work, recipe), scratch.run.work / "start")
+
+
 def test_the_recipe_is_one_of_the_trainers(corpus, tmp_path):
     run = Run(corpus, tmp_path)
     stages = ["copying", "language", "image_encoder", "audio_tower", "seeing", "watching", "answering"]
