@@ -51,6 +51,7 @@ def ablation(
     seeds: Annotated[int, typer.Option(help="How many, counted from 0.", min=1)] = 3,
     num_proc: Annotated[int, typer.Option(help="Processes that decode; arms that learn at once.", min=0)] = 0,
     test_seed: Annotated[int, typer.Option(help="Of the clips in the split test that count.")] = 2,
+    steps: Annotated[int | None, typer.Option(help="Of learning to answer, in place of the recipe's.", min=1)] = None,
 ):
     """Train and score MicroEmo without each of its inventions on the dialogues of CORPUS (splits train, dev, test)."""
     from ..training.ablation import ARMS, run_ablation, write_results
@@ -60,7 +61,8 @@ def ablation(
     if unknown:
         raise ValueError(f"no arm named {', '.join(sorted(unknown))}; there are: {', '.join(ARMS)}")
     run = Run(corpus, work, num_proc=num_proc)
-    print(write_results(run_ablation(run, _start(run), arms or tuple(ARMS), seeds, num_proc, test_seed), out))
+    results = run_ablation(run, _start(run), arms or tuple(ARMS), seeds, num_proc, test_seed, steps)
+    print(write_results(results, out))
 
 
 def score(

@@ -19,7 +19,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -95,6 +95,7 @@ def run_ablation(
     seeds: int = 3,
     num_proc: int = 1,
     test_seed: int = TEST_SEED,
+    steps: int | None = None,
 ) -> list[dict]:
     """Train and score arms, each with every seed. A run that was killed goes on where it was.
 
@@ -105,6 +106,8 @@ def run_ablation(
         seeds (`int`): How many, counted from 0.
         num_proc (`int`): Processes at work, on one share of the threads each.
         test_seed (`int`): Of the clips in the split test that count.
+        steps (`int`, *optional*):
+            Of learning to answer, for arms that have not stopped rising after as many as the recipe has. All before is kept.
 
     Returns:
         `list[dict]`: What [`run_arm`] wrote for each seed and arm.
@@ -119,6 +122,8 @@ def run_ablation(
         make = f"microemo synthesize {run.corpus} --clips 60 --split test --seed {test_seed}"
         raise ValueError(f"{run.corpus} has no clips of the split test and seed {test_seed}; make them: {make}")
     towers = pretrain(run, start)[0]
+    if steps is not None:
+        run = replace(run, recipe={**run.recipe, "ablation": {**run.recipe["ablation"], "max_steps": steps}})
     # Arms that share what they see are for one process.
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -158,8 +163,8 @@ def _run_arms(run: Run, towers: Path, crops: Path, rows: dict, names: Sequence[s
 def run_arm(
     run: Run, towers: Path, crops: Path, rows: dict[str, list[dict]], name: str, seed: int, test_seed: int
 ) -> Path:
-    """Train and score one arm with one seed; gives the file of its scores, `ablation/NAME-SEED-test-TEST_SEED.json` in
-    the run's folder. What an earlier run finished is kept.
+    """Train and score one arm with one seed; gives the file of its scores in the run's folder. What an earlier run
+    finished is kept.
 
     Args:
         towers: The checkpoint that [`pretrain`] gives.
@@ -184,7 +189,7 @@ def run_arm(
         ),
     )
     answering = run.stage(
-        f"ablation/answering-{name}-{seed}",
+        f"ablation/answering-{name}-{seed}-{_steps(run)}-steps",
         lambda folder: learn_to_answer(run, "ablation", watching, tokens, seed, folder),
     )
     truth = read_truth(run.corpus)
@@ -209,7 +214,11 @@ def run_arm(
 
 
 def _scores_of(run: Run, name: str, seed: int, test_seed: int) -> Path:
-    return run.work / "ablation" / f"{name}-{seed}-test-{test_seed}.json"
+    return run.work / "ablation" / f"{name}-{seed}-{_steps(run)}-steps-test-{test_seed}.json"
+
+
+def _steps(run: Run) -> int:
+    return run.recipe["ablation"]["max_steps"]
 
 
 def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]]) -> FeatureCache:

@@ -73,7 +73,7 @@ def test_arms_that_see_alike_share_what_they_learned_to_see():
 def test_an_arm_from_training_to_scores(scratch, corpus, name):
     run = scratch.run
     (result,) = run_ablation(run, run.work / "start", [name], seeds=1, test_seed=SEED)
-    assert json.loads((run.work / "ablation" / f"{name}-0-test-{SEED}.json").read_text()) == result
+    assert json.loads((run.work / "ablation" / f"{name}-0-2-steps-test-{SEED}.json").read_text()) == result
     assert (result["arm"], result["seed"], result["switches"]) == (name, 0, ARMS[name].switches)
     truth = read_truth(corpus)
     count = sum(len(known["utterances"]) for known in truth.values() if known["split"] == "test")
@@ -82,7 +82,7 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
         assert score["questions"] == count > 0 and 0 <= score["accuracy"] <= 1
     assert [step for step, score in result["dev_scores"] if 0 <= score <= 1] == [1, 2]
 
-    trained = run.work / "ablation" / f"answering-{name}-0"
+    trained = run.work / "ablation" / f"answering-{name}-0-2-steps"
     model, processor = (
         MicroEmoForConditionalGeneration.from_pretrained(trained),
         MicroEmoProcessor.from_pretrained(trained),
@@ -114,6 +114,10 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
     assert run_ablation(run, run.work / "start", [name], seeds=1, test_seed=SEED) == [result]
     assert {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()} == before
     assert not list(run.work.rglob("*.part"))
+    # Another number of steps begins where answering does.
+    (shorter,) = run_ablation(run, run.work / "start", [name], seeds=1, test_seed=SEED, steps=1)
+    assert [step for step, _ in shorter["dev_scores"]] == [1]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_frames_and_crops_of_the_ablation_are_one_picture(scratch):
