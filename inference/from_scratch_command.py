@@ -61,7 +61,8 @@ def ablation(
     if unknown:
         raise ValueError(f"no arm named {', '.join(sorted(unknown))}; there are: {', '.join(ARMS)}")
     run = Run(corpus, work, num_proc=num_proc)
-    results = run_ablation(run, _start(run), arms or tuple(ARMS), seeds, num_proc, test_seed, steps)
+    chosen = arms or tuple(ARMS)
+    results = run_ablation(run, _start(run), chosen, seeds, num_proc, test_seed=test_seed, steps=steps)
     print(write_results(results, out))
 
 

@@ -41,7 +41,6 @@ FORMS = ("times", "index")
 # Both views of a frame are of one picture, see above.
 SAME_CROPS = {"local_view": "frame"}
 WATCHED_CLIPS = 30  # of the split dev, asked about on the way
-TEST_SEED = 2
 _REGIONS = ("clue_regions", "num_regions")
 # What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
 _VISUAL = ("use_local_clue_attention", "use_frame_timestamps", *_REGIONS)
@@ -94,7 +93,8 @@ def run_ablation(
     names: Sequence[str] = tuple(ARMS),
     seeds: int = 3,
     num_proc: int = 1,
-    test_seed: int = TEST_SEED,
+    *,
+    test_seed: int,
     steps: int | None = None,
 ) -> list[dict]:
     """Train and score arms, each with every seed. A run that was killed goes on where it was.

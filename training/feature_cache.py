@@ -50,7 +50,31 @@ FRAMES = {*FRAME_INPUTS.values(), "frame_mask", "frame_tokens"}
 
 
 class StaleCacheError(ValueError):
-    """A cache that another processor or other towers made, or that lacks a clip."""
+    """A folder made with other settings: a cache of another processor or other towers, or one that lacks a clip; stages of
+    another recipe."""
+
+
+def keep_settings(file: Path, settings: dict) -> None:
+    """Write down what the content of a folder depends on, if it is not there yet.
+
+    Args:
+        file: In that folder.
+        settings: As JSON.
+
+    Raises:
+        StaleCacheError: if the folder was made with other settings, naming those that differ.
+    """
+    if not file.is_file():
+        write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        return
+    made_with = json.loads(file.read_text(encoding="utf-8"))
+    different = [
+        f"{name} was {made_with.get(name)!r}, is {settings.get(name)!r}"
+        for name in sorted({*made_with, *settings})
+        if made_with.get(name) != settings.get(name)
+    ]
+    if different:
+        raise StaleCacheError(f"{file.parent} is stale: {'; '.join(different)}. Name another folder")
 
 
 class FeatureCache:
@@ -90,16 +114,7 @@ class FeatureCache:
         made_with = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         self.frame_tokens = "visual_encoder" in (made_with or {}) if frame_tokens is None else frame_tokens
         self.settings = cache_settings(processor, model, self.frame_tokens)
-        if made_with is not None:
-            different = [
-                f"{name} was {made_with.get(name)!r}, is {self.settings.get(name)!r}"
-                for name in sorted({*made_with, *self.settings})
-                if made_with.get(name) != self.settings.get(name)
-            ]
-            if different:
-                raise StaleCacheError(f"{self.folder} is stale: {'; '.join(different)}. Name another folder")
-        else:
-            write_text(file, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
+        keep_settings(file, self.settings)
         self._keys: dict = {}
 
     # --- writing ---------------------------------------------------------------------------------------------------

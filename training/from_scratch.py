@@ -30,7 +30,7 @@ from ..processing.processing_microemo import MicroEmoProcessor
 from .collator import MicroEmoCollator
 from .data import load_table
 from .described_dialogues import DescribedDialogues, Dictations, RepeatedLines
-from .feature_cache import FeatureCache, pad_together, precompute
+from .feature_cache import FeatureCache, keep_settings, pad_together, precompute
 from .synthetic_dialogues import TABLE, cite_as, read_truth
 from .tower_pretraining import (
     ActingFrames,
@@ -79,21 +79,6 @@ class Run:
     work: Path
     recipe: dict = field(default_factory=lambda: yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
     num_proc: int = 0
-
-    def keep_recipe(self) -> None:
-        """Write the recipe to the folder of the stages.
-
-        Raises:
-            ValueError: if the stages that are there were made with other numbers.
-        """
-        file = self.work / "recipe.json"
-        if not file.is_file():
-            write_text(file, json.dumps(self.recipe, indent=2) + "\n")
-        made_with = json.loads(file.read_text(encoding="utf-8"))
-        changed = {part for part in made_with | self.recipe if made_with.get(part) != self.recipe.get(part)}
-        if changed:
-            parts = ", ".join(sorted(changed))
-            raise ValueError(f"{self.work} was made with other numbers of {parts}; name another folder")
 
     def stage(self, name: str, make: Callable[[Path], None]) -> Path:
         """The folder of a stage; `make` fills it where it is not there yet."""
@@ -295,9 +280,9 @@ def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
         start: A checkpoint with random weights.
 
     Raises:
-        ValueError: if the run's folder was made with other numbers.
+        StaleCacheError: if stages in the run's folder were made with another recipe.
     """
-    run.keep_recipe()
+    keep_settings(run.work / "recipe.json", run.recipe)
     language = run.stage("language", lambda folder: learn_language(run, start, folder))
     rows = [run.rows(split) for split in ("train", "dev")]
     _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(start)))

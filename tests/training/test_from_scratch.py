@@ -9,6 +9,7 @@ import torch
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.training import from_scratch as module
 from microemo.training.data import load_table, row_problems
+from microemo.training.feature_cache import StaleCacheError
 from microemo.training.from_scratch import RECIPE, Run, from_scratch, learn_to_see, pretrain, write_questions
 from microemo.training.synthetic_dialogues import TABLE, read_truth
 
@@ -62,7 +63,8 @@ def test_a_killed_stage_leaves_a_part_and_is_redone_from_its_beginning(corpus, t
 
 def test_stages_of_another_recipe_are_refused(scratch):
     recipe = {**scratch.run.recipe, "seeing": {**scratch.run.recipe["seeing"], "max_steps": 3}}
-    with pytest.raises(ValueError, match=f"{scratch.run.work} was made with other numbers of seeing; name another"):
+    told = f"^{scratch.run.work} is stale: seeing was {{.*'max_steps': 2.*}}, is {{.*'max_steps': 3.*}}. Name another folder$"
+    with pytest.raises(StaleCacheError, match=told):
         from_scratch(Run(scratch.run.corpus, scratch.run.work, recipe), scratch.run.work / "start")
 
 
