@@ -3,11 +3,13 @@
 microemo synthesize dialogues --clips 60 --split test --seed 2 --num-proc 2
 microemo ablation dialogues results --work work --seeds 3 --num-proc 2
 
-All arms share the pretrained parts of `from_scratch.py`; all else starts anew in each arm and seed, and learns from the
+All arms share the pretrained parts of `from_scratch.py`, with a language model that has read about dialogues in the layouts of
+all of them (`LAYOUTS`): to one that knew the prompt with utterance windows alone, those of the others would be news. All else
+starts anew in each arm and seed, and learns from the
 same clips, for as many steps, from prompts of one layout. Questions name their utterance in words, half of them with its
 times and half by its number alone: a cited utterance would hand over the place of the answer. The sound has its
 utterances' windows in every arm. How long arms learn was settled on the split dev, of which they answer questions on the
-way; the clips that count are of a seed that was not looked at before.
+way (`answer_scores`); the clips that count are of a seed that was not looked at before.
 
 In every arm the frames are crops of the face. microemo-tiny itself looks at the whole picture globally and at a crop locally;
 in its 112 pixels a face in the whole picture is too small for most clues, and an arm without the local view would lack
@@ -33,14 +35,21 @@ from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGenerati
 from ..processing.processing_microemo import MicroEmoProcessor
 from .dialogue_scores import accuracy, answer_utterance_questions
 from .feature_cache import FeatureCache, precompute, write_tensors
-from .from_scratch import Run, keep_frame_tokens, learn_to_answer, learn_to_see, learn_to_watch, pretrain
+from .from_scratch import (
+    Run,
+    keep_frame_tokens,
+    learn_layouts,
+    learn_to_answer,
+    learn_to_see,
+    learn_to_watch,
+    pretrain,
+)
 from .synthetic_dialogues import read_truth
 from .train import ModelArguments, load_config_and_processor, load_model_and_processor
 
 FORMS = ("times", "index")
 # Both views of a frame are of one picture, see above.
 SAME_CROPS = {"local_view": "frame"}
-WATCHED_CLIPS = 30  # of the split dev, asked about on the way
 _REGIONS = ("clue_regions", "num_regions")
 # What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
 _VISUAL = ("use_local_clue_attention", "use_frame_timestamps", *_REGIONS)
@@ -121,7 +130,8 @@ def run_ablation(
     if not rows["test"]:
         make = f"microemo synthesize {run.corpus} --clips 60 --split test --seed {test_seed}"
         raise ValueError(f"{run.corpus} has no clips of the split test and seed {test_seed}; make them: {make}")
-    towers = pretrain(run, start)[0]
+    pretrained = pretrain(run, start)[0]
+    towers = run.stage("ablation/language", lambda folder: learn_layouts(run, pretrained, folder))
     if steps is not None:
         run = replace(run, recipe={**run.recipe, "ablation": {**run.recipe["ablation"], "max_steps": steps}})
     # Arms that share what they see are for one process.
@@ -167,7 +177,7 @@ def run_arm(
     finished is kept.
 
     Args:
-        towers: The checkpoint that [`pretrain`] gives.
+        towers: The checkpoint that [`learn_layouts`] gives.
         crops: Folder of the cache that [`crops_as_frames`] gives.
         rows: Of the splits train, dev and test.
         name: Of the arm.
@@ -192,23 +202,14 @@ def run_arm(
         f"ablation/answering-{name}-{seed}-{_steps(run)}-steps",
         lambda folder: learn_to_answer(run, "ablation", watching, tokens, seed, folder),
     )
-    truth = read_truth(run.corpus)
-
-    def answers(folder: Path, split: str, clips: int | None = None) -> dict[str, list[dict]]:
-        model = MicroEmoForConditionalGeneration.from_pretrained(folder)
-        processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(folder), model).reader()
-        asked = (model, processor, rows[split][:clips], truth)
-        return {form: answer_utterance_questions(*asked, form, clips_at_once=12) for form in FORMS}
-
-    on_the_way = {int(folder.name.rpartition("-")[2]): folder for folder in answering.glob("checkpoint-*")}
-    dev_scores = [
-        [step, mean(map(accuracy, answers(folder, "dev", WATCHED_CLIPS).values()))]
-        for step, folder in sorted(on_the_way.items())
-    ]
-    scores = {
-        form: {"accuracy": accuracy(answered), "questions": len(answered)}
-        for form, answered in answers(answering, "test").items()
-    }
+    log = json.loads((answering / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    dev_scores = [[line["step"], line["eval_answer_accuracy"]] for line in log if "eval_answer_accuracy" in line]
+    model = MicroEmoForConditionalGeneration.from_pretrained(answering)
+    processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(answering), model).reader()
+    scores = {}
+    for form in FORMS:
+        answered = answer_utterance_questions(model, processor, rows["test"], read_truth(run.corpus), form, 12)
+        scores[form] = {"accuracy": accuracy(answered), "questions": len(answered)}
     result = {"arm": name, "seed": seed, "switches": arm.switches, "scores": scores, "dev_scores": dev_scores}
     return write_text(file, json.dumps(result, indent=2) + "\n")
 

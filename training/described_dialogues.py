@@ -4,6 +4,9 @@ A language model that has read nothing hardly learns to look a numbered utteranc
 here, from as many plans of dialogues as it takes, none of which needs a clip: the prompt is the one that it will read
 later, with a clue's name where the tokens of a window will stand. The plans are of seeds that no clip has.
 
+Where windows of frames are no utterances, the tokens of what is seen stand elsewhere in the prompt, and so do the words
+for it in [`LAYOUTS`]: a language model that had read one kind of prompt alone would favour the models that have it.
+
 A dialogue has so few clues that guessing one is not far off. Dictations leave nothing to guess. They come late to a model
 that copies nothing yet, and soon to one that repeats numbered lines.
 """
@@ -11,6 +14,7 @@ that copies nothing yet, and soon to one that repeats numbered lines.
 import random
 from collections.abc import Sequence
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from .dialogue_plan import CLUES, Dialogue, plan_dialogue
@@ -18,6 +22,9 @@ from .synthetic_dialogues import CITATIONS, cite_as, dialogue_row
 
 # Seeds of clips are counted from 0.
 FIRST_SEED = 1_000_000
+# Where the prompt tells what is seen, by the kind of windows: see `windows` of [`MicroEmoConfig`].
+LAYOUTS = ("utterance", "none", "sliding")
+WINDOW_SECONDS = 2.0  # of sliding windows
 
 
 class _MadeRows(Dataset):
@@ -49,14 +56,18 @@ class DescribedDialogues(_MadeRows):
     Args:
         length (`int`): How many.
         turns (`int`, *optional*, defaults to 2): Questions that are kept of a dialogue: short prompts are cheap ones.
+        layouts (`Sequence[str]`, *optional*): Of [`LAYOUTS`], from row to row in turn.
     """
 
-    def __init__(self, length: int, turns: int = 2):
+    def __init__(self, length: int, turns: int = 2, layouts: Sequence[str] = LAYOUTS[:1]):
         super().__init__(length)
-        self.turns = turns
+        self.turns, self.layouts = turns, layouts
 
     def make(self, index: int) -> dict:
-        return describe(plan_dialogue(FIRST_SEED, "train", index), CITATIONS[index % len(CITATIONS)], self.turns)
+        # Every citation meets every layout.
+        layout = self.layouts[index // len(CITATIONS) % len(self.layouts)]
+        dialogue = plan_dialogue(FIRST_SEED, "train", index)
+        return describe(dialogue, CITATIONS[index % len(CITATIONS)], self.turns, layout)
 
 
 class RepeatedLines(_MadeRows):
@@ -87,11 +98,12 @@ class Dictations(_MadeRows):
     Args:
         length (`int`): How many.
         words (`Sequence[str]`): To draw from.
+        layouts (`Sequence[str]`, *optional*): As in [`DescribedDialogues`].
     """
 
-    def __init__(self, length: int, words: Sequence[str]):
+    def __init__(self, length: int, words: Sequence[str], layouts: Sequence[str] = LAYOUTS[:1]):
         super().__init__(length)
-        self.words = words
+        self.words, self.layouts = words, layouts
 
     def make(self, index: int) -> dict:
         rng = random.Random(index)
@@ -106,16 +118,18 @@ class Dictations(_MadeRows):
                 ("assistant", _text(answer)),
             ):
                 messages.append({"role": role, "content": [content]})
-        return _in_words(dialogue.name, said, messages, ("times", "index")[index % 2])
+        layout = self.layouts[index // 2 % len(self.layouts)]
+        return _in_words(dialogue.name, said, messages, ("times", "index")[index % 2], layout)
 
 
-def describe(dialogue: Dialogue, citation: str, turns: int) -> dict:
+def describe(dialogue: Dialogue, citation: str, turns: int, layout: str = "utterance") -> dict:
     """The row of a dialogue in which words stand for all media.
 
     Args:
         dialogue: See [`plan_dialogue`].
         citation: How the questions name their utterance, see [`cite_as`].
         turns: Questions that are kept.
+        layout: Of [`LAYOUTS`].
     """
     said = _said(
         dialogue, [CLUES[one.clue][1] for one in dialogue.utterances], [one.prosody for one in dialogue.utterances]
@@ -123,9 +137,8 @@ def describe(dialogue: Dialogue, citation: str, turns: int) -> dict:
     messages = dialogue_row(dialogue)["messages"]
     questions = range(0, len(messages), 2)
     kept = random.Random(dialogue.name).sample(questions, min(turns, len(questions)))
-    return _in_words(
-        dialogue.name, said, [message for first in kept for message in messages[first : first + 2]], citation
-    )
+    messages = [message for first in kept for message in messages[first : first + 2]]
+    return _in_words(dialogue.name, said, messages, citation, layout)
 
 
 def _said(dialogue: Dialogue, clues: Sequence[str], voices: Sequence[str]) -> list[dict]:
@@ -135,10 +148,18 @@ def _said(dialogue: Dialogue, clues: Sequence[str], voices: Sequence[str]) -> li
     ]
 
 
-def _in_words(name: str, said: list[dict], messages: list[dict], citation: str) -> dict:
+def _in_words(name: str, said: list[dict], messages: list[dict], citation: str, layout: str) -> dict:
     """A row whose prompt and cited utterances have words where the tokens of windows will stand."""
-    lines = ["Video: a face", "Audio: a voice"]
-    lines += [f"utterance {one['index']} {one['clue']} {one['voice']} {_times(one)}: {one['text']}" for one in said]
+    lines = [f"Video: {' '.join(one['clue'] for one in said) if layout == 'none' else 'a face'}"]
+    if layout == "sliding":
+        for start in np.arange(0.0, said[-1]["end"], WINDOW_SECONDS):
+            window = {"start": start, "end": start + WINDOW_SECONDS}
+            seen = [one["clue"] for one in said if one["start"] < window["end"] and window["start"] < one["end"]]
+            lines.append(f"window {len(lines)} {_times(window)}: {' '.join(seen) or 'a face'}")
+    lines.append("Audio: a voice")
+    for one in said:
+        clue = f"{one['clue']} " if layout == "utterance" else ""
+        lines.append(f"utterance {one['index']} {clue}{one['voice']} {_times(one)}: {one['text']}")
     messages = cite_as(messages, said, citation)
     for message in messages:
         for item in message["content"]:

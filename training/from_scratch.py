@@ -29,7 +29,7 @@ from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGenerati
 from ..processing.processing_microemo import MicroEmoProcessor
 from .collator import MicroEmoCollator
 from .data import load_table
-from .described_dialogues import DescribedDialogues, Dictations, RepeatedLines
+from .described_dialogues import LAYOUTS, DescribedDialogues, Dictations, RepeatedLines
 from .feature_cache import FeatureCache, keep_settings, pad_together, precompute
 from .synthetic_dialogues import TABLE, cite_as, read_truth
 from .tower_pretraining import (
@@ -111,12 +111,31 @@ def learn_language(run: Run, start: Path, folder: Path) -> None:
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(start)))
     torch.manual_seed(0)
     begin_with_copying(model.model.language_model)
-    prepare_model(model, ModelArguments(use_peft=False, trained_modules=["language_model", "lm_head"]))
     words = _words(processor.tokenizer)
     lessons = {
         "copying": lambda length: RepeatedLines(length, words),
         "language": lambda length: ConcatDataset([DescribedDialogues(length // 2), Dictations(length // 2, words)]),
     }
+    _learn_from_words(run, model, processor, lessons, folder)
+
+
+def learn_layouts(run: Run, towers: Path, folder: Path) -> None:
+    """The language model goes on with dialogues in words, in the layouts of all kinds of windows in turn."""
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
+    torch.manual_seed(0)
+    words = _words(processor.tokenizer)
+
+    def rows(length: int) -> ConcatDataset:
+        return ConcatDataset(
+            [DescribedDialogues(length // 2, layouts=LAYOUTS), Dictations(length // 2, words, layouts=LAYOUTS)]
+        )
+
+    _learn_from_words(run, model, processor, {"ablation_language": rows}, folder)
+
+
+def _learn_from_words(run: Run, model, processor, lessons: dict[str, Callable], folder: Path) -> None:
+    """Lessons: for each one's name in the recipe, what makes as many rows as it takes."""
+    prepare_model(model, ModelArguments(use_peft=False, trained_modules=["language_model", "lm_head"]))
     for lesson, rows in lessons.items():
         arguments = run.arguments(run.recipe[lesson], folder)
         MicroEmoTrainer(

@@ -239,9 +239,19 @@ class ActingFrames(_KnownClips):
 
 
 class WatchedClips(_KnownClips):
-    """Synthetic clips whole, with what [`WindowReader`] is to read off them."""
+    """Synthetic clips whole, with what [`WindowReader`] is to read off them. They are small and always the same, so each is
+    read once."""
+
+    def __init__(self, rows, processor: MicroEmoProcessor):
+        super().__init__(rows, processor)
+        self._read: dict[int, dict[str, torch.Tensor]] = {}
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if index not in self._read:
+            self._read[index] = self._watch(index)
+        return self._read[index]
+
+    def _watch(self, index: int) -> dict[str, torch.Tensor]:
         inputs, truth = self.look_up(index)
         times, said = np.array(inputs["video_metadata"][0].frame_times), truth["utterances"]
         amplitudes = amplitudes_at(truth, times)

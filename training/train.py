@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from huggingface_hub import ModelCardData
@@ -22,7 +23,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
@@ -30,7 +31,7 @@ from ..configuration.configuration_microemo import MicroEmoConfig
 from ..evaluation.plain_files import write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
-from .collator import MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
+from .collator import IGNORED, MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
 from .data import check_table, load_table, to_conversation
 from .feature_cache import FeatureCache
 
@@ -120,7 +121,9 @@ class MicroEmoTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = field(default=1, metadata={"help": "Rows of a step on each device."})
     per_device_eval_batch_size: int = field(default=1, metadata={"help": "Rows of an evaluation step."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns."})
-    prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluation gives the loss alone."})
+    prediction_loss_only: bool = field(
+        default=True, metadata={"help": "Evaluation gives the loss alone; off, accuracies too."}
+    )
     # `take_part` leaves no parameter without a gradient.
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See Transformers."})
 
@@ -346,6 +349,38 @@ def _question_and_answer(row: dict) -> dict:
     return {"clip": Path(clip).name if isinstance(clip, str) else "clip", "question": question, "expected": expected}
 
 
+def likeliest(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
+    """All that [`answer_scores`] needs of the logits (B, S, V): ids (B, S)."""
+    return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
+
+
+def answer_scores(evaluated: EvalPrediction) -> dict[str, float]:
+    """What evaluation gives with `prediction_loss_only: false`.
+
+    Returns:
+        `dict`: `token_accuracy`, the share of the answers' tokens that are the likeliest ones; `answer_accuracy`, the share
+        of answers all of whose tokens are: greedy generation would give them word for word, where the answers before them
+        in the conversation are the right ones.
+    """
+    labels = evaluated.label_ids[:, 1:]
+    told = labels != IGNORED
+    right = (evaluated.predictions[:, :-1] == labels)[told]
+    begins = told.copy()
+    begins[:, 1:] &= ~told[:, :-1]
+    wrong = np.unique(begins.cumsum()[told.flatten()][~right])
+    return {"token_accuracy": right.mean().item(), "answer_accuracy": 1 - len(wrong) / begins.sum().item()}
+
+
+def with_lengths(table, column: str):
+    """The table with the characters of each row's words, by which `train_sampling_strategy: group_by_length` puts rows into
+    steps: prompts of one length need no padding."""
+    if column in table.column_names:
+        return table
+    said = (to_conversation(row) for row in table)
+    lengths = [sum(len(item.get("text", "")) for turn in row for item in turn["content"]) for row in said]
+    return table.add_column(column, lengths)
+
+
 def train(
     model_args: ModelArguments,
     data_args: DataArguments,
@@ -370,6 +405,8 @@ def train(
     reader = processor if cache is None else cache.reader()
     collator = MicroEmoCollator(reader)
     tables = {name: check(table, name, data_args, collator, args) for name, table in tables.items()}
+    if args.train_sampling_strategy == "group_by_length":
+        tables = {name: with_lengths(table, args.length_column_name) for name, table in tables.items()}
 
     mixed_precision = args.bf16 or args.fp16
     if model.dtype in (torch.bfloat16, torch.float16) and not mixed_precision:
@@ -397,6 +434,8 @@ def train(
         eval_dataset=tables.get("eval"),
         processing_class=processor,
         callbacks=callbacks,
+        compute_metrics=None if args.prediction_loss_only else answer_scores,
+        preprocess_logits_for_metrics=likeliest,
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(args))
     trainer.save_model()

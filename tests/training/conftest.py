@@ -90,9 +90,9 @@ def corpus(tmp_path_factory):
 def two_steps():
     """The shipped recipe with two small steps in each stage."""
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    recipe["ablation"]["save_steps"] = 1
     for numbers in recipe.values():
         numbers |= {name: 2 for name in numbers if name in ("max_steps", "eval_steps") or name.endswith("batch_size")}
+    recipe["ablation"]["eval_steps"] = 1
     return recipe
 
 

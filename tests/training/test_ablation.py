@@ -66,6 +66,20 @@ def test_arms_that_see_alike_share_what_they_learned_to_see():
     assert len({arm.name for arm in ARMS.values()}) == len(ARMS) == 7
 
 
+def test_a_language_model_for_all_arms(scratch):
+    """It has read about dialogues in all layouts; the towers are as they were."""
+    work = scratch.run.work
+    run_ablation(scratch.run, work / "start", ["without-windows"], seeds=1, test_seed=SEED)  # done above, or now
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (work / "towers", work / "ablation/language")
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("language_model" in name for name in changed)
+    answering = MicroEmoForConditionalGeneration.from_pretrained(work / "ablation/watching-without-windows-0")
+    learned = answering.state_dict()
+    assert all(torch.equal(learned[name], after[name]) for name in changed)
+
+
 # --- one arm -------------------------------------------------------------------------------------------------------
 
 

@@ -5,9 +5,17 @@ import re
 import numpy as np
 import pytest
 
+from microemo import MicroEmoProcessor
 from microemo.training.collator import IGNORED, MicroEmoCollator
 from microemo.training.data import to_conversation
-from microemo.training.described_dialogues import FIRST_SEED, DescribedDialogues, Dictations, describe
+from microemo.training.described_dialogues import (
+    FIRST_SEED,
+    LAYOUTS,
+    WINDOW_SECONDS,
+    DescribedDialogues,
+    Dictations,
+    describe,
+)
 from microemo.training.dialogue_plan import CLUES, plan_dialogue
 from microemo.training.synthetic_dialogues import CITATIONS, cite_as, dialogue_row, dialogue_truth
 
@@ -103,36 +111,75 @@ def test_learned_as_any_other_row(world):
     assert world.model(**batch).loss > 0
 
 
-@pytest.mark.parametrize("citation", CITATIONS)
-def test_the_prompt_is_that_of_a_clip_with_words_for_tokens(world, citation):
+@pytest.mark.parametrize(
+    ("citation", "layout"), [*((one, "utterance") for one in CITATIONS), ("times", "none"), ("index", "sliding")]
+)
+def test_the_prompt_is_that_of_a_clip_with_words_for_tokens(world, citation, layout):
     """Interleaved, as the tiny preset has it: what is learned here holds there."""
     plan = PLANS[0]
     said = dialogue_truth(plan)["utterances"]
-    question, answer = describe(plan, citation, turns=1)["messages"]
+    question, answer = describe(plan, citation, turns=1, layout=layout)["messages"]
     messages = cite_as(dialogue_row(plan)["messages"], said, citation)
     (number,) = [number for number, message in enumerate(messages) if message == answer]
     clip = [
         {
             "type": "video",
-            "video": np.zeros((4, 48, 64, 3), np.uint8),
+            "video": np.zeros((24, 48, 64, 3), np.uint8),
             "video_metadata": {
-                "frame_times": np.linspace(0, plan.seconds, 4, endpoint=False),
-                "duration": plan.seconds,
+                "frame_times": np.linspace(0, said[-1]["end"], 24, endpoint=False),
+                "duration": said[-1]["end"],
             },
             "utterances": [{name: one[name] for name in ("start", "end", "text")} for one in said],
         },
         {"type": "audio", "audio": np.ones(round(16_000 * plan.seconds), np.float32) / 9, "sampling_rate": 16_000},
     ]
     asked = messages[number - 1]
-    with_tokens = world.processor.apply_chat_template(
+    processor = MicroEmoProcessor.from_pretrained(world.checkpoint)
+    processor.windows, processor.window_unit = layout, "seconds"
+    processor.window_size = processor.window_stride = WINDOW_SECONDS
+    with_tokens = processor.apply_chat_template(
         [{**asked, "content": clip + asked["content"]}, answer], tokenize=False
     )
-    with_words = world.processor.apply_chat_template(to_conversation({"messages": [question, answer]}))
-    with_tokens = re.sub("(<video>)+(<audio>)+", "what is seen and heard", with_tokens)
-    with_tokens = re.sub("(<video>)+", "a face", re.sub("(<audio>)+", "a voice", with_tokens))
-    for one in said:
-        with_words = with_words.replace(f"{CLUES[one['clue']][1]} {one['prosody']}", "what is seen and heard")
-    assert with_words == with_tokens
+    with_words = processor.apply_chat_template(to_conversation({"messages": [question, answer]}))
+    with_tokens = re.sub("(<audio>)+", "heard", re.sub("(<video>)+", "seen ", with_tokens)).replace(
+        "seen \n", "seen\n"
+    )
+    prompt, answered = with_words.split("User:\n")[1].split("Assistant:")
+    for motion in {motion for _, motion in CLUES.values()}:
+        prompt = prompt.replace(motion, "seen")
+    prompt = re.sub(r"\b(lively|flat)\b", "heard", prompt.replace("a face", "seen").replace("a voice", "heard"))
+    prompt = re.sub("seen( seen)+", "seen", prompt)  # clues of several utterances in one window
+    assert f"{prompt}Assistant:{answered}" == with_tokens.split("User:\n")[1]
+
+
+def test_layouts_in_turn_tell_what_is_seen_in_the_place_of_their_windows():
+    rows = [DescribedDialogues(9, layouts=LAYOUTS)[index] for index in range(9)]
+    assert [
+        sum("window 1 (0.0-2.0s): " in text_of(row["messages"][0]) for row in rows[i : i + 3]) for i in (0, 3, 6)
+    ] == [
+        0,
+        0,
+        3,
+    ]
+    for plan in PLANS:
+        said = dialogue_truth(plan)["utterances"]
+        motions = [CLUES[one["clue"]][1] for one in said]
+        none, sliding = (text_of(describe(plan, "index", 1, one)["messages"][0]).splitlines() for one in LAYOUTS[1:])
+        assert none[:2] == [f"Video: {' '.join(motions)}", "Audio: a voice"]
+        spoken = [f"utterance {k} {one['prosody']} {times(one)}: {one['text']}" for k, one in enumerate(said, start=1)]
+        assert none[2 : 2 + len(said)] == spoken
+        windows = [line for line in sliding if line.startswith("window ")]
+        assert sliding[: 2 + len(windows) + len(said)] == ["Video: a face", *windows, "Audio: a voice", *spoken]
+        assert 2 * (len(windows) - 1) < said[-1]["end"] <= 2 * len(windows)
+        for number, line in enumerate(windows, start=1):
+            start, end = 2.0 * (number - 1), 2.0 * number
+            seen = [
+                motion for motion, one in zip(motions, said, strict=True) if one["start"] < end and start < one["end"]
+            ]
+            assert line == f"window {number} ({start:.1f}-{end:.1f}s): {' '.join(seen) or 'a face'}"
+    dictations = [text_of(row["messages"][0]) for row in Dictations(6, ["word"], LAYOUTS)]
+    assert ["window 1" in text for text in dictations] == [False] * 4 + [True] * 2
+    assert all("Video: word word word word" in text for text in dictations[2:4])
 
 
 def test_a_dictation_is_asked_for_utterance_by_utterance():

@@ -71,13 +71,13 @@ def test_stages_of_another_recipe_are_refused(scratch):
 def test_the_recipe_is_one_of_the_trainers(corpus, tmp_path):
     run = Run(corpus, tmp_path)
     stages = ["copying", "language", "image_encoder", "audio_tower", "seeing", "watching", "answering"]
-    assert list(run.recipe) == [*stages, "ablation_seeing", "ablation_watching", "ablation"]
+    assert list(run.recipe) == [*stages, "ablation_language", "ablation_seeing", "ablation_watching", "ablation"]
     own = {"citations", "kinds", "questions", "rounds"}
     for stage, numbers in run.recipe.items():
         assert (own & numbers.keys()) == (own if stage in ("answering", "ablation") else set())
         arguments = run.arguments({k: v for k, v in numbers.items() if k not in own}, tmp_path / stage)
         assert arguments.max_steps == numbers["max_steps"]
-        assert arguments.save_strategy == ("steps" if stage == "ablation" else "no")
+        assert arguments.save_strategy == "no"
     assert run.recipe["ablation"]["citations"] == ["times", "index"], "a cited utterance would hand over the answer"
     assert RECIPE.is_file()
 

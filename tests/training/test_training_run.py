@@ -4,18 +4,20 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import EvalPrediction, TrainerCallback
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.training.collator import MicroEmoCollator
+from microemo.training.collator import IGNORED, MicroEmoCollator
 from microemo.training.feature_cache import precompute
 from microemo.training.train import (
     RECIPES,
     TOWERS,
     TRAINED_MODULES,
     ModelArguments,
+    answer_scores,
     find_checkpoint,
     find_recipe,
     load_adapter,
@@ -23,6 +25,7 @@ from microemo.training.train import (
     parse_arguments,
     prepare_model,
     trained_parameters,
+    with_lengths,
 )
 
 ANSWERS = ("happy", "sad", "angry", "calm")
@@ -105,6 +108,54 @@ def test_frozen_parts_do_not_move_and_all_others_do(run_training):
             assert torch.equal(parameter, before[name]), name
         elif name in seen:
             assert not torch.equal(parameter, before[name]), name
+
+
+def test_an_answer_is_right_when_greedy_generation_would_give_it():
+    no = IGNORED
+    told = [[no, no, 5, 6, no, 7, 8], [no, 5, 5, no, no, 9, no], [no, no, no, 4, 4, no, no]]
+    # Each predicts the token after it; what is predicted where no answer goes on does not count.
+    said = [[0, 5, 6, 1, 7, 8, 8], [5, 4, 0, 0, 9, 0, 0], [3, 3, 4, 4, 0, 0, 0]]
+    scores = answer_scores(EvalPrediction(predictions=np.array(said), label_ids=np.array(told)))
+    assert scores == {"token_accuracy": pytest.approx(8 / 9), "answer_accuracy": pytest.approx(4 / 5)}
+
+
+def test_evaluation_tells_how_many_answers_are_right(run_training, world):
+    trainer = run_training(
+        "--eval_data", str(world.table_file), max_steps=1, eval_strategy="steps", eval_steps=1, num_samples=0,
+        per_device_eval_batch_size=3, prediction_loss_only=False, learning_rate=0.0,
+    )  # fmt: skip
+    (told,) = [log for log in trainer.state.log_history if "eval_loss" in log]
+    right = answers = tokens = 0
+    for row in world.rows:
+        batch = MicroEmoCollator(world.processor)([row])
+        with torch.no_grad():
+            predicted = trainer.model(**batch).logits.argmax(dim=-1)[0, :-1]
+        labels = batch["labels"][0, 1:]
+        same = (predicted == labels)[labels != IGNORED]
+        right, answers, tokens = right + same.sum().item(), answers + same.all().item(), tokens + len(same)
+    assert told["eval_token_accuracy"] == pytest.approx(right / tokens)
+    assert told["eval_answer_accuracy"] == answers / len(world.rows)
+
+
+def test_rows_of_one_length_share_a_step(run_training, world, tmp_path):
+    file, told = tmp_path / "rows.jsonl", []
+    rows = [row | {"response": "Well. " * (1 + 30 * (number % 2))} for number, row in enumerate(world.rows * 2)]
+    file.write_text("".join(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n" for row in rows))
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            model.register_forward_pre_hook(self.remember, with_kwargs=True)
+
+        def remember(self, model, args, kwargs):
+            told.append((kwargs["labels"] != IGNORED).sum(dim=1).tolist())
+
+    trainer = run_training(
+        train_data=file, num_train_epochs=1, per_device_train_batch_size=4, callbacks=[Watch()],
+        train_sampling_strategy="group_by_length",
+    )  # fmt: skip
+    assert [len({*lengths}) for lengths in told] == [1, 1] and told[0] != told[1]
+    table = trainer.train_dataset
+    assert with_lengths(table, "length") is table and min(table["length"]) > 0
 
 
 def test_a_batch_without_face_sound_or_utterances_gives_every_part_a_gradient(world):
