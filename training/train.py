@@ -371,16 +371,6 @@ def answer_scores(evaluated: EvalPrediction) -> dict[str, float]:
     return {"token_accuracy": right.mean().item(), "answer_accuracy": 1 - len(wrong) / begins.sum().item()}
 
 
-def with_lengths(table, column: str):
-    """The table with the characters of each row's words, by which `train_sampling_strategy: group_by_length` puts rows into
-    steps: prompts of one length need no padding."""
-    if column in table.column_names:
-        return table
-    said = (to_conversation(row) for row in table)
-    lengths = [sum(len(item.get("text", "")) for turn in row for item in turn["content"]) for row in said]
-    return table.add_column(column, lengths)
-
-
 def train(
     model_args: ModelArguments,
     data_args: DataArguments,
@@ -405,8 +395,6 @@ def train(
     reader = processor if cache is None else cache.reader()
     collator = MicroEmoCollator(reader)
     tables = {name: check(table, name, data_args, collator, args) for name, table in tables.items()}
-    if args.train_sampling_strategy == "group_by_length":
-        tables = {name: with_lengths(table, args.length_column_name) for name, table in tables.items()}
 
     mixed_precision = args.bf16 or args.fp16
     if model.dtype in (torch.bfloat16, torch.float16) and not mixed_precision:

@@ -124,9 +124,9 @@ def test_the_prompt_is_that_of_a_clip_with_words_for_tokens(world, citation, lay
     clip = [
         {
             "type": "video",
-            "video": np.zeros((24, 48, 64, 3), np.uint8),
+            "video": np.zeros((32, 48, 64, 3), np.uint8),
             "video_metadata": {
-                "frame_times": np.linspace(0, said[-1]["end"], 24, endpoint=False),
+                "frame_times": np.linspace(0, said[-1]["end"] - 0.01, 32),
                 "duration": said[-1]["end"],
             },
             "utterances": [{name: one[name] for name in ("start", "end", "text")} for one in said],
@@ -136,6 +136,7 @@ def test_the_prompt_is_that_of_a_clip_with_words_for_tokens(world, citation, lay
     asked = messages[number - 1]
     processor = MicroEmoProcessor.from_pretrained(world.checkpoint)
     processor.windows, processor.window_unit = layout, "seconds"
+    processor.video_processor.num_frames = 32
     processor.window_size = processor.window_stride = WINDOW_SECONDS
     with_tokens = processor.apply_chat_template(
         [{**asked, "content": clip + asked["content"]}, answer], tokenize=False

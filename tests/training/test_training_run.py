@@ -25,7 +25,6 @@ from microemo.training.train import (
     parse_arguments,
     prepare_model,
     trained_parameters,
-    with_lengths,
 )
 
 ANSWERS = ("happy", "sad", "angry", "calm")
@@ -135,27 +134,6 @@ def test_evaluation_tells_how_many_answers_are_right(run_training, world):
         right, answers, tokens = right + same.sum().item(), answers + same.all().item(), tokens + len(same)
     assert told["eval_token_accuracy"] == pytest.approx(right / tokens)
     assert told["eval_answer_accuracy"] == answers / len(world.rows)
-
-
-def test_rows_of_one_length_share_a_step(run_training, world, tmp_path):
-    file, told = tmp_path / "rows.jsonl", []
-    rows = [row | {"response": "Well. " * (1 + 30 * (number % 2))} for number, row in enumerate(world.rows * 2)]
-    file.write_text("".join(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n" for row in rows))
-
-    class Watch(TrainerCallback):
-        def on_train_begin(self, args, state, control, model=None, **kwargs):
-            model.register_forward_pre_hook(self.remember, with_kwargs=True)
-
-        def remember(self, model, args, kwargs):
-            told.append((kwargs["labels"] != IGNORED).sum(dim=1).tolist())
-
-    trainer = run_training(
-        train_data=file, num_train_epochs=1, per_device_train_batch_size=4, callbacks=[Watch()],
-        train_sampling_strategy="group_by_length",
-    )  # fmt: skip
-    assert [len({*lengths}) for lengths in told] == [1, 1] and told[0] != told[1]
-    table = trainer.train_dataset
-    assert with_lengths(table, "length") is table and min(table["length"]) > 0
 
 
 def test_a_batch_without_face_sound_or_utterances_gives_every_part_a_gradient(world):
