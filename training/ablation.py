@@ -33,6 +33,7 @@ from ..evaluation.plain_files import write_text
 from ..evaluation.result_plots import plot_arms, plot_curves
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from .described_dialogues import WINDOW_SECONDS
 from .dialogue_scores import accuracy, answer_utterance_questions
 from .feature_cache import FeatureCache, precompute, write_tensors
 from .from_scratch import (
@@ -90,7 +91,12 @@ ARMS = {
     ),
     "sliding": Arm(
         "control: fixed 2 s windows",
-        {"windows": "sliding", "window_unit": "seconds", "window_size": 2.0, "window_stride": 2.0},
+        {
+            "windows": "sliding",
+            "window_unit": "seconds",
+            "window_size": WINDOW_SECONDS,
+            "window_stride": WINDOW_SECONDS,
+        },
     ),
     "whole-face": Arm("control: whole face as one region", {"clue_regions": "whole_face", "num_regions": 1}),
 }
@@ -206,9 +212,9 @@ def run_arm(
     dev_scores = [[line["step"], line["eval_answer_accuracy"]] for line in log if "eval_answer_accuracy" in line]
     model = MicroEmoForConditionalGeneration.from_pretrained(answering)
     processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(answering), model).reader()
-    scores = {}
+    truth, scores = read_truth(run.corpus), {}
     for form in FORMS:
-        answered = answer_utterance_questions(model, processor, rows["test"], read_truth(run.corpus), form, 12)
+        answered = answer_utterance_questions(model, processor, rows["test"], truth, form, clips_at_once=12)
         scores[form] = {"accuracy": accuracy(answered), "questions": len(answered)}
     result = {"arm": name, "seed": seed, "switches": arm.switches, "scores": scores, "dev_scores": dev_scores}
     return write_text(file, json.dumps(result, indent=2) + "\n")

@@ -114,7 +114,7 @@ def learn_language(run: Run, start: Path, folder: Path) -> None:
     words = _words(processor.tokenizer)
     lessons = {
         "copying": lambda length: RepeatedLines(length, words),
-        "language": lambda length: ConcatDataset([DescribedDialogues(length // 2), Dictations(length // 2, words)]),
+        "language": lambda length: _told_dialogues(length, words, LAYOUTS[:1]),
     }
     _learn_from_words(run, model, processor, lessons, folder)
 
@@ -124,13 +124,14 @@ def learn_layouts(run: Run, towers: Path, folder: Path) -> None:
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     torch.manual_seed(0)
     words = _words(processor.tokenizer)
+    lessons = {"ablation_language": lambda length: _told_dialogues(length, words, LAYOUTS)}
+    _learn_from_words(run, model, processor, lessons, folder)
 
-    def rows(length: int) -> ConcatDataset:
-        return ConcatDataset(
-            [DescribedDialogues(length // 2, layouts=LAYOUTS), Dictations(length // 2, words, layouts=LAYOUTS)]
-        )
 
-    _learn_from_words(run, model, processor, {"ablation_language": rows}, folder)
+def _told_dialogues(length: int, words: Sequence[str], layouts: Sequence[str]) -> ConcatDataset:
+    return ConcatDataset(
+        [DescribedDialogues(length // 2, layouts=layouts), Dictations(length // 2, words, layouts=layouts)]
+    )
 
 
 def _learn_from_words(run: Run, model, processor, lessons: dict[str, Callable], folder: Path) -> None:
