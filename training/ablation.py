@@ -1,6 +1,6 @@
 """Table 2 of the paper on our own ground: what each of the inventions is worth on synthetic dialogues.
 
-microemo synthesize dialogues --clips 60 --split test --seed 2 --num-proc 2
+microemo synthesize dialogues --clips 60 --split test --seed 3 --num-proc 2
 microemo ablation dialogues results --work work --seeds 3 --num-proc 2
 
 All arms share the pretrained parts of `from_scratch.py`, with a language model that has read about dialogues in the layouts of
