@@ -73,6 +73,7 @@ def score(
     citation: Annotated[
         Literal["tokens", "times", "index"], typer.Option(help="How questions name their utterance.")
     ] = "tokens",
+    seed: Annotated[int | None, typer.Option(help="Of the clips to ask about; default: all of the split.")] = None,
     out: Annotated[Path | None, typer.Option(help="Every answer, as JSON lines.")] = None,
 ):
     """Ask CHECKPOINT about each utterance of the dialogues of CORPUS, and say how many answers are right."""
@@ -82,9 +83,13 @@ def score(
     from ..training.synthetic_dialogues import TABLE, read_truth
     from .emotion_pipeline import EmotionPipeline
 
+    truth, rows = read_truth(corpus), load_table(corpus / TABLE, split).to_list()
+    if seed is not None:
+        rows = [row for row in rows if truth[row["name"]]["seed"] == seed]
+        if not rows:
+            raise ValueError(f"{corpus} has no clips of the split {split} and seed {seed}")
     pipeline = EmotionPipeline.from_pretrained(checkpoint)
-    rows = load_table(corpus / TABLE, split).to_list()
-    answered = answer_utterance_questions(pipeline.model, pipeline.processor, rows, read_truth(corpus), citation)
+    answered = answer_utterance_questions(pipeline.model, pipeline.processor, rows, truth, citation)
     if out is not None:
         write_text(out, "".join(json.dumps(one) + "\n" for one in answered))
     print(f"{100 * accuracy(answered):.1f} % of {len(answered)} questions about {len(rows)} clips answered right")

@@ -13,7 +13,7 @@ from microemo.inference.from_scratch_command import ablation, from_scratch, scor
 from microemo.training import from_scratch as module
 from microemo.training.data import load_table
 from microemo.training.dialogue_scores import answer_utterance_questions
-from microemo.training.synthetic_dialogues import TABLE, read_truth
+from microemo.training.synthetic_dialogues import TABLE, read_truth, write_dialogues
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,17 @@ def test_score_asks_about_each_utterance(command, scratch, corpus, tmp_path, cit
     )
     right = sum(one["right"] for one in answers)
     assert f"{100 * right / len(answers):.1f} % of {len(answers)} questions about 2 clips" in result.output
+
+
+def test_score_of_one_seed(command, scratch, corpus, tmp_path):
+    both = tmp_path / "both"
+    shutil.copytree(corpus, both)
+    write_dialogues(both, 1, seed=371, split="dev", size=112, progress=False)
+    result = command("score", scratch.trained, both, "--split", "dev", "--seed", 371)
+    assert result.exit_code == 0, result.exception
+    assert "about 1 clips answered right" in result.output
+    result = command("score", scratch.trained, both, "--split", "dev", "--seed", 372)
+    assert "has no clips of the split dev and seed 372" in str(result.exception)
 
 
 def test_score_of_what_is_not_there(command, scratch, corpus):
