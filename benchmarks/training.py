@@ -3,13 +3,14 @@
 python benchmarks/training.py step      # 7b widths, a 2-layer language model; about 10 minutes on 2 cores, 20 GB
 python benchmarks/training.py tiny      # the tiny preset's step with and without the cache: real clips
 python benchmarks/training.py memory    # the 7b preset's bytes, on the meta device
-python benchmarks/training.py gpu       # the 7b preset's step with random weights on a GPU, LoRA in bfloat16
+python benchmarks/training.py gpu       # the 7b preset's step and memory with random weights on a GPU, LoRA and QLoRA
 
 `step` times training with the feature cache beside LoRA on the bare language model with the same tokens, both forward,
 backward and AdamW, in CPU seconds; the time per language-model layer (4 layers less 2, halved) takes both to 32 layers.
 """
 
 import argparse
+import gc
 import json
 import platform
 import statistics
@@ -22,7 +23,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
-from microemo.training.train import ModelArguments, prepare_model, trained_parameters
+from microemo.training.train import ModelArguments, load_quantization_config, prepare_model, trained_parameters
 
 LAYERS = 32
 GIB = 2**30
@@ -79,8 +80,9 @@ def make_batch(config: MicroEmoConfig, frames: int, utterances: int, words: int,
     }
 
 
-def timed_steps(models: list, batches: list[dict], steps: int, clock=time.perf_counter) -> list[float]:
-    """Median seconds of forward, backward and AdamW of each model; they take turns, to meet the same machine."""
+def timed_steps(models: list, batches: list[dict], steps: int, clock=time.perf_counter, bfloat16=False) -> list[float]:
+    """Median seconds of forward, backward and AdamW of each model; they take turns, to meet the same machine. With
+    `bfloat16` what learns is kept in float32."""
     optimizers = [
         torch.optim.AdamW([parameter for _, parameter in trained_parameters(model)], lr=2e-5) for model in models
     ]
@@ -88,7 +90,9 @@ def timed_steps(models: list, batches: list[dict], steps: int, clock=time.perf_c
     for step in range(steps + 1):
         for number, (model, batch, optimizer) in enumerate(zip(models, batches, optimizers, strict=True)):
             start = clock()
-            model(**batch).loss.backward()
+            with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bfloat16):
+                loss = model(**batch).loss
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             if torch.cuda.is_available():
@@ -104,12 +108,21 @@ def step_seconds(layers: int, options) -> list[float]:
     config = make_config(layers)
     batch = make_batch(config, options.frames, options.utterances, options.words)
     ours = prepare_model(MicroEmoForConditionalGeneration(config), ModelArguments(**NO_DROPOUT))
+    bare = _with_lora(AutoModelForCausalLM.from_config(config.text_config))
+    return timed_steps([ours.train(), bare.train()], [batch, _without_media(batch)], options.steps, time.process_time)
+
+
+def _with_lora(language_model):
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    bare = AutoModelForCausalLM.from_config(config.text_config)
-    bare = get_peft_model(bare, LoraConfig(r=32, lora_alpha=32, target_modules=targets, task_type="CAUSAL_LM"))
+    return get_peft_model(
+        language_model, LoraConfig(r=32, lora_alpha=32, target_modules=targets, task_type="CAUSAL_LM")
+    )
+
+
+def _without_media(batch: dict) -> dict:
+    """A batch for a language model alone, with as many tokens."""
     ids = batch["input_ids"] % 30000
-    tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": batch["labels"]}
-    return timed_steps([ours.train(), bare.train()], [batch, tokens], options.steps, time.process_time)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": batch["labels"]}
 
 
 def step(options) -> None:
@@ -215,22 +228,66 @@ def memory(options) -> None:
 def gpu(options) -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no GPU here; `memory` computes what it would need")
-    torch.manual_seed(0)
+    print(torch.cuda.get_device_name())
     config = make_config()
-    with torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
-        model = MicroEmoForConditionalGeneration(config)
+    tokens = make_batch(config, options.frames, options.utterances, options.words)["input_ids"].shape[1]
+    print(
+        f"{tokens} tokens, {options.frames} frames, {options.utterances} utterances, batch 1, gradient checkpointing"
+    )
+    kinds = {
+        "LoRA, bfloat16": ModelArguments(**NO_DROPOUT),
+        "QLoRA": ModelArguments(load_in_4bit=True, use_bnb_nested_quant=True, **NO_DROPOUT),
+    }
+    print("| | step | peak allocated | peak reserved |\n|---|--:|--:|--:|")
+    with tempfile.TemporaryDirectory() as folder:
+        _on_gpu(MicroEmoForConditionalGeneration, config).save_pretrained(folder)
+        for kind, arguments in kinds.items():
+            model = MicroEmoForConditionalGeneration.from_pretrained(
+                folder,
+                dtype=torch.bfloat16,
+                device_map={"": 0},
+                quantization_config=load_quantization_config(arguments),
+            )
+            ours = prepare_model(model, arguments, mixed_precision=True)
+            for cached in (False, True):
+                batch = _to_gpu(make_batch(config, options.frames, options.utterances, options.words, cached))
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+                (seconds,) = _gpu_steps([ours], [batch], options)
+                peaks = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
+                name = f"{kind}, {'cached' if cached else 'from pixels'}"
+                print(f"| {name} | {seconds:.3f} s | {peaks[0]:.2f} GiB | {peaks[1]:.2f} GiB |", flush=True)
+            if kind == "LoRA, bfloat16":
+                bare = _with_lora(_on_gpu(AutoModelForCausalLM.from_config, config.text_config))
+                pair = _gpu_steps([ours, bare], [batch, _without_media(batch)], options)
+                print(f"| bare language model, LoRA, bfloat16 | {pair[1]:.3f} s | | |", flush=True)
+                ratio = pair[0] / pair[1]
+                del bare
+            del model, ours
+            gc.collect()
+    print(f"\ncached training is {ratio:.2f}x the bare language model's LoRA step (aim: at most 1.3)")
+
+
+def _on_gpu(make, config):
+    """A model with random weights in bfloat16."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("cuda"):
+            return make(config)
+    finally:
         torch.set_default_dtype(torch.float32)
-    trained = prepare_model(model, ModelArguments(), mixed_precision=True).train()
-    trained.gradient_checkpointing_enable()
-    for cached in (False, True):
-        batch = make_batch(config, options.frames, options.utterances, options.words, cached)
-        batch = {name: value.cuda() for name, value in batch.items()}
-        torch.cuda.reset_peak_memory_stats()
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            (seconds,) = timed_steps([trained], [batch], options.steps)
-        peak = torch.cuda.max_memory_allocated() / GIB
-        print(f"{'cached' if cached else 'pixels'}: {seconds:.3f} s a step, peak {peak:.2f} GiB")
+
+
+def _to_gpu(batch: dict) -> dict:
+    return {name: value.cuda() for name, value in batch.items()}
+
+
+def _gpu_steps(models: list, batches: list[dict], options) -> list[float]:
+    for model in models:
+        model.train()
+        model.gradient_checkpointing_enable()
+    return timed_steps(models, batches, options.steps, bfloat16=True)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ accelerate launch --config_file training/accelerate/fsdp2.yaml -m microemo.train
 A recipe is a YAML file with the fields of the three classes below; the command line goes before it.
 """
 
+import copy
 import json
 import os
 import sys
@@ -160,11 +161,7 @@ def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForCondition
         ValueError: for a switch that neither has, or where the two do not agree.
     """
     config, processor = load_config_and_processor(args)
-    quantization = get_quantization_config(args)
-    if quantization is not None:
-        # Four bits are for the frozen language model: the rest is small, or learns.
-        quantization.llm_int8_skip_modules = [*TOWERS, *args.trained_modules, "lm_head"]
-        quantization.bnb_4bit_compute_dtype = torch.bfloat16
+    quantization = load_quantization_config(args)
     model = MicroEmoForConditionalGeneration.from_pretrained(
         args.model_name_or_path,
         config=config,
@@ -172,9 +169,21 @@ def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForCondition
         dtype=args.dtype if args.dtype in (None, "auto") else getattr(torch, args.dtype),
         attn_implementation=args.attn_implementation,
         quantization_config=quantization,
-        device_map={"": PartialState().local_process_index} if quantization is not None else None,
+        device_map={"": PartialState().device} if quantization is not None else None,
     )
     return model, processor
+
+
+def load_quantization_config(args: ModelArguments):
+    """Four or eight bits, as TRL has it, for the frozen language model alone: the rest is small, or learns."""
+    quantization = get_quantization_config(args)
+    if quantization is not None:
+        # Transformers takes a plain name for a module of the first level.
+        quantization.llm_int8_skip_modules = [rf".*\.{name}" for name in (*TOWERS, *args.trained_modules)] + [
+            "lm_head"
+        ]
+        quantization.bnb_4bit_compute_dtype = torch.bfloat16
+    return quantization
 
 
 def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments, mixed_precision: bool = False):
@@ -233,10 +242,23 @@ def take_part(model: MicroEmoForConditionalGeneration, args, output):
     that are summed over processes must exist on all of them.
     """
     if output.loss is not None and torch.is_grad_enabled():
-        idle = [p.flatten()[:1].sum() for name, p in trained_parameters(model) if ".language_model." not in f".{name}"]
-        if idle:
-            output.loss = output.loss + 0.0 * torch.stack([value.to(output.loss) for value in idle]).sum()
+        idle = (parameter for name, parameter in trained_parameters(model) if ".language_model." not in f".{name}")
+        output.loss = _WithZeroGradients.apply(output.loss, *idle)
     return output
+
+
+class _WithZeroGradients(torch.autograd.Function):
+    """A loss as it is, on which parameters depend with a gradient of 0: one broadcast 0, whatever their size."""
+
+    @staticmethod
+    def forward(ctx, loss, *parameters):
+        ctx.parameters = parameters
+        return loss.clone()  # the Trainer scales it in place
+
+    @staticmethod
+    def backward(ctx, gradient):
+        zeros = {(p.dtype, p.device): gradient.new_zeros((), dtype=p.dtype, device=p.device) for p in ctx.parameters}
+        return gradient, *(zeros[p.dtype, p.device].expand_as(p) for p in ctx.parameters)
 
 
 def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -252,7 +274,9 @@ class MicroEmoTrainer(Trainer):
         if self.args.should_save and isinstance(self.model, PeftModel):
             output_dir = output_dir or self.args.output_dir
             _add_image_queries(self.model, output_dir, state_dict)
-            self.model.get_base_model().config.to_json_file(Path(output_dir, ADAPTER_MODEL_CONFIG), use_diff=False)
+            config = copy.deepcopy(self.model.get_base_model().config)
+            config.__dict__.pop("quantization_config", None)  # the base model's weights are on the disk in full
+            config.to_json_file(Path(output_dir, ADAPTER_MODEL_CONFIG), use_diff=False)
 
 
 def _add_image_queries(model: PeftModel, folder: str, state_dict: dict | None) -> None:
