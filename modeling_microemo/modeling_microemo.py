@@ -13,7 +13,7 @@ from transformers.utils import can_return_tuple
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from .audio_branch import AudioBranch
-from .video_qformer import UtteranceAwareVideoQFormer, WindowQFormer
+from .video_qformer import UtteranceAwareVideoQFormer, WindowQFormer, take_steps
 from .visual_encoder import GlobalLocalFusion, GlobalLocalVisualEncoder
 
 VIDEO_INPUTS = (
@@ -264,7 +264,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             order = torch.cat([order, cited_windows.clamp(min=0)], dim=1)
             real = torch.cat([real, cited_windows >= 0], dim=1)
         row = real.nonzero()[:, 0]
-        flat = features[row, order[real]].flatten(0, 1)
+        flat = take_steps(features, row, order[real]).flatten(0, 1)
         return list(flat.split((real.sum(dim=1) * features.shape[2]).tolist()))
 
     def encode_media(

@@ -210,7 +210,7 @@ def run_arm(
     )
     log = json.loads((answering / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     dev_scores = [[line["step"], line["eval_answer_accuracy"]] for line in log if "eval_answer_accuracy" in line]
-    model = MicroEmoForConditionalGeneration.from_pretrained(answering)
+    model = MicroEmoForConditionalGeneration.from_pretrained(answering).to(run.device)
     processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(answering), model).reader()
     truth, scores = read_truth(run.corpus), {}
     for form in FORMS:
@@ -236,7 +236,7 @@ def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(towers), switches=arm.regions))
     clips = precompute(tables, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
-    features = precompute(tables, run.work / f"features{suffix}", clips.reader(), model)
+    features = precompute(tables, run.work / f"features{suffix}", clips.reader(), model.to(run.device))
     _, processor = load_config_and_processor(
         ModelArguments(model_name_or_path=str(towers), switches=SAME_CROPS | arm.regions)
     )

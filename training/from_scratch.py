@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from accelerate import PartialState
 from torch import nn
 from torch.utils.data import ConcatDataset
 from transformers import Trainer
@@ -91,6 +92,11 @@ class Run:
             make(part)
             part.replace(folder)
         return folder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the `Trainer` would work: what is computed apart from it is computed there, too."""
+        return PartialState().device
 
     def arguments(self, numbers: dict, folder: Path, **more) -> MicroEmoTrainingArguments:
         """The `Trainer`'s arguments with the numbers of a stage."""
@@ -204,7 +210,7 @@ def keep_frame_tokens(run: Run, seeing: Path, features: Path, tables: Sequence[l
     cache. Features and tokens are given as folders: each stage reads them with its own processor and model."""
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(seeing)))
     reader = FeatureCache(features, processor, model).reader()
-    return precompute(tables, run.work / name, reader, model, frame_tokens=True).folder
+    return precompute(tables, run.work / name, reader, model.to(run.device), frame_tokens=True).folder
 
 
 def learn_to_watch(run: Run, stage: str, seeing: Path, tokens: Path, switches: dict, seed: int, folder: Path) -> None:
@@ -309,7 +315,7 @@ def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
     clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_proc)
     towers = run.stage("towers", lambda folder: learn_towers(run, language, clips, folder))
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
-    return towers, precompute(rows, run.work / "features", clips.reader(), model).folder
+    return towers, precompute(rows, run.work / "features", clips.reader(), model.to(run.device)).folder
 
 
 def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
