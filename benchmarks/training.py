@@ -250,14 +250,15 @@ def gpu(options) -> None:
             )
             ours = prepare_model(model, arguments, mixed_precision=True)
             for cached in (False, True):
-                batch = _to_gpu(make_batch(config, options.frames, options.utterances, options.words, cached))
+                batch = make_batch(config, options.frames, options.utterances, options.words, cached)
+                batch = {name: value.to(model.device) for name, value in batch.items()}
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
                 (seconds,) = _gpu_steps([ours], [batch], options)
                 peaks = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
                 name = f"{kind}, {'cached' if cached else 'from pixels'}"
                 print(f"| {name} | {seconds:.3f} s | {peaks[0]:.2f} GiB | {peaks[1]:.2f} GiB |", flush=True)
-            if kind == "LoRA, bfloat16":
+            if not arguments.load_in_4bit:
                 bare = _with_lora(_on_gpu(AutoModelForCausalLM.from_config, config.text_config))
                 pair = _gpu_steps([ours, bare], [batch, _without_media(batch)], options)
                 print(f"| bare language model, LoRA, bfloat16 | {pair[1]:.3f} s | | |", flush=True)
@@ -277,10 +278,6 @@ def _on_gpu(make, config):
             return make(config)
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-def _to_gpu(batch: dict) -> dict:
-    return {name: value.cuda() for name, value in batch.items()}
 
 
 def _gpu_steps(models: list, batches: list[dict], options) -> list[float]:

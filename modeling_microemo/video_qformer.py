@@ -59,8 +59,8 @@ class WindowQFormer(nn.Module):
 def take_steps(sequences: torch.Tensor, row: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     """`sequences[row, step]`, with a gradient that is the same in every run.
 
-    Where a step is taken several times, that of plain indexing sums in whatever order threads come (on the CPU, 2 ulp from
-    run to run); that of an embedding does not.
+    Where a step is taken several times, that of plain indexing sums on the CPU in whatever order threads come, and differs in
+    its last bits; that of an embedding does not.
     """
     taken = nn.functional.embedding(row * sequences.shape[1] + step, sequences.flatten(0, 1).flatten(1))
     return taken.unflatten(-1, sequences.shape[2:])

@@ -179,9 +179,8 @@ def load_quantization_config(args: ModelArguments):
     quantization = get_quantization_config(args)
     if quantization is not None:
         # Transformers takes a plain name for a module of the first level.
-        quantization.llm_int8_skip_modules = [rf".*\.{name}" for name in (*TOWERS, *args.trained_modules)] + [
-            "lm_head"
-        ]
+        in_full = (*TOWERS, *args.trained_modules, "lm_head")
+        quantization.llm_int8_skip_modules = [rf"(.*\.)?{name}" for name in in_full]
         quantization.bnb_4bit_compute_dtype = torch.bfloat16
     return quantization
 

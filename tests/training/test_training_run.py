@@ -418,7 +418,7 @@ def test_qlora_puts_the_language_model_alone_into_four_bits(run_training, world,
     model = trainer.model.get_base_model()
     quantised = {name for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"}
     linear = {
-        name.removesuffix(".base_layer")
+        name
         for name, part in world.model.named_modules()
         if isinstance(part, torch.nn.Linear) and ".language_model." in f".{name}"
     }
