@@ -1,66 +1,36 @@
 """MicroEmo: open, explainable emotion recognition from video dialogue (Zhang et al., MRAC 2024).
 
-Importing the package registers its classes with Transformers' Auto classes. Model code, PyAV and MediaPipe load on
-first use.
+Importing the package registers its classes with Transformers' Auto classes, as `Auto*.register` does for any other
+model: Transformers goes through all registered classes by name, so a stand-in in their place would break the loading of
+other models, too. MediaPipe and all that training needs load on first use.
 """
 
-import importlib
-
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageTextToText,
-    AutoModelForMultimodalLM,
-)
-from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
+from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
+from transformers.models.auto.processing_auto import AutoProcessor
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .configuration.configuration_microemo import MicroEmoConfig
+from .modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration, MicroEmoModel
+from .processing.feature_extraction_microemo import MicroEmoFeatureExtractor
+from .processing.processing_microemo import MicroEmoProcessor
+from .processing.video_processing_microemo import MicroEmoVideoProcessor
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "MicroEmoFeatureExtractor": "processing.feature_extraction_microemo",
-    "MicroEmoForConditionalGeneration": "modeling_microemo.modeling_microemo",
-    "MicroEmoModel": "modeling_microemo.modeling_microemo",
-    "MicroEmoProcessor": "processing.processing_microemo",
-    "MicroEmoVideoProcessor": "processing.video_processing_microemo",
-}
-
-__all__ = ["MicroEmoConfig", *_MODULES]
-
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__():
-    return sorted([*globals(), *_MODULES])
-
-
-class _OnFirstUse:
-    """Stands for one of our classes in an Auto mapping until somebody asks it for anything but its name."""
-
-    def __init__(self, name: str):
-        self.__name__ = name
-
-    def __getattr__(self, attribute: str):
-        return getattr(__getattr__(self.__name__), attribute)
-
-    def __call__(self, *args, **kwargs):
-        return __getattr__(self.__name__)(*args, **kwargs)
-
-
 AutoConfig.register("microemo", MicroEmoConfig, exist_ok=True)
-for _mapping, _name in (
-    (AutoModel._model_mapping, "MicroEmoModel"),
-    (AutoModelForMultimodalLM._model_mapping, "MicroEmoForConditionalGeneration"),
-    (AutoModelForImageTextToText._model_mapping, "MicroEmoForConditionalGeneration"),
-    (PROCESSOR_MAPPING, "MicroEmoProcessor"),
-    (VIDEO_PROCESSOR_MAPPING, "MicroEmoVideoProcessor"),
-    (FEATURE_EXTRACTOR_MAPPING, "MicroEmoFeatureExtractor"),
-):
-    _mapping.register(MicroEmoConfig, _OnFirstUse(_name), exist_ok=True)
+AutoModel.register(MicroEmoConfig, MicroEmoModel, exist_ok=True)
+AutoModelForMultimodalLM.register(MicroEmoConfig, MicroEmoForConditionalGeneration, exist_ok=True)
+AutoModelForImageTextToText.register(MicroEmoConfig, MicroEmoForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(MicroEmoConfig, MicroEmoProcessor, exist_ok=True)
+AutoVideoProcessor.register(MicroEmoConfig, MicroEmoVideoProcessor, exist_ok=True)
+AutoFeatureExtractor.register(MicroEmoConfig, MicroEmoFeatureExtractor, exist_ok=True)
+
+__all__ = [
+    "MicroEmoConfig",
+    "MicroEmoFeatureExtractor",
+    "MicroEmoForConditionalGeneration",
+    "MicroEmoModel",
+    "MicroEmoProcessor",
+    "MicroEmoVideoProcessor",
+]

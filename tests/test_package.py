@@ -1,26 +1,117 @@
 import configparser
+import importlib.metadata
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 LIGHT = """
 import sys
-from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 import microemo
-heavy = {"av", "mediapipe", "cv2", "datasets", "peft", "trl"} & sys.modules.keys()
-heavy |= {name for name in sys.modules if name.startswith(("microemo.modeling", "microemo.processing"))}
+heavy = {"mediapipe", "cv2", "datasets", "peft", "trl"} & sys.modules.keys()
+heavy |= {name for name in sys.modules if name.startswith(("microemo.training", "microemo.inference"))}
 assert not heavy, heavy
-assert microemo.MicroEmoProcessor.__name__ == "MicroEmoProcessor"
-assert "microemo.processing.processing_microemo" in sys.modules
+"""
+
+# Loads the video processors of two other models and ours, by their Auto classes, after the import of microemo.
+OTHERS = """
+import sys
+import microemo
+from transformers import AutoProcessor
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers.utils import is_torchvision_available
+
+others, ours, has_torchvision = sys.argv[1:3], sys.argv[3], sys.argv[4] == "torchvision"
+assert is_torchvision_available() == has_torchvision
+for folder in others:
+    try:
+        loaded = type(AutoVideoProcessor.from_pretrained(folder))
+    except ImportError as error:
+        assert not has_torchvision and "Torchvision" in str(error), error
+    else:
+        assert has_torchvision and loaded.__module__.startswith("transformers.models."), loaded
+assert type(AutoVideoProcessor.from_pretrained(ours)) is microemo.MicroEmoVideoProcessor
+processor = AutoProcessor.from_pretrained(ours)
+assert type(processor) is microemo.MicroEmoProcessor
+assert type(processor.video_processor) is microemo.MicroEmoVideoProcessor
 """
 
 
 def test_import_is_light():
-    """Model code, PyAV and MediaPipe load on first use."""
+    """MediaPipe and all that training needs load on first use."""
     subprocess.run([sys.executable, "-c", LIGHT], check=True)
 
 
-def test_registration():
+@pytest.fixture(scope="module")
+def other_video_processors(tmp_path_factory) -> list[str]:
+    """Folders as other video models have them."""
+    folders = []
+    for model_type, name in (("qwen2_vl", "Qwen2VLVideoProcessor"), ("llava_onevision", "LlavaOnevisionVideoProcessor")):
+        folder = tmp_path_factory.mktemp(model_type)
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        (folder / "video_preprocessor_config.json").write_text(json.dumps({"video_processor_type": name}))
+        folders.append(str(folder))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def torchvision_path(tmp_path_factory) -> str:
+    """A folder with a package that imports as torchvision and does nothing; the empty string where the real one is."""
+    try:
+        importlib.metadata.version("torchvision")
+    except importlib.metadata.PackageNotFoundError:
+        folder = tmp_path_factory.mktemp("site")
+    else:
+        return ""
+    for name in ("", "io", "transforms", "transforms/functional", "transforms/v2", "transforms/v2/functional"):
+        path = folder / "torchvision" / name
+        path.mkdir(parents=True)
+        (path / "__init__.py").write_text(
+            "import enum\n"
+            "class InterpolationMode(enum.Enum):\n"
+            "    NEAREST_EXACT, NEAREST, BILINEAR, BICUBIC, BOX, HAMMING, LANCZOS = range(7)\n"
+            "def pil_to_tensor(*_): ...\n"
+            "class Compose: ...\n"
+        )
+    metadata = folder / "torchvision-0.30.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.30.0\n")
+    return str(folder)
+
+
+@pytest.mark.parametrize("installed", ["torchvision", "no torchvision"])
+def test_video_processors_of_other_models_load_after_the_import(installed, other_video_processors, torchvision_path):
+    if installed != "torchvision" and not torchvision_path:
+        pytest.skip("torchvision is installed here")
+    ours = str(Path(__file__).parents[1] / "checkpoints" / "microemo-tiny")
+    environment = dict(os.environ)
+    if installed == "torchvision" and torchvision_path:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (torchvision_path, environment.get("PYTHONPATH"))))
+    run = [sys.executable, "-c", OTHERS, *other_video_processors, ours, installed]
+    outcome = subprocess.run(run, env=environment, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_auto_mappings_hold_real_classes():
+    from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_MAPPING
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+
+    import microemo
+
+    config = microemo.MicroEmoConfig
+    assert MODEL_MAPPING[config] is microemo.MicroEmoModel
+    assert MODEL_FOR_MULTIMODAL_LM_MAPPING[config] is microemo.MicroEmoForConditionalGeneration
+    assert PROCESSOR_MAPPING[config] is microemo.MicroEmoProcessor
+    assert FEATURE_EXTRACTOR_MAPPING[config] is microemo.MicroEmoFeatureExtractor
+    assert VIDEO_PROCESSOR_MAPPING[config] == {"torchvision": microemo.MicroEmoVideoProcessor}
+
+
+def test_auto_classes_make_ours_from_a_configuration():
     from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
     import microemo
@@ -32,11 +123,10 @@ def test_registration():
         assert type(auto_class.from_config(config)) is microemo.MicroEmoForConditionalGeneration
 
 
-def test_unknown_names_are_attribute_errors():
-    import microemo
-
-    assert set(microemo.__all__) <= set(dir(microemo))
-    assert not hasattr(microemo, "MacroEmo")
+def test_the_stated_python_is_the_one_that_the_code_needs():
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    assert setup["options"]["python_requires"] == ">=3.11"
 
 
 def test_data_files_travel_with_the_package():
