@@ -9,9 +9,9 @@ itself needs neither a dictionary nor a download.
 import csv
 import io
 
+from ..utils.files import read_table, write_text
 from .emotion_labels import parse_labels
 from .emotion_wheel import DEFAULT_FOLDER, NEUTRAL
-from .plain_files import read_table, write_text
 
 
 def format_table() -> str:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from .plain_files import JsonLinesLog
+from ..utils.files import JsonLinesLog
 
 Message = dict[str, str]
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..utils.files import read_table
 from .emotion_labels import AFFECTGPT, check_compat, parse_labels
-from .plain_files import read_table
 from .score_sheet import ScoreSheet, overlap
 
 DEFAULT_FOLDER = Path(__file__).parent / "vocabulary"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .plain_files import read_json_lines, read_table
+from ..utils.files import read_json_lines, read_table
 
 NAME_FIELDS = ("name", "names", "filename", "video", "id")
 LABEL_FIELDS = ("labels", "openset", "emotions", "emotion", "engemos", "emo")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .plain_files import read_table
+from ..utils.files import read_table
 from .resampling import Estimate, bootstrap, paired_p_values
 from .systems import ScoredSystem
 

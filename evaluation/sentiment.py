@@ -5,8 +5,8 @@ from functools import cache
 
 import numpy as np
 
+from ..utils.files import read_table
 from .emotion_wheel import DEFAULT_FOLDER, EmotionWheels
-from .plain_files import read_table
 
 
 def label_sentiment(labels: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ microemo evaluate run LanguageBind/Video-LLaVA-7B-hf data.jsonl --output answers
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,19 +23,19 @@ from ..evaluation.emotion_labels import AFFECTGPT
 from ..evaluation.emotion_wheel import EmotionWheels, hit_rate, hit_rates
 from ..evaluation.label_extraction import labels_of
 from ..evaluation.language_model_judge import ChatGrouper, judge_sentiment
-from ..evaluation.plain_files import write_text
 from ..evaluation.prediction_files import Answers, match, read_answers
 from ..evaluation.resampling import bootstrap
 from ..evaluation.result_tables import COLUMNS, read_published, result_table
 from ..evaluation.sentiment import label_sentiment, sentiment_scores, valence_sentiment
 from ..evaluation.set_level import Grouper, ReplayGrouper, WheelGrouper
 from ..evaluation.systems import SETTINGS, find_system_files, fix_checkpoints, score_answers, score_systems
+from ..utils.files import write_text
 
 app = typer.Typer(no_args_is_help=True, help="Score answers, make tables and plots, merge systems, run baselines.")
 errors = Console(stderr=True, soft_wrap=True)
 
 
-class Form(str, Enum):
+class Form(StrEnum):
     """Written forms of a table."""
 
     markdown = "markdown"
@@ -43,14 +43,14 @@ class Form(str, Enum):
     csv = "csv"
 
 
-class How(str, Enum):
+class How(StrEnum):
     """Who reads texts."""
 
     rule = "rule"
     judge = "judge"
 
 
-class Merge(str, Enum):
+class Merge(StrEnum):
     """How two systems' answers become one."""
 
     union = "union"

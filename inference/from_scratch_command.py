@@ -77,10 +77,10 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Every answer, as JSON lines.")] = None,
 ):
     """Ask CHECKPOINT about each utterance of the dialogues of CORPUS, and say how many answers are right."""
-    from ..evaluation.plain_files import write_text
     from ..training.data import load_table
     from ..training.dialogue_scores import accuracy, answer_utterance_questions
     from ..training.synthetic_dialogues import TABLE, read_truth
+    from ..utils.files import write_text
     from .emotion_pipeline import EmotionPipeline
 
     truth, rows = read_truth(corpus), load_table(corpus / TABLE, split).to_list()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ..evaluation.plain_files import JsonLinesLog, read_json_lines, read_table
+from ..utils.files import JsonLinesLog, read_json_lines, read_table
 
 MEDIA_FIELDS = ("video", "audio", "subtitles", "utterances")
 

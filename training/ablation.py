@@ -29,10 +29,10 @@ import torch
 from safetensors import safe_open
 from tqdm.auto import tqdm
 
-from ..evaluation.plain_files import write_text
 from ..evaluation.result_plots import plot_arms, plot_curves
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.files import write_text
 from .described_dialogues import WINDOW_SECONDS
 from .dialogue_scores import accuracy, answer_utterance_questions
 from .feature_cache import FeatureCache, precompute, write_tensors

@@ -30,8 +30,8 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..evaluation.emotion_labels import parse_labels
 from ..evaluation.emotion_wheel import EmotionWheels
-from ..evaluation.plain_files import read_table
 from ..processing.media import probe
+from ..utils.files import read_table
 
 COLUMNS = (
     *("name", "split", "video", "audio", "subtitles", "utterances", "subtitle"),

@@ -24,11 +24,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from ..evaluation.plain_files import write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import ClipPrompt, MicroEmoProcessor
 from ..processing.utterances import Utterance
 from ..processing.video_processing_microemo import ClipMetadata, uniform_indices
+from ..utils.files import write_text
 from .collator import one_by_one
 from .data import DataError, to_conversation
 

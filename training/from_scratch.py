@@ -25,9 +25,9 @@ from torch.utils.data import ConcatDataset
 from transformers import Trainer
 from transformers.utils import logging
 
-from ..evaluation.plain_files import read_json_lines, write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.files import read_json_lines, write_text
 from .collator import MicroEmoCollator
 from .data import load_table
 from .described_dialogues import LAYOUTS, DescribedDialogues, Dictations, RepeatedLines

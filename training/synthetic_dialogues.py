@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..evaluation.plain_files import read_json_lines, write_text
+from ..utils.files import read_json_lines, write_text
 from .dialogue_plan import (
     CLUES,
     EMOTIONS,

@@ -29,9 +29,9 @@ from transformers.utils import logging
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from ..evaluation.plain_files import write_text
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.files import write_text
 from .collator import IGNORED, MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
 from .data import check_table, load_table, to_conversation
 from .feature_cache import FeatureCache

@@ -13,7 +13,7 @@ from microemo.evaluation.emotion_wheel import (
     out_of_vocabulary_share,
     wheel_scores,
 )
-from microemo.evaluation.plain_files import read_table
+from microemo.utils.files import read_table
 
 # wheel 1: joy > {cheerful > merry, glee; calm > serene}, anger > {mad > cross; hate > merry}   ("merry" under two roots)
 WHEEL1 = "level1,level2,level3\n Joy ,Cheerful,Merry\n,,Glee\n,Calm,Serene\nAnger,Mad,Cross\n,Hate,Merry\n"

@@ -303,7 +303,7 @@ def test_subtitles_of_mer2023_are_all_there(shared):
     text = shared / "data" / "emer_text"
     names = set(load_table(text / "emer_v2/final-EMER-reason.csv")["name"])
     names |= set(load_table(text / "emer_v1/gt-eng.csv")["name"])
-    from microemo.evaluation.plain_files import read_table
+    from microemo.utils.files import read_table
 
     rows = read_table(text / "subtitles_mer2023.csv")
     assert len(rows) == documented_rows(shared, "subtitles_mer2023.csv") and names == {row["name"] for row in rows}

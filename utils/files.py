@@ -1,0 +1,418 @@
+"""Files: written whole or not at all, tables and JSON lines read without loss, and a log that survives a kill.
+
+Users' files are read with tolerance for their form (a byte-order mark, UTF-16, CRLF, no final newline, semicolons) and
+none for loss: whatever cannot be read in full is an error that names the file and the line. [`JsonLinesLog`] is the one
+file that is appended to, and it appends to nothing but its own.
+"""
+
+import codecs
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: no advisory locks, so two writers are not detected there
+    fcntl = None
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name in the folder of `path`. The suffix stays, since writers of pictures and clips choose by it."""
+    return path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix}")
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file whole or not at all.
+
+    Args:
+        path (`str` or `Path`):
+            The file to make or to replace; its folder is made. A link is followed: what it points to is replaced.
+
+    Yields:
+        `Path`: A name in the same folder to write to. When the block ends it becomes `path` in one step; when the block
+            raises, it is removed and `path` is as it was.
+
+    Raises:
+        IsADirectoryError: if `path` is a folder.
+
+    Example:
+
+    ```python
+    >>> with atomic_file("scores.csv") as part:
+    ...     part.write_text("name,score")
+    ```"""
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Make a folder whole or not at all.
+
+    Args:
+        path (`str` or `Path`): The folder to make. An empty one may be there already; its parents are made.
+
+    Yields:
+        `Path`: A new folder beside it to fill. When the block ends it becomes `path` in one step; when the block raises,
+            it is removed with all that is in it.
+
+    Raises:
+        FileExistsError: if `path` is a file or a folder that holds something; before anything is made.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists and is not empty; name a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path)
+    try:
+        part.mkdir()
+        yield part
+        if path.is_dir():
+            path.rmdir()
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write `text` as UTF-8, whole or not at all, and return the path."""
+    with atomic_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def write_json_lines(path: str | os.PathLike, rows: Iterable[dict]) -> Path:
+    """Write one JSON object a line, whole or not at all, and return the path."""
+    with atomic_file(path) as part:
+        part.write_bytes(b"".join(map(_json_line, rows)))
+    return Path(path)
+
+
+def _json_line(row: dict) -> bytes:
+    # "replace": half a surrogate pair has no UTF-8, and one odd character must not end a run
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+# --- reading what users wrote --------------------------------------------------------------------------------------
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a UTF-8 file, or of a UTF-16 one that begins with a byte-order mark; line ends as they stand.
+
+    Raises:
+        ValueError: if it is neither, naming the first line that cannot be read.
+    """
+    data = Path(path).read_bytes()
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path}, line {line}: not {'UTF-16' if encoding == 'utf-16' else 'UTF-8'} text (byte "
+            f"{data[error.start]:#04x}); save it as UTF-8 (in Excel: CSV UTF-8)"
+        ) from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(
+            f"{path}, line {line}: a NUL character; not a text file, or one in another encoding than UTF-8"
+        )
+    return text
+
+
+def read_json(path: str | os.PathLike):
+    """The content of a JSON file. NaN, which Python and pandas write for a missing value, is read as `None`.
+
+    Raises:
+        ValueError: if it is not JSON, or if an object has a key twice (one of the two values would be lost).
+    """
+    text = read_text(path)
+    try:
+        return _parse(text)
+    except ValueError as error:
+        hint = "; a file with an object a line is named .jsonl" if _is_json(text.strip().split("\n")[0]) else ""
+        raise ValueError(f"{path}: not JSON ({error}){hint}") from None
+
+
+def read_json_lines(path: str | os.PathLike) -> list[dict]:
+    """The rows of a file with one JSON object a line; blank lines and a missing final newline do not matter.
+
+    Raises:
+        ValueError: if a line is not a JSON object, or has a key twice; names the file and the line.
+    """
+    text = read_text(path)
+    rows = []
+    # not splitlines(): JSON strings may hold other line separators, such as U+2028
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append(_json_object(line))
+            except ValueError as error:
+                hint = "; the file is one JSON document: name it .json" if not rows and _is_json(text) else ""
+                raise ValueError(f"{path}, line {number}: {error}{hint}") from None
+    return rows
+
+
+def _json_object(line: str) -> dict:
+    try:
+        row = _parse(line)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error}): {line.strip()[:80]!r}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"expected a JSON object, found {line.strip()[:80]!r}")
+    return row
+
+
+def _parse(text: str):
+    try:
+        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which is no character") from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return value
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError(f"key {_twice(key for key, _ in pairs)} comes twice")
+    return row
+
+
+def _constant(name: str) -> None:
+    if name != "NaN":
+        raise ValueError(f"{name} is no value")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _twice(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name, count in Counter(names).items() if count > 1)
+
+
+def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
+    """The rows of a .csv file (cells parted by commas, semicolons or tabs, as its header is) or of an .xlsx file.
+
+    Rows without any content are passed over.
+
+    Args:
+        path (`str` or `Path`): The file; what does not end in .xlsx is read as CSV.
+
+    Returns:
+        `list[dict[str, str]]`: Column to cell; every cell a string, an empty one `""`.
+
+    Raises:
+        ValueError: if the file cannot be read in full: a row with more or fewer cells than the header, a quote that is
+            never closed, a column without a name or with the name of another. Names the file and the line.
+        ImportError: if .xlsx files cannot be read here.
+    """
+    path = Path(path)
+    lines = _read_xlsx(path) if path.suffix.lower() == ".xlsx" else _read_csv(path)
+    number, header = next(lines, (0, []))
+    header = [name.strip() for name in header]
+    if not any(header):
+        raise ValueError(f"{path}: no header; the first line must name the columns")
+    rows = []
+    for number, cells in lines:
+        if any(cell.strip() for cell in cells):
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{path}, line {number}: {len(cells)} cells for {len(header)} columns ({', '.join(header)}): "
+                    f"{cells!r:.300}; a cell that holds the separator stands in quotes"
+                )
+            rows.append(cells)
+    named = [column for column, name in enumerate(header) if name or any(cells[column] for cells in rows)]
+    for column in named:
+        if not header[column] or header[column].startswith("Unnamed: "):
+            raise ValueError(
+                f"{path}: column {column + 1} has no name ({header[column]!r}); where it is the index of a pandas table, "
+                "write the file with to_csv(index=False)"
+            )
+    if twice := _twice(header[column] for column in named):
+        raise ValueError(f"{path}: column {twice} comes twice")
+    return [{header[column]: cells[column] for column in named} for cells in rows]
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the number of its first line."""
+    text = read_text(path)
+    first = re.search(r"[^\r\n]*", text.lstrip("\r\n")).group()
+    # the separator that makes most cells of the header; a comma where there is nothing to choose
+    separator = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    number = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield number, cells
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {number}: a row that cannot be read, perhaps for a quote ({error})") from None
+
+
+def _read_xlsx(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        from openpyxl import load_workbook
+    except ImportError:
+        raise ImportError(f"{path}: .xlsx files need openpyxl; pip install 'microemo[evaluation]'") from None
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+        rows = [["" if cell is None else str(cell) for cell in row] for row in book.active.iter_rows(values_only=True)]
+        book.close()
+    except OSError:
+        raise
+    except Exception as error:  # of zipfile, zlib, the XML parser and openpyxl, a dozen kinds for a damaged file
+        raise ValueError(f"{path}: not an .xlsx file that can be read ({type(error).__name__}: {error})") from None
+    width = max(map(len, rows), default=0)
+    yield from enumerate((row + [""] * (width - len(row)) for row in rows), start=1)
+
+
+# --- our own log ---------------------------------------------------------------------------------------------------
+
+
+_NOT_OURS = "the file is left as it is, since this program did not write it; name another"
+
+
+class JsonLinesLog:
+    """One process's hold on a JSON-lines file: the rows already there, and a safe way to add more.
+
+    `append` writes whole lines and returns when they are on the disk. The file stays locked while open, because two
+    writers would pay for the same answers twice.
+
+    A file that holds anything but lines of such a log is refused, before it is opened for writing. Nothing but `append`
+    changes it: the first call cuts off the half line of a killed writer, where there is one.
+
+    Args:
+        path (`str` or `Path`): The log, made with its folder if it is not there.
+        keys (`Sequence[str]`, *optional*):
+            The keys of every row, in order; the first holds a text. By default those of the rows already there.
+
+    Attributes:
+        rows (`list[dict]`): What the log holds.
+
+    Raises:
+        ValueError: if the file is not such a log. It is left as it is.
+        OSError: if another process has the log open.
+
+    Example:
+
+    ```python
+    >>> with JsonLinesLog("answers.jsonl", ("name", "answer")) as log:
+    ...     done = {row["name"] for row in log.rows}
+    ...     log.append([{"name": "clip_1", "answer": "happy"}])
+    ```"""
+
+    def __init__(self, path: str | os.PathLike, keys: Iterable[str] | None = None):
+        self.path = Path(path)
+        self._keys = None if keys is None else tuple(keys)
+        self._threads = threading.Lock()
+        if self.path.exists():
+            if not self.path.is_file():
+                raise ValueError(f"{self.path}: is no ordinary file; name another")
+            self._read()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "ab")  # noqa: SIM115 (held for the life of the log)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.rows, self._mended = self._read()  # once more: another writer may have had it in between
+        except BlockingIOError:
+            self._file.close()
+            raise OSError(f"{self.path}: another process is writing to it; wait for it or name another file") from None
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self) -> tuple[list[dict], tuple[int, bytes] | None]:
+        """The rows; and where the last line has no end, the bytes to keep and what is to follow them."""
+        *lines, last = self.path.read_bytes().split(b"\n")
+        rows = [self._row(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+        if not last.strip():
+            return rows, None
+        try:
+            return [*rows, self._row(last, len(lines) + 1)], (self.path.stat().st_size, b"\n")
+        except ValueError:
+            # The line that a kill cut short begins as every line does; anything else was written by somebody else.
+            start = f"{{{json.dumps(self._keys[0])}: ".encode() if self._keys else b""
+            if not start or last[: len(start)] != start[: len(last)] or _is_json(last.decode("utf-8", "replace")):
+                raise
+        return rows, (sum(len(line) + 1 for line in lines), b"")
+
+    def _row(self, line: bytes, number: int) -> dict:
+        try:
+            row = _json_object(line.decode("utf-8-sig"))
+        except ValueError as error:
+            raise ValueError(f"{self.path}, line {number}: {error}; {_NOT_OURS}") from None
+        if not self._fits(row):
+            expected = ", ".join(self._keys or ["some key"])
+            raise ValueError(
+                f"{self.path}, line {number}: expected an object with {expected}, found {', '.join(row)}; {_NOT_OURS}"
+            )
+        return row
+
+    def _fits(self, row: dict) -> bool:
+        if self._keys is None and row:
+            self._keys = tuple(row)
+        return set(row) == set(self._keys or ())
+
+    def append(self, rows: list[dict]) -> None:
+        """Write `rows`, one line each, in one write, and force them to the disk.
+
+        Raises:
+            ValueError: if a row has other keys than those of the log; nothing is written then.
+        """
+        for row in rows:
+            if not self._fits(row):
+                raise ValueError(
+                    f"{self.path}: its rows have {', '.join(self._keys or ())}; cannot append one with {', '.join(row)}"
+                )
+        data = b"".join(map(_json_line, rows))
+        with self._threads:
+            if self._mended is not None:
+                kept, separator = self._mended
+                self._file.truncate(kept)
+                data, self._mended = separator + data, None
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.rows.extend(rows)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+    def __enter__(self) -> "JsonLinesLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
