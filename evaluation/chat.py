@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..utils.files import JsonLinesLog
+from .raw_output import final_answer
 
 Message = dict[str, str]
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class AnswerCache:
     """
 
     def __init__(self, path: str | Path | None):
-        self._log = JsonLinesLog(path) if path is not None else None
+        self._log = JsonLinesLog(path, ("key", "model", "messages", "answer")) if path is not None else None
         self._answers = {row["key"]: row["answer"] for row in self._log.rows} if self._log else {}
 
     @staticmethod
@@ -242,7 +243,7 @@ def ask_json(chat: Chat, questions: Sequence[tuple[str, Callable[[str], T]]], at
         refused = []
         for index, answer in zip(pending, answers, strict=True):
             try:
-                values[index] = questions[index][1](answer)
+                values[index] = questions[index][1](final_answer(answer))
             except ValueError as error:
                 refused.append(index)
                 conversations[index] = [

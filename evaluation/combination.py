@@ -7,6 +7,7 @@ from .chat import Chat
 from .label_extraction import labels_of
 from .language_model_judge import merge_descriptions
 from .prediction_files import Answers, match
+from .raw_output import final_answer
 
 
 def combine(audio: Answers, video: Answers, chat: Chat | None = None) -> tuple[Answers, dict[str, object]]:
@@ -29,7 +30,8 @@ def combine(audio: Answers, video: Answers, chat: Chat | None = None) -> tuple[A
     for answers in (audio, video):
         if answers.kind != "text":
             raise ValueError(f"{answers.source}: a model merges descriptions, and this file holds label lists")
-    merged: Sequence = merge_descriptions(chat, heard, watched)
+    texts = [["" if text is None else final_answer(text) for text in side] for side in (heard, watched)]
+    merged: Sequence = merge_descriptions(chat, *texts)
     unreadable = tuple(name for name, text in zip(names, merged, strict=True) if text is None)
     items = {name: text or "" for name, text in zip(names, merged, strict=True)}
     return Answers(source, "text", items), {"combination": f"merged by {chat.model}", "unreadable": unreadable}

@@ -12,6 +12,7 @@ from .emotion_labels import parse_labels
 from .emotion_wheel import NEUTRAL, EmotionWheels
 from .language_model_judge import extract_labels
 from .prediction_files import Answers
+from .raw_output import final_answer
 
 # forms that in running prose are rarely a feeling ("the attention of", "this suggests care", "a firm voice")
 NOT_IN_PROSE = frozenset(
@@ -104,7 +105,7 @@ _LONGEST_PHRASE = 3
 
 
 def rule_labels(text: str, wheels: EmotionWheels | None = None) -> list[str]:
-    """Emotion labels that `text` affirms.
+    """Emotion labels that the answer in `text` affirms (see `raw_output.final_answer`).
 
     A negator ("not", "no sign of", "isn't", "without") denies what follows it up to the end of its clause; in a list
     ("no anger, sadness or fear") it denies every item; "not only" and "not just" deny nothing.
@@ -119,7 +120,7 @@ def rule_labels(text: str, wheels: EmotionWheels | None = None) -> list[str]:
         ['worried']
     """
     wheels = wheels or EmotionWheels.default()
-    text = _PLAIN_USES.sub(" ; ", text.lower().replace("’", "'"))
+    text = _PLAIN_USES.sub(" ; ", final_answer(text).lower().replace("’", "'"))
     tokens = _TOKEN.findall(text)
     found: dict[str, str] = {}
     position, denied = 0, False
@@ -150,7 +151,7 @@ def labels_of(answers: Answers, chat: Chat | None = None) -> tuple[dict[str, lis
     """
     if answers.kind == "labels":
         return {name: parse_labels(answer) for name, answer in answers.items.items()}, {"extraction": "as listed"}
-    texts = ["" if text is None else str(text) for text in answers.items.values()]
+    texts = ["" if text is None else final_answer(str(text)) for text in answers.items.values()]
     if chat is None:
         labels: Sequence = [rule_labels(text) for text in texts]
         how = "rule"

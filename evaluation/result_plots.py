@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..utils.files import atomic_file
 from .emotion_labels import parse_labels
 from .emotion_wheel import EmotionWheels
 from .result_tables import ResultTable
@@ -178,8 +179,6 @@ def _figure(width: float, height: float):
 
 
 def _save(figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary, dpi=150)
-    return temporary.replace(path)
+    with atomic_file(path) as part:
+        figure.savefig(part, dpi=150)
+    return Path(path)

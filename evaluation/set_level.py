@@ -1,12 +1,12 @@
 """Set-level Accuracy_S and Recall_S, the metric of EMER and MicroEmo (paper section 4.2; design section 6)."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from ..utils.files import read_json
 from .emotion_labels import AFFECTGPT, check_compat, parse_groups, parse_labels
 from .emotion_wheel import EmotionWheels
 from .score_sheet import SET_LEVEL, ScoreSheet, overlap
@@ -46,7 +46,7 @@ class ReplayGrouper:
     @classmethod
     def from_file(cls, path: str | Path) -> "ReplayGrouper":
         """Read a JSON object: sample name -> groups, as lists or as the text "[['a', 'b'], ['c']]"."""
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path}: expected an object name -> groups, found {type(content).__name__}")
         groups = {}

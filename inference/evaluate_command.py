@@ -29,7 +29,7 @@ from ..evaluation.result_tables import COLUMNS, read_published, result_table
 from ..evaluation.sentiment import label_sentiment, sentiment_scores, valence_sentiment
 from ..evaluation.set_level import Grouper, ReplayGrouper, WheelGrouper
 from ..evaluation.systems import SETTINGS, find_system_files, fix_checkpoints, score_answers, score_systems
-from ..utils.files import write_text
+from ..utils.files import write_json_lines, write_text
 
 app = typer.Typer(no_args_is_help=True, help="Score answers, make tables and plots, merge systems, run baselines.")
 errors = Console(stderr=True, soft_wrap=True)
@@ -233,7 +233,7 @@ def _labels(truth: Answers, predictions: Answers, common: bool):
 def _as_sentiment(value) -> str:
     try:
         return valence_sentiment(float(value))
-    except ValueError:
+    except (ValueError, TypeError):
         return str(value).strip().lower()
 
 
@@ -345,11 +345,11 @@ def combine_command(
     cache: Cache = CACHE,
 ):
     """Make one system of two (the "A + B" rows of Table 1)."""
+    _check_output(output, audio, video)
     with _chat(judge, base_url, offline, cache, merge is Merge.judge) as chat:
         combined, notes = combine(read_answers(audio), read_answers(video), chat)
     key = "labels" if combined.kind == "labels" else "answer"
-    lines = (json.dumps({"name": name, key: answer}, ensure_ascii=False) for name, answer in combined.items.items())
-    write_text(output, "".join(f"{line}\n" for line in lines))
+    write_json_lines(output, ({"name": name, key: answer} for name, answer in combined.items.items()))
     print(f"{output}: {len(combined.items)} answers, {notes['combination']}; {len(notes['unreadable'])} unreadable")
 
 
@@ -364,10 +364,10 @@ def extract(
     cache: Cache = CACHE,
 ):
     """Find the emotion labels in free-text answers."""
+    _check_output(output, texts)
     with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
         labels, notes = labels_of(read_answers(texts), chat)
-    lines = (json.dumps({"name": name, "labels": found}, ensure_ascii=False) for name, found in labels.items())
-    write_text(output, "".join(f"{line}\n" for line in lines))
+    write_json_lines(output, ({"name": name, "labels": found} for name, found in labels.items()))
     empty = sum(not found for found in labels.values())
     unreadable = len(notes.get("unreadable", ()))
     print(f"{output}: {len(labels)} answers ({notes['extraction']}), {empty} without a label, {unreadable} unreadable")
@@ -390,19 +390,28 @@ def run(
 
     from .baselines import load_baseline
     from .emotion_pipeline import EmotionPipeline
-    from .run_dataset import read_samples, run_dataset
+    from .run_dataset import open_answers, read_samples, run_dataset
 
     samples = read_samples(data)
+    system = name or model.rstrip("/").split("/")[-1]
+    if output.exists():  # a file that is not this run's is refused before the model is loaded
+        open_answers(output, system).close()
     is_ours = AutoConfig.from_pretrained(model).model_type == "microemo"
     load = EmotionPipeline.from_pretrained if is_ours else load_baseline
     options = {"max_new_tokens": max_new_tokens, "use_subtitle": subtitles}
-    answerer = load(model, name=name or model.rstrip("/").split("/")[-1], device=device, **options)
+    answerer = load(model, name=system, device=device, **options)
     report = run_dataset(answerer, samples, output, batch_size, skip_errors)
     print(f"{output}: {len(report.answered)} answered, {report.resumed} already there, {len(report.failed)} failed")
     for clip, error in report.failed.items():
         errors.print(f"{clip}: {error}", markup=False)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _check_output(output: Path | None, *inputs: Path | str) -> None:
+    for path in inputs:
+        if output is not None and output.exists() and Path(path).exists() and output.samefile(path):
+            raise ValueError(f"{output}: is read here, and would be overwritten; name another output")
 
 
 def _emit(text: str, output: Path | None) -> None:

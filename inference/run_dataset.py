@@ -10,6 +10,7 @@ from typing import Protocol
 from ..utils.files import JsonLinesLog, read_json_lines, read_table
 
 MEDIA_FIELDS = ("video", "audio", "subtitles", "utterances")
+ANSWER_KEYS = ("name", "answer", "system")
 
 
 class Answerer(Protocol):
@@ -51,14 +52,22 @@ def read_samples(path: str | Path) -> list[dict]:
     """
     path = Path(path)
     readers = {".jsonl": read_json_lines, ".csv": read_table}
-    if path.suffix not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in readers:
         raise ValueError(f"{path}: expected {' or '.join(readers)}, found {path.suffix or 'no suffix'!r}")
     samples = []
-    for number, row in enumerate(readers[path.suffix](path), start=1):
+    for number, row in enumerate(readers[suffix](path), start=1):
         sample = {key: value for key, value in row.items() if value not in ("", None)}
+        for key, value in sample.items():
+            kinds = {"name": (str, int), "utterances": (str, list)}.get(key, str)
+            if key in (*MEDIA_FIELDS, "name", "subtitle", "instruction") and not isinstance(value, kinds):
+                raise ValueError(
+                    f"{path}, row {number}, {key}: expected text, found {type(value).__name__} {value!r:.80}"
+                )
         for key in MEDIA_FIELDS:
-            if isinstance(sample.get(key), str) and "://" not in sample[key]:
-                sample[key] = str(path.parent / sample[key])
+            value = sample.get(key)
+            if isinstance(value, str) and "://" not in value and value.lstrip()[:1] not in ("[", "{"):
+                sample[key] = str(path.parent / value)
         clip = sample.get("video") or sample.get("audio")
         if clip is None:
             raise ValueError(
@@ -66,6 +75,19 @@ def read_samples(path: str | Path) -> list[dict]:
             )
         samples.append({"name": Path(clip).stem} | sample)
     return samples
+
+
+def open_answers(path: str | os.PathLike, system: str) -> JsonLinesLog:
+    """The log of one system's answers, to go on with; a new file where there is none.
+
+    Raises:
+        ValueError: if the file is not such a log, or another system's. It is left as it is.
+    """
+    log = JsonLinesLog(path, ANSWER_KEYS)
+    if others := {str(row["system"]) for row in log.rows} - {system}:
+        log.close()
+        raise ValueError(f"{path}: holds answers of {', '.join(sorted(others))}, not of {system}; name another file")
+    return log
 
 
 def run_dataset(
@@ -90,17 +112,15 @@ def run_dataset(
             in the report, and the next run tries them again. By default the first error ends the run.
         progress: show a bar on stderr.
     Raises:
-        ValueError: names that come twice, or an `output` made by another system.
+        ValueError: names that come twice, or an `output` that is another system's or no such file; it is left as it is.
     """
     samples = list(samples)
     twice = [name for name, count in Counter(str(sample["name"]) for sample in samples).items() if count > 1]
     if twice:
         raise ValueError(f"{len(twice)} names come more than once: {', '.join(twice[:10])}")
-    with JsonLinesLog(output) as log:
-        others = {row.get("system") for row in log.rows} - {answerer.name}
-        if others:
-            raise ValueError(f"{output}: holds answers of {', '.join(map(str, others))}, not of {answerer.name}")
-        done = {row["name"] for row in log.rows}
+    with open_answers(output, answerer.name) as log:
+        log.append([])  # cuts off the half line of a killed run
+        done = {str(row["name"]) for row in log.rows}
         waiting = [sample for sample in samples if str(sample["name"]) not in done]
         report = RunReport(log.path, resumed=len(samples) - len(waiting))
         with _bar(progress) as bar:
