@@ -195,6 +195,8 @@ class MicroEmoConfig(PreTrainedConfig):
     ```"""
 
     model_type = "microemo"
+    # Lists of tensors, one of another length for each clip, which `Trainer.predict` cannot gather.
+    keys_to_ignore_at_inference = ["past_key_values", "video_hidden_states", "audio_hidden_states"]
     sub_configs_defaults = {
         "vision_config": MicroEmoVisionConfig,
         "image_qformer_config": MicroEmoImageQFormerConfig,

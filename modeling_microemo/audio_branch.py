@@ -12,7 +12,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
 
 from ..configuration.configuration_microemo import MicroEmoAudioConfig, MicroEmoConfig
-from .video_qformer import WindowQFormer, whole_sequence
+from .video_qformer import WindowQFormer, real_first, whole_sequence
+from .visual_encoder import EvalWhenFrozenMixin
 
 
 class AudioTowerAttention(nn.Module):
@@ -68,7 +69,7 @@ class AudioTowerLayer(GradientCheckpointingLayer):
         return hidden_states + self.fc2(self.activation(self.fc1(self.layernorm2(hidden_states))))
 
 
-class MicroEmoAudioModel(PreTrainedModel):
+class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
     """ImageBind's audio tower: mel picture → patches → Transformer → one vector of the joint space."""
 
     config: MicroEmoAudioConfig
@@ -79,6 +80,7 @@ class MicroEmoAudioModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["AudioTowerLayer"]
+    _keep_in_fp32_modules_strict = ["log_logit_scale"]
 
     def __init__(self, config: MicroEmoAudioConfig):
         super().__init__(config)
@@ -90,8 +92,17 @@ class MicroEmoAudioModel(PreTrainedModel):
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.head = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
         # Fixed in the original too: a buffer, saved with the weights.
-        self.register_buffer("log_logit_scale", torch.tensor(math.log(config.logit_scale_init_value)))
+        self.register_buffer(
+            "log_logit_scale", torch.tensor(math.log(config.logit_scale_init_value), dtype=torch.float32)
+        )
         self.post_init()
+
+    def _apply(self, fn, recurse=True):
+        scale = self.log_logit_scale
+        super()._apply(fn, recurse)
+        if self.log_logit_scale.dtype != scale.dtype:  # in bfloat16 the exponential would be 20.125 for 20
+            self.log_logit_scale = scale.to(self.log_logit_scale.device)
+        return self
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -145,7 +156,7 @@ class AudioBranch(nn.Module):
         """
         Args:
             input_features (`torch.Tensor` of shape `(B, C, 1, num_mel_bins, num_mel_frames)`): Mel clips.
-            clip_mask (`torch.BoolTensor` of shape `(B, C)`): Real clips.
+            clip_mask (`torch.BoolTensor` of shape `(B, C)`): Real clips, wherever they stand in the padded row.
             windows (`torch.LongTensor` of shape `(B, K, 2)`): Clips [start, end), read with `use_utterance_audio`.
             audio_features (`torch.Tensor` of shape `(B, C, projection_dim)`): The tower's output, in place of mels.
 
@@ -162,12 +173,15 @@ class AudioBranch(nn.Module):
                 f"the sound has {num_clips} clips, the model's max_audio_clips is {self.config.max_audio_clips}"
             )
         positions = self.clip_positions(torch.arange(num_clips, device=clip_mask.device))
-        if audio_features is None:
-            audio_features = positions.new_zeros(*clip_mask.shape, positions.shape[-1])
-            if clip_mask.any():  # attention kernels take no empty batch
+        features = positions.new_zeros(*clip_mask.shape, positions.shape[-1])
+        if clip_mask.any():  # attention kernels take no empty batch
+            if audio_features is None:
                 real_features = self.audio_tower(input_features[clip_mask]).pooler_output
-                audio_features = audio_features.index_put((clip_mask,), real_features.to(audio_features.dtype))
-        hidden_states = (audio_features + positions)[:, :, None]
+            else:
+                real_features = audio_features[clip_mask]
+            clip_mask = real_first(clip_mask)  # positions and windows count real clips
+            features = features.index_put((clip_mask,), real_features.to(features.dtype))
+        hidden_states = (features + positions)[:, :, None]
 
         all_windows = whole_sequence(clip_mask)
         if self.config.use_utterance_audio:

@@ -727,6 +727,8 @@ class Conversion:
             query, value = parts
             return torch.cat([query, torch.zeros_like(query), value]).to(dtype)
         tensor, rows = parts[0], self.shapes[name][0] if self.shapes[name] else 0
+        if not rows:  # the logit scale, a number that half precision would round
+            return tensor.float().clone()
         if name in (_FRAME_POSITIONS, _CLIP_POSITIONS) and len(tensor) != rows:
             tensor = resize_positions(tensor, rows)
         elif self._grows(name) and len(tensor) != rows:

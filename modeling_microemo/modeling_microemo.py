@@ -1,5 +1,6 @@
 """MicroEmo: the multimodal model and its language modelling head (paper 3.1, 3.4)."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,12 @@ from transformers import AutoModel, GenerationMixin
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from .audio_branch import AudioBranch
-from .video_qformer import UtteranceAwareVideoQFormer, WindowQFormer, take_steps
+from ..utils.keywords import refuse_unknown
+from .audio_branch import AudioBranch, MicroEmoAudioModel
+from .video_qformer import UtteranceAwareVideoQFormer, WindowQFormer, real_first, take_steps
 from .visual_encoder import GlobalLocalFusion, GlobalLocalVisualEncoder
 
 VIDEO_INPUTS = (
@@ -30,6 +32,43 @@ VIDEO_INPUTS = (
     "frame_tokens",
 )
 AUDIO_INPUTS = ("input_features", "audio_clip_mask", "audio_windows", "cited_utterances", "audio_features")
+MEDIA_INPUTS = frozenset((*VIDEO_INPUTS, *AUDIO_INPUTS))
+# Of the text half of a batch, and of the loss.
+TEXT_INPUTS = frozenset(("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"))
+LOSS_KEYWORDS = frozenset(("shift_labels", "ignore_index"))
+# The media inputs of other models by the name of ours.
+OTHER_NAMES = {
+    "pixel_values": "pixel_values_videos",
+    "videos": "pixel_values_videos",
+    "images": "pixel_values_videos",
+    "pixel_mask": "frame_mask",
+    "input_values": "input_features",
+    "input_features_mask": "audio_clip_mask",
+    "feature_attention_mask": "audio_clip_mask",
+}
+
+
+class MediaEncodings(dict):
+    """The features of a batch's media by modality, as one model encoded them, and what they were made from.
+
+    Args:
+        encodings (`dict[str, BaseModelOutputWithPooling]`): By modality, `"video"` and `"audio"`.
+        media (`dict[str, torch.Tensor]`, *optional*):
+            The media inputs. An assistant in speculative decoding is handed the main model's encodings and cannot use
+            them, as its own language model may be of another width; it encodes these.
+        model (`MicroEmoModel`, *optional*): The model whose encodings they are.
+    """
+
+    def __init__(self, encodings=(), media=None, model=None):
+        super().__init__(encodings)
+        self.media = media
+        self._by_model = {id(model): self}
+
+    def of(self, model: "MicroEmoModel") -> "MediaEncodings":
+        """These, or where another model made them, what `model` makes of the same media, once."""
+        if self.media and id(model) not in self._by_model:
+            self._by_model[id(model)] = model.encode_media(**self.media)
+        return self._by_model.get(id(model), self)
 
 
 @dataclass
@@ -60,6 +99,7 @@ class MicroEmoPreTrainedModel(PreTrainedModel):
     # Their own parameters (queries, positions, gate) meet their children's outputs: one device each.
     _no_split_modules = ["GlobalLocalVisualEncoder", "UtteranceAwareVideoQFormer", "AudioBranch"]
     _skip_keys_device_placement = ["past_key_values"]
+    _keep_in_fp32_modules_strict = MicroEmoAudioModel._keep_in_fp32_modules_strict
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -84,6 +124,10 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         self.audio_branch = AudioBranch(config)
         self.audio_projection = nn.Linear(config.audio_qformer_config.hidden_size, config.text_config.hidden_size)
         self.language_model = AutoModel.from_config(config.text_config)
+        language = inspect.signature(self.language_model.forward).parameters.keys()
+        self._keywords = (
+            MEDIA_INPUTS | TEXT_INPUTS | LOSS_KEYWORDS | TransformersKwargs.__annotations__.keys() | language
+        )
         self.post_init()
 
     @can_return_tuple
@@ -107,7 +151,8 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`): Frames of B clips.
-            frame_mask (`torch.BoolTensor` of shape `(B, T)`, *optional*): Real frames; all of them by default.
+            frame_mask (`torch.BoolTensor` of shape `(B, T)`, *optional*):
+                Real frames, wherever they stand in the padded row; all of them by default.
             region_masks (`torch.BoolTensor` of shape `(B, T, R, P)`):
                 Patches of each clue region; needed with `use_local_clue_attention`. All False: no face.
             pixel_values_faces (`torch.Tensor` of shape `(B, T, 3, H, W)`):
@@ -156,6 +201,10 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         if utterance_windows is None:
             utterance_windows = torch.full((frames.shape[0], 0, 2), -1, device=frames.device)
 
+        num_text = None
+        if self.config.keep_timestamp_tokens:
+            # TimeChat's video Q-Former sees the padding up to a clip's longest timestamp, and no further.
+            num_text = (qformer_attention_mask.sum(dim=-1) * frame_mask).amax(dim=1)
         if to_encode:
             frame_tokens = self._encode_frames(
                 frame_mask,
@@ -167,15 +216,17 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
                 vision_features=vision_features,
                 face_features=face_features,
             )
+        else:
+            frame_tokens = _move_to_front(frame_tokens[frame_mask], frame_mask)
+        frame_mask = real_first(frame_mask)  # positions and windows count real frames
+        utterance_windows = _real_windows_first(utterance_windows)
         token_mask = frame_mask[..., None].expand(frame_tokens.shape[:3])
-        if self.config.keep_timestamp_tokens:
-            # TimeChat's video Q-Former sees the padding up to a clip's longest timestamp, and no further.
-            num_text = (qformer_attention_mask.sum(dim=-1) * frame_mask).amax(dim=1)
+        if num_text is not None:
             column = torch.arange(frame_tokens.shape[2], device=frame_tokens.device)
             token_mask = token_mask & (column < self.config.num_query_tokens + num_text[:, None])[:, None]
 
         tokens, real = self.video_qformer(frame_tokens, token_mask, utterance_windows)
-        features, has_frames = self.video_projection(tokens), frame_mask.any(dim=1)
+        features, has_frames = _project(self.video_projection, tokens), frame_mask.any(dim=1)
         if clip_of_row is not None:
             features, real, has_frames = features[clip_of_row], real[clip_of_row], has_frames[clip_of_row]
         if cited_utterances is not None:  # a sound file among videos has utterances and no frames
@@ -186,14 +237,12 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         )
 
     def _encode_frames(self, frame_mask: torch.Tensor, **inputs: torch.Tensor | None) -> torch.Tensor:
-        """Frame tokens `(B, T, tokens, hidden_size)` of the real frames `(B, T)`, 0 elsewhere."""
-        if frame_mask.any():
-            inputs = {name: None if value is None else value[frame_mask] for name, value in inputs.items()}
-            real_tokens = self.visual_encoder(**inputs)
-        else:  # attention kernels take no empty batch
-            real_tokens = self.visual_encoder.query_tokens[:0]
-        frame_tokens = real_tokens.new_zeros(*frame_mask.shape, *real_tokens.shape[1:])
-        return frame_tokens.index_put((frame_mask,), real_tokens)
+        """Frame tokens `(B, T, tokens, hidden_size)` of the real frames `(B, T)` in front, 0 behind them."""
+        if not frame_mask.any():  # attention kernels take no empty batch
+            shape = (*frame_mask.shape, self.config.num_query_tokens, self.config.image_qformer_config.hidden_size)
+            return torch.zeros(shape, dtype=self.dtype, device=frame_mask.device)
+        inputs = {name: None if value is None else value[frame_mask] for name, value in inputs.items()}
+        return _move_to_front(self.visual_encoder(**inputs), frame_mask)
 
     @can_return_tuple
     def get_audio_features(
@@ -228,8 +277,9 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             audio_clip_mask = torch.ones(clips.shape[:2], dtype=torch.bool, device=clips.device)
         if audio_windows is None:
             audio_windows = torch.full((clips.shape[0], 0, 2), -1, device=clips.device)
+        audio_windows = _real_windows_first(audio_windows)
         tokens, real = self.audio_branch(input_features, audio_clip_mask, audio_windows, audio_features)
-        features, has_sound = self.audio_projection(tokens), audio_clip_mask.any(dim=1)
+        features, has_sound = _project(self.audio_projection, tokens), audio_clip_mask.any(dim=1)
         if clip_of_row is not None:
             features, real, has_sound = features[clip_of_row], real[clip_of_row], has_sound[clip_of_row]
         if cited_utterances is not None:
@@ -267,9 +317,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         flat = take_steps(features, row, order[real]).flatten(0, 1)
         return list(flat.split((real.sum(dim=1) * features.shape[2]).tolist()))
 
-    def encode_media(
-        self, clips: Sequence[str] | None = None, **media: torch.Tensor | None
-    ) -> dict[str, BaseModelOutputWithPooling]:
+    def encode_media(self, clips: Sequence[str] | None = None, **media: torch.Tensor | None) -> MediaEncodings:
         """The features of all media inputs given (see `VIDEO_INPUTS`, `AUDIO_INPUTS`), by modality.
 
         What `forward` and `generate` take as `mm_encoder_outputs`, so that several prompts about a clip or several
@@ -279,8 +327,12 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             clips (`Sequence[str]`, *optional*):
                 A name for the clip of each row. Rows of one name differ in the utterances they cite alone, and their
                 clip is encoded once.
-            media: As the processor gives them.
+            media: As the processor gives them; `input_ids` and what else belongs to the text is passed over.
+
+        Raises:
+            TypeError: for an input that MicroEmo does not have.
         """
+        refuse_unknown(media, MEDIA_INPUTS | TEXT_INPUTS, "MicroEmoModel.encode_media", OTHER_NAMES)
         video = {name: media.get(name) for name in VIDEO_INPUTS}
         audio = {name: media.get(name) for name in AUDIO_INPUTS}
         if clips is not None:
@@ -295,7 +347,9 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             outputs["video"] = self.get_video_features(**video, return_dict=True)
         if audio["input_features"] is not None or audio["audio_features"] is not None:
             outputs["audio"] = self.get_audio_features(**audio, return_dict=True)
-        return outputs
+        # Where clips are shared their rows are gone: no other model can encode the batch anew.
+        given = None if clips is not None else {name: media[name] for name in MEDIA_INPUTS & media.keys()}
+        return MediaEncodings(outputs, given, self)
 
     def _fill_placeholders(self, input_ids, inputs_embeds, modality: str, features: list[torch.Tensor]):
         """Puts a modality's features where its placeholders stand, row by row.
@@ -343,15 +397,21 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         r"""
         Args:
             mm_encoder_outputs (`dict`, *optional*): What [`~MicroEmoModel.encode_media`] gave, in place of media.
-            kwargs: The media inputs of `get_video_features` and `get_audio_features`; all else goes to the
-                language model.
+            kwargs: The media inputs of `get_video_features` and `get_audio_features`, and what the language model
+                takes.
+
+        Raises:
+            TypeError: for a keyword that nobody takes.
         """
+        refuse_unknown(kwargs, self._keywords, "MicroEmo's forward", OTHER_NAMES)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        media = {name: kwargs.pop(name) for name in {*VIDEO_INPUTS, *AUDIO_INPUTS} & kwargs.keys()}
+        for name in ("token_type_ids", "mm_token_type_ids"):  # which no part reads
+            kwargs.pop(name, None)
+        media = {name: kwargs.pop(name) for name in MEDIA_INPUTS & kwargs.keys()}
         encoded = mm_encoder_outputs or self.encode_media(**media)
         features = {modality: output.pooler_output for modality, output in encoded.items()}
         if past_key_values is None or past_key_values.get_seq_length() == 0:
@@ -375,6 +435,23 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             video_hidden_states=features.get("video"),
             audio_hidden_states=features.get("audio"),
         )
+
+
+def _move_to_front(real: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """What belongs to the real steps of a mask `(B, T)`, `(real steps, ...)`, in front of padded rows `(B, T, ...)`."""
+    return real.new_zeros(*mask.shape, *real.shape[1:]).index_put((real_first(mask),), real)
+
+
+def _real_windows_first(windows: torch.Tensor) -> torch.Tensor:
+    """Windows `(B, K, 2)` with the padded ones behind the real ones: citations count real windows."""
+    padded = (windows[..., 1] <= windows[..., 0]).long()
+    order = padded.argsort(dim=1, stable=True)
+    return windows.gather(1, order[..., None].expand_as(windows))
+
+
+def _project(projection: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """The projection of tokens `(B, W, n, width)`. Kernels of 8-bit weights take at most three dimensions."""
+    return projection(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
 
 
 class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, GenerationMixin):
@@ -507,13 +584,29 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, GenerationMixin)
     # `generate` encodes the media once, before beams are copied and whatever the cache; Transformers' own two steps
     # know images and videos only.
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
-        names = {*VIDEO_INPUTS, *AUDIO_INPUTS} & model_kwargs.keys()
-        media = {name: model_kwargs.pop(name) for name in names}
-        if model_kwargs.get("mm_encoder_outputs") is None:
+        media = {name: model_kwargs.pop(name) for name in MEDIA_INPUTS & model_kwargs.keys()}
+        encodings = model_kwargs.get("mm_encoder_outputs")
+        if encodings is None:
             model_kwargs["mm_encoder_outputs"] = self.model.encode_media(**media)
+        elif isinstance(encodings, MediaEncodings):
+            model_kwargs["mm_encoder_outputs"] = encodings.of(self.model)
         return model_kwargs
 
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.LongTensor, past_key_values=None, mm_encoder_outputs=None, **kwargs
+    ) -> dict:
+        """As Transformers' own, and the media go with every forward pass that reads the prompt: an assistant's first one
+        is no first iteration of `generate`, though its cache is empty."""
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, past_key_values=past_key_values, mm_encoder_outputs=mm_encoder_outputs, **kwargs
+        )
+        if mm_encoder_outputs and (past_key_values is None or past_key_values.get_seq_length() == 0):
+            inputs["mm_encoder_outputs"] = mm_encoder_outputs
+        return inputs
+
     def _expand_multimodal_outputs(self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None) -> dict:
+        if expand_size == 1:
+            return mm_encoder_output
         return {
             modality: BaseModelOutputWithPooling(
                 pooler_output=[row for row in output.pooler_output for _ in range(expand_size)]

@@ -66,6 +66,15 @@ def take_steps(sequences: torch.Tensor, row: torch.Tensor, step: torch.Tensor) -
     return taken.unflatten(-1, sequences.shape[2:])
 
 
+def real_first(mask: torch.Tensor) -> torch.Tensor:
+    """The mask `(B, T)` of a batch whose real steps have moved to the front of their rows, in their order.
+
+    Whoever pads on the left (Transformers' pipelines do, in a batch) must get the same as whoever pads on the right:
+    positions and windows count real steps.
+    """
+    return torch.arange(mask.shape[1], device=mask.device) < mask.sum(dim=1, keepdim=True)
+
+
 def whole_sequence(mask: torch.Tensor) -> torch.Tensor:
     """The one window `(B, 1, 2)` over all steps of a sequence with step mask `(B, T)`; padded where none is real."""
     num_steps = mask.shape[1]

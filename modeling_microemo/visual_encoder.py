@@ -18,7 +18,15 @@ from ..configuration.configuration_microemo import (
 )
 
 
-class MicroEmoVisionModel(InstructBlipVideoVisionModel):
+class EvalWhenFrozenMixin:
+    """Keeps a module that has nothing to learn in evaluation mode, whatever `model.train()` switches over: the outputs
+    of a frozen tower do not depend on who asks for them."""
+
+    def train(self, mode: bool = True):
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+
+class MicroEmoVisionModel(EvalWhenFrozenMixin, InstructBlipVideoVisionModel):
     """EVA-CLIP's image encoder. Its last LayerNorm has an epsilon of its own (`ln_vision` of the originals)."""
 
     config: MicroEmoVisionConfig
@@ -81,7 +89,9 @@ class LocalClueAttention(nn.Module):
             `torch.Tensor` of shape `(frames, P, hidden_size)`: exactly 0 for patches outside every region.
         """
         membership = region_masks.to(patches.dtype)
-        hidden_states = patches + membership.transpose(1, 2) @ self.region_embeddings.weight
+        # Through the embedding's own forward: where its weight is offloaded, only that brings it here.
+        embeddings = self.region_embeddings(torch.arange(region_masks.shape[1], device=patches.device))
+        hidden_states = patches + membership.transpose(1, 2) @ embeddings
         allowed = (membership.transpose(1, 2) @ membership) > 0
         outside = ~region_masks.any(dim=1)
         # A patch outside sees itself, so that no row is without a key: such rows differ between attention kernels.

@@ -216,7 +216,7 @@ def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments,
             parameter.data = parameter.data.float()
     for name, module in model.named_modules():
         if name.split(".")[-1] in TOWERS and not any(p.requires_grad for p in module.parameters()):
-            _keep_in_eval_mode(module)
+            module.eval()  # and stays so, see `EvalWhenFrozenMixin`
     model.register_forward_hook(take_part)
     return trained
 
@@ -226,12 +226,6 @@ def _drop_originals(model: PeftModel) -> None:
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             module.original_module = module.modules_to_save[module.active_adapters[0]]
-
-
-def _keep_in_eval_mode(module: nn.Module) -> None:
-    """A frozen tower is no part of what `model.train()` switches over."""
-    module.eval()
-    module.train = lambda mode=True: module
 
 
 def take_part(model: MicroEmoForConditionalGeneration, args, output):
