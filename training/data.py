@@ -19,26 +19,32 @@ The answer about one utterance may cite it: `{"type": "utterance", "index": 2}` 
 import difflib
 import hashlib
 import json
+import math
+import numbers
+import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import Dataset, Video, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..evaluation.emotion_labels import parse_labels
 from ..evaluation.emotion_wheel import EmotionWheels
 from ..processing.media import probe
-from ..utils.files import read_table
+from ..utils.files import read_json, read_json_lines, read_table
 
 COLUMNS = (
     *("name", "split", "video", "audio", "subtitles", "utterances", "subtitle"),
     *("messages", "instruction", "response", "emotions"),
 )
 FILE_COLUMNS = ("video", "audio", "subtitles")
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": None}
+ROLES = ("system", "user", "assistant")
+ITEM_KEYS = {"text": ("text",), "utterance": ("index",), "video": (), "audio": ()}
+READERS = {".jsonl": read_json_lines, ".json": read_json, ".parquet": None, ".csv": read_table}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg")
 
 # What the EMER annotators did (EMER, AffectGPT): say the emotions, and the clues for them.
@@ -106,28 +112,49 @@ def load_table(source, split=None, media_folder=None, subtitles=None, labels=Non
 
 
 def _read_file(path: Path) -> Dataset:
-    if path.suffix not in READERS:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
         raise DataError(f"{path}: expected {', '.join(READERS)}, found {path.suffix or 'no suffix'!r}")
-    if path.suffix == ".csv":
-        rows = read_table(path)
-        if not rows:
-            raise DataError(f"{path}: no rows in it")
-        return Dataset.from_list([{name: _cell(name, value, path) for name, value in row.items()} for row in rows])
+    if suffix == ".parquet":
+        try:
+            return load_dataset("parquet", data_files=str(path), split="train")
+        except DatasetGenerationError as error:
+            raise DataError(f"{path}: {error.__cause__}") from None
+    rows = _read_rows(path, READERS[suffix])
+    if not rows:
+        raise DataError(f"{path}: no rows in it")
+    if suffix == ".csv":
+        rows = [
+            {name: _cell(name, value, f"{path}, row {number}") for name, value in row.items()}
+            for number, row in enumerate(rows, start=1)
+        ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
     try:
-        return load_dataset(READERS[path.suffix], data_files=str(path), split="train")
-    except DatasetGenerationError as error:
-        raise DataError(f"{path}: {error.__cause__}") from None
+        return Dataset.from_list([{name: row.get(name) for name in names} for row in rows], on_mixed_types="use_json")
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:  # cells that no column can hold
+        problems = {number: found for number, row in enumerate(rows) if (found := row_problems(row))}
+        raise DataError(_report(rows, problems, path.name) if problems else f"{path}: {error}") from None
 
 
-def _cell(name: str, value: str, path: Path):
+def _read_rows(path: Path, read) -> list[dict]:
+    try:
+        rows = read(path)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: expected a list of rows (objects), found {rows!r:.80}")
+    return rows
+
+
+def _cell(name: str, value: str, where: str):
     """A cell of a CSV file; those of `messages` and `utterances` hold JSON."""
     if name == "emotions":
         return parse_labels(value)
     if name in ("messages", "utterances"):
         try:
             return json.loads(value) if value else None
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: {name} must hold JSON ({error}), found {value[:80]!r}") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: {name} must hold JSON ({error}), found {value[:80]!r}") from None
     return value or None
 
 
@@ -136,9 +163,16 @@ def _check_columns(names: Iterable[str], source) -> None:
     if unknown:
         hints = []
         for name in unknown:
-            near = difflib.get_close_matches(name, COLUMNS, 1)
-            hints.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+            if name.startswith("__index_level_"):
+                hints.append(f"{name!r} (the index of a pandas table: write the file with index=False)")
+            else:
+                hints.append(repr(name) + _near(name, COLUMNS))
         raise DataError(f"{source}: unknown column {', '.join(hints)}; a row may have {', '.join(COLUMNS)}")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _resolve(row: dict, root: Path) -> dict:
@@ -154,10 +188,9 @@ def _resolve(row: dict, root: Path) -> dict:
 
 def is_emer(path: str | Path) -> bool:
     """Whether a .csv file is an annotation file that [`import_emer`] reads."""
-    if Path(path).suffix != ".csv":
+    if Path(path).suffix.lower() != ".csv":
         return False
-    with open(path, encoding="utf-8-sig") as file:
-        columns = set(file.readline().strip().split(","))
+    columns = {name for row in _read_rows(Path(path), read_table)[:1] for name in row}
     return any(
         wanted <= columns for wanted in ({"names", "reasons"}, {"name", "english", "chinese"}, {"name", "openset"})
     )
@@ -185,7 +218,7 @@ def import_emer(annotation, media_folder, subtitles=None, labels=None, language=
     """
     if language not in ("english", "chinese"):
         raise DataError(f"language must be english or chinese, got {language!r}")
-    rows = read_table(Path(annotation))
+    rows = _read_rows(Path(annotation), read_table)
     said = _by_name(subtitles, language) if subtitles else {}
     felt = {name: parse_labels(value) for name, value in _by_name(labels, "openset").items()} if labels else {}
     columns = set(rows[0]) if rows else set()
@@ -220,7 +253,7 @@ def import_emer(annotation, media_folder, subtitles=None, labels=None, language=
 
 
 def _by_name(path, column: str) -> dict[str, str]:
-    rows = read_table(Path(path))
+    rows = _read_rows(Path(path), read_table)
     if not rows or not {"name", column} <= rows[0].keys():
         raise DataError(
             f"{path}: expected columns name and {column}, found {', '.join(rows[0]) if rows else 'no rows'}"
@@ -306,56 +339,177 @@ def _without_none(utterances):
 
 
 def row_problems(row: dict, allowed_labels: Iterable[str] | None = None) -> list[str]:
-    """What is wrong with a row, without decoding its clip; empty when nothing is."""
+    """What is wrong with a row, column by column, without decoding its clip; empty when nothing is.
+
+    Args:
+        row (`dict`): Column to cell, whatever the cells hold.
+        allowed_labels (`list[str]`, *optional*): The only labels that `emotions` may hold.
+    """
     problems = []
-    if not row.get("video") and not row.get("audio"):
+    if _is_empty(row.get("video")) and _is_empty(row.get("audio")):
         problems.append("no video and no audio")
     for name in FILE_COLUMNS:
-        value = row.get(name)
-        if isinstance(value, (list, tuple)):
-            problems.append(f"{len(value)} files in {name}; a row holds one clip")
-        elif isinstance(value, str) and value and "://" not in value and not Path(value).is_file():
-            problems.append(f"{name}: no such file: {value}")
-    if row.get("subtitles") and row.get("utterances"):
+        problems += _file_problems(name, row.get(name))
+    if not _is_empty(row.get("subtitles")) and not _is_empty(row.get("utterances")):
         problems.append("both subtitles and utterances")
+    for name in ("split", "subtitle", "instruction", "response"):
+        if not isinstance(row.get(name), (str, type(None))):
+            problems.append(f"{name}: expected text, found {_found(row[name])}")
+    if not isinstance(row.get("name"), (str, int, type(None))):
+        problems.append(f"name: expected text, found {_found(row['name'])}")
+    problems += _utterance_problems(row.get("utterances"))
     problems += _turn_problems(row)
-    if allowed_labels is not None:
-        allowed = list(allowed_labels)
-        for label in row.get("emotions") or []:
-            if label not in allowed:
-                near = difflib.get_close_matches(label, allowed, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(allowed)}"
-                problems.append(f"emotions: unknown label {label!r}; {hint}")
+    problems += _label_problems(row.get("emotions"), None if allowed_labels is None else list(allowed_labels))
+    return problems
+
+
+def _is_empty(value) -> bool:
+    return value is None or (isinstance(value, (str, bytes, list, tuple, dict)) and not value)
+
+
+def _found(value) -> str:
+    return f"{type(value).__name__} {value!r:.60}"
+
+
+def _file_problems(name: str, value) -> list[str]:
+    if _is_empty(value):
+        return []
+    if isinstance(value, (list, tuple)):
+        return [f"{len(value)} files in {name}; a row holds one clip"]
+    if isinstance(value, dict) and name != "subtitles":  # as `datasets` keeps media
+        if isinstance(value.get("bytes"), bytes) and value["bytes"]:
+            return []
+        value = value.get("path")
+    if not isinstance(value, str):
+        return [f"{name}: expected a file name, found {_found(value)}"]
+    if "://" not in value and not os.path.isfile(value):
+        return [f"{name}: no such file: {value}"]
+    return []
+
+
+def _utterance_problems(utterances) -> list[str]:
+    if _is_empty(utterances):
+        return []
+    if not isinstance(utterances, (list, tuple)):
+        return [f"utterances: expected a list of utterances, found {_found(utterances)}"]
+    problems = []
+    for number, said in enumerate(utterances, start=1):
+        where = f"utterances: utterance {number}"
+        if not isinstance(said, dict):
+            problems.append(f"{where}: expected start, end and text, found {_found(said)}")
+            continue
+        times = said.get("timestamp")
+        if times is None:
+            times = [said.get("start"), said.get("end")]
+        elif isinstance(times, (list, tuple)) and len(times) == 2 and times[1] is None:
+            times = times[:1]  # speech that goes on to the end of the clip
+        if not isinstance(times, (list, tuple)) or not all(map(_is_time, times)):
+            problems.append(f"{where}: start and end must be seconds, found {_found(times)}")
+        problems += [
+            f"{where}: {key}: expected text, found {_found(said[key])}"
+            for key in ("text", "speaker")
+            if not isinstance(said.get(key), (str, type(None)))
+        ]
+    return problems
+
+
+def _is_time(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+def _label_problems(labels, allowed: list[str] | None) -> list[str]:
+    if _is_empty(labels):
+        return []
+    if not isinstance(labels, (list, tuple)):
+        return [f"emotions: expected a list of labels, found {_found(labels)}"]
+    problems = []
+    for label in labels:
+        if not isinstance(label, str):
+            problems.append(f"emotions: expected text, found {_found(label)}")
+        elif allowed is not None and label not in allowed:
+            near = difflib.get_close_matches(label, allowed, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(allowed)}"
+            problems.append(f"emotions: unknown label {label!r}; {hint}")
     return problems
 
 
 def _turn_problems(row: dict) -> list[str]:
-    if row.get("messages") and (row.get("instruction") or row.get("response")):
+    turns, utterances = row.get("messages"), row.get("utterances")
+    single = [row.get(name) for name in ("instruction", "response")]
+    if _is_empty(turns):
+        empty = (_is_empty(value) or (isinstance(value, str) and not value.strip()) for value in single)
+        return [f"empty {name}" for name, is_empty in zip(("instruction", "response"), empty, strict=True) if is_empty]
+    if not all(map(_is_empty, single)):
         return ["both messages and instruction/response"]
-    if not row.get("messages"):
-        return [f"empty {name}" for name in ("instruction", "response") if not (row.get(name) or "").strip()]
+    if not isinstance(turns, (list, tuple)):
+        return [f"messages: expected a list of messages, found {_found(turns)}"]
     problems, media, roles = [], Counter(), []
-    for number, turn in enumerate(row["messages"], start=1):
-        roles.append(turn.get("role"))
-        content = turn.get("content")
-        items = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-        kinds = Counter(item.get("type") for item in items)
-        media += Counter({kind: kinds[kind] for kind in ("video", "audio")})
-        if any(item.get(key) for item in items for key in ("path", "url", "video", "audio")):
-            problems.append(f"message {number} names a file; files stand in the columns video and audio")
-        text = "".join(item.get("text") or "" for item in items)
-        if roles[-1] == "assistant" and not text.strip():
-            problems.append(f"message {number}: empty response")
-        cited = [item["index"] for item in items if item.get("type") == "utterance"]
-        if cited and row.get("utterances") and max(cited) > len(row["utterances"]):
-            problems.append(f"message {number} cites utterance {max(cited)} of {len(row['utterances'])}")
+    for number, turn in enumerate(turns, start=1):
+        where = f"messages: message {number}"
+        if not isinstance(turn, dict):
+            problems.append(f"{where}: expected role and content, found {_found(turn)}")
+            continue
+        problems += _unknown_keys(where, turn, ("role", "content"))
+        role, content = turn.get("role"), turn.get("content")
+        if not isinstance(role, str) or role not in ROLES:
+            problems.append(f"{where}: role must be {', '.join(ROLES)}, found {_found(role)}")
+        else:
+            roles.append(role)
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        if not isinstance(content, (list, tuple, type(None))):
+            problems.append(f"{where}: content must be text or a list of items, found {_found(content)}")
+            continue
+        found = _content_problems(where, content or [], utterances)
+        if not found:
+            kinds = Counter(item["type"] for item in content or [])
+            media += Counter({kind: kinds[kind] for kind in ("video", "audio")})
+            words = "".join(item["text"] for item in content or [] if item["type"] == "text")
+            # a question may be the clip or an utterance alone; an answer is words
+            if not words.strip() and (role == "assistant" or not kinds.keys() - {"text"}):
+                found = [f"{where}: empty {'response' if role == 'assistant' else 'content'}"]
+        problems += found
     problems += [
         f"{count} {kind}s in the messages; a row holds one clip" for kind, count in media.items() if count > 1
     ]
     said = roles[1:] if roles[:1] == ["system"] else roles
-    if not said or said != ["user", "assistant"] * (len(said) // 2):
-        problems.append(f"roles must be user, assistant, ... in turn, got {', '.join(map(str, roles))}")
+    if len(roles) == len(turns) and (not said or said != ["user", "assistant"] * (len(said) // 2)):
+        problems.append(f"messages: roles must be user, assistant, ... in turn, got {', '.join(roles)}")
     return problems
+
+
+def _content_problems(where: str, items, utterances) -> list[str]:
+    problems = []
+    for number, item in enumerate(items, start=1):
+        here = f"{where}, item {number}"
+        if not isinstance(item, dict):
+            problems.append(f"{here}: expected an object with a type, found {_found(item)}")
+            continue
+        kind = item.get("type")
+        if not isinstance(kind, str) or kind not in ITEM_KEYS:
+            problems.append(f"{here}: type must be {', '.join(ITEM_KEYS)}, found {_found(kind)}")
+            continue
+        if any(not _is_empty(item.get(key)) for key in ("path", "url", "video", "audio")):
+            problems.append(f"{where} names a file; files stand in the columns video and audio")
+            continue
+        problems += _unknown_keys(here, item, ("type", *ITEM_KEYS[kind], "path", "url", "video", "audio"))
+        if kind == "text" and not isinstance(item.get("text"), str):
+            problems.append(f"{here}: text: expected text, found {_found(item.get('text'))}")
+        index = item.get("index")
+        if kind == "utterance" and (isinstance(index, bool) or not isinstance(index, numbers.Integral) or index < 1):
+            problems.append(f"{here}: index must be a whole number from 1, found {_found(index)}")
+        elif kind == "utterance" and isinstance(utterances, (list, tuple)) and 0 < len(utterances) < index:
+            problems.append(f"{where} cites utterance {index} of {len(utterances)}")
+    return problems
+
+
+def _unknown_keys(where: str, item: dict, known: tuple[str, ...]) -> list[str]:
+    """Keys that nothing reads. A table's rows share their keys: those of other rows are None here."""
+    return [
+        f"{where}: unknown key {key!r}{_near(str(key), known)}"
+        for key, value in item.items()
+        if key not in known and value is not None
+    ]
 
 
 def doubtful_labels(table: Dataset) -> dict[str, str]:
@@ -363,7 +517,13 @@ def doubtful_labels(table: Dataset) -> dict[str, str]:
     if "emotions" not in table.column_names:
         return {}
     vocabulary = EmotionWheels.default()
-    used = {label for labels in table["emotions"] for label in labels or []}
+    used = {
+        label
+        for labels in table["emotions"]
+        if isinstance(labels, (list, tuple))
+        for label in labels
+        if isinstance(label, str)
+    }
     near = {
         label: difflib.get_close_matches(label, vocabulary.forms, 1, cutoff=0.8)
         for label in sorted(used)
@@ -413,7 +573,7 @@ def check_table(table: Dataset, try_row=None, on_error="fail", allowed_labels=No
     return table.select(good)
 
 
-def _report(table: Dataset, broken: dict[int, list[str]], name: str) -> str:
+def _report(table: Dataset | list[dict], broken: dict[int, list[str]], name: str) -> str:
     lines = [f"{name}: {len(broken)} of {len(table)} rows cannot be used:", f"{'row':>6} | clip | what is wrong"]
     for number, found in broken.items():
         row = table[number]

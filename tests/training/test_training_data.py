@@ -111,7 +111,7 @@ def test_tables_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="t.txt: expected .jsonl"):
         load_table(write_rows(tmp_path / "t.txt", ROW))
     (tmp_path / "broken.jsonl").write_text('{"video": "a.mp4"}\n{"video": ,}\n')
-    with pytest.raises(DataError, match=r"broken.jsonl: JSON parse error.*row 1"):
+    with pytest.raises(DataError, match=r"broken.jsonl, line 2: not JSON"):
         load_table(tmp_path / "broken.jsonl")
     with pytest.raises(DataError, match=r"'respnse' \(did you mean 'response'\?\); a row may have name, split, video"):
         load_table(write_rows(tmp_path / "u.jsonl", {"video": "a.mp4", "respnse": "x"}))
