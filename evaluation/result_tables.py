@@ -133,7 +133,7 @@ def result_table(
             estimate = _in_percent(estimates[COLUMNS[column]], column)
             cells.append(Cell(estimate, p_values.get(COLUMNS[column]), context, entry, difference))
         rows.append((system.system, system.mark, cells))
-        warnings += _warnings(system)
+        warnings += [*system.sheet.notes.get("differs", ()), *_warnings(system)]
         if base is not None and system is not base and not same_clips:
             warnings.append(f"{system.system}: not the clips of {base.system}, so no significance")
 
@@ -150,7 +150,7 @@ def result_table(
             continue
         cells = [Cell(None, None, None, entries.get(column), differences(entries.get(column))) for column in columns]
         rows.append((name, "published only", cells))
-    return ResultTable(tuple(columns), rows, base.system if base else None, draws, warnings)
+    return ResultTable(tuple(columns), rows, base.system if base else None, draws, list(dict.fromkeys(warnings)))
 
 
 def _in_percent(estimate: Estimate, column: str) -> Estimate:

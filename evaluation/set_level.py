@@ -104,7 +104,8 @@ def set_level_scores(
             labels are compared as they are, so that no sample vanishes.
     Returns:
         A sheet with the one metric "S" (`score_sheet.SET_LEVEL`); notes: "grouping", "ungrouped" (names without a
-        grouping answer), "empty_truth" (names without a label to find: not scored); values: "labels" per answer.
+        grouping answer), "alone" (share of the labels that their sample's groups do not list: each is its own group),
+        "empty_truth" (names without a label to find: not scored); values: "labels" per answer.
     """
     check_compat(compat)
     truth = [parse_labels(answer, compat) for answer in truth]
@@ -123,8 +124,10 @@ def set_level_scores(
     if compat == AFFECTGPT:
         left_out = np.array([groups is None for groups in answers], dtype=bool)
         precision[left_out] = recall[left_out] = np.nan
+    listed = [label in first for first, labels in zip(first_words, together, strict=True) for label in labels]
     notes = {
         "grouping": grouper.name,
+        "alone": 1.0 - sum(listed) / len(listed) if listed else 0.0,
         "ungrouped": ungrouped,
         "empty_truth": tuple(name for name, answer in zip(names, truth, strict=True) if not answer),
     }

@@ -11,7 +11,7 @@ from .emotion_wheel import EmotionWheels, wheel_scores
 from .label_extraction import labels_of
 from .prediction_files import Answers, match, read_answers
 from .score_sheet import ScoreSheet
-from .set_level import Grouper, set_level_scores
+from .set_level import Grouper, ReplayGrouper, set_level_scores
 
 SETTINGS = ("nosubtitle-addsub", "nosubtitle", "subtitle")
 """The prompts of the published files; only the first corresponds to the OV-MER table (the subtitle reaches the label
@@ -147,6 +147,7 @@ def score_answers(
         )
     wheels = wheels or EmotionWheels.default()
     names, truth, predicted = match(references, predictions, common)
+    unpaired = len(references.items.keys() ^ predictions.items.keys())
     notes = {"extraction": "as listed", "unreadable": ()}
     if predictions.kind == "text":
         labels, notes = labels_of(replace(predictions, items=dict(zip(names, predicted, strict=True))), chat)
@@ -154,7 +155,33 @@ def score_answers(
     set_level = set_level_scores(names, truth, predicted, grouper, compat)
     sheet = set_level.join(wheel_scores(names, truth, predicted, wheels, compat))
     rules = "affectgpt rules" if compat else "fixed rules"
-    return replace(sheet, notes=sheet.notes | notes | {"wheels": f"wheels {wheels.source}, {rules}"})
+    sheet = replace(sheet, notes=sheet.notes | notes | {"wheels": f"wheels {wheels.source}, {rules}"})
+    published_wheels = compat is not None and wheels is not EmotionWheels.default()
+    return replace(sheet, notes=sheet.notes | {"differs": _differences(sheet, grouper, published_wheels, unpaired)})
+
+
+def _differences(sheet: ScoreSheet, grouper: Grouper, published_wheels: bool, unpaired: int) -> tuple[str, ...]:
+    """How these scores were made otherwise than the published ones, in sentences."""
+    notes, said = sheet.notes, []
+    if not isinstance(grouper, ReplayGrouper):
+        said.append(
+            f"The set level groups synonyms by {grouper.name}, published figures by GPT-3.5's groups (--grouping "
+            "openset-synonym.json): Accuracy_S, Recall_S, Avg and F_S cannot be compared with them."
+        )
+    elif notes["alone"]:
+        said.append(
+            f"{notes['alone']:.1%} of the labels are in no replayed group: the groups were made for other answers."
+        )
+    if not published_wheels:
+        said.append(
+            f"The wheel metrics use {notes['wheels']}, published figures AffectGPT's vocabulary and rules (--wheels FOLDER "
+            "--affectgpt): they cannot be compared with them."
+        )
+    if notes["extraction"] == "rule":
+        said.append("The labels were found in texts by rule, those of published figures by a language model.")
+    if unpaired:
+        said.append(f"{unpaired} clips that only one of the two files holds are left out.")
+    return tuple(said)
 
 
 def score_systems(

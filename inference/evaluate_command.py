@@ -173,6 +173,8 @@ def score(
             shown.add_row("M-avg", "", "", _interval(estimates["M-avg"], 100))
             shown.add_row("labels per answer", "", "", _interval(estimates["labels"], 1))
             Console(width=110).print(shown)
+            for difference in notes.pop("differs"):
+                errors.print(difference, markup=False)
             for key, note in notes.items():
                 print(f"{key}: {f'{note:.1%}' if isinstance(note, float) else note or 'none'}")
 
