@@ -96,10 +96,11 @@ def _published_labels(value: str | Iterable[str] | None) -> list[str]:
 
 def _tidy(piece: str) -> str:
     """A piece as a label; "" where it is none."""
-    label = piece.strip(_QUOTES_AND_SPACE)
-    if re.fullmatch(r"[(（][^()（）]*[)）]?|[^()（）]*[)）]", label):  # of "(happy, sad)" too
-        label = label.strip("()（）" + _QUOTES_AND_SPACE)
-    label = " ".join(label.replace("_", " ").lower().split())
+    label, before = " ".join(piece.replace("_", " ").lower().split()), None
+    while label != before:
+        before, label = label, label.strip(_QUOTES_AND_SPACE)
+        if re.fullmatch(r"[(（][^()（）]*[)）]?|[^()（）]*[)）]", label):  # of "(happy, sad)" too
+            label = label.strip("()（）")
     if _NO_LABEL.fullmatch(label) or (label.isascii() and not any(map(str.isalpha, label))):
         return ""
     return label
