@@ -284,6 +284,7 @@ def table(
     """Make a table: a row a system, 95 % intervals, significance, published numbers beside."""
     truth = read_answers(references)
     files = find_system_files(predictions, None if setting == "all" else setting, answers)
+    _check_output(output, references, *(file.path for file in files))
     with _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction, merge) as tools:
         scores = None
         if checkpoints is not None and checkpoints.value != "last":

@@ -1,6 +1,7 @@
 """`microemo evaluate` through its command line, on small files laid out as the published ones."""
 
 import json
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from microemo.evaluation.checkpoint_choice import TestSetSelectionError
+from microemo.evaluation.emotion_wheel import DEFAULT_FOLDER
 from microemo.evaluation.prediction_files import read_answers
 from microemo.inference.evaluate_command import app
 
@@ -182,6 +184,65 @@ def test_plot(folder):
         "nosubtitle-addsub-openset-recall.png",
     ]
     assert shown.count(".png") == 2
+
+
+def test_what_cannot_be_compared_with_published_figures_is_said(folder):
+    def differences(*options):
+        arguments = ["score", "runs/Hear", "-r", "truth.csv", "--json", "--draws", "5", *options]
+        return " ".join(json.loads(evaluate(*arguments))["notes"]["differs"])
+
+    assert "--grouping openset-synonym.json" in differences() and "--wheels FOLDER --affectgpt" in differences()
+    groups = {name: [["calm", "joyful", "happy"], ["mad", "angry"]] for name in NAMES}
+    (folder / "groups.json").write_text(json.dumps(groups))
+    shutil.copytree(DEFAULT_FOLDER, folder / "wheels")
+    published = ["--wheels", "wheels", "--affectgpt", "--grouping", "groups.json"]
+    assert differences(*published) == ""
+    assert "--grouping" in differences(*published[:3]) and "--affectgpt" not in differences(*published[:3])
+    (folder / "groups.json").write_text(json.dumps({name: [["calm", "joyful", "happy"]] for name in NAMES}))
+    # angry and mad in half of the clips, happy, calm and joyful in the others: 12 of 30 labels
+    assert "40.0% of the labels are in no replayed group" in differences(*published)
+    (folder / "less.csv").write_text("name,openset\nclip_0,[happy]\n")
+    result = CliRunner().invoke(app, ["score", "runs/Hear", "-r", "less.csv", "--common", "--draws", "5"])
+    assert "11 clips that only one of the two files holds are left out" in result.stderr
+    shown = evaluate("table", "runs/Hear", "runs/See", "-r", "truth.csv", "--draws", "5")
+    assert shown.count("synonyms by wheels vocabulary M2, published figures by GPT-3.5's groups") == 1
+
+
+@pytest.mark.parametrize("content", [b'{"important": "my only copy"}', b"name,labels\nclip_0,happy\n"])
+def test_run_writes_to_no_file_but_its_own(folder, content):
+    (folder / "data.jsonl").write_text('{"video": "1.mp4"}')
+    (folder / "mine").write_bytes(content)
+    with pytest.raises(ValueError, match="mine, line 1: .* the file is left as it is"):  # before a model is looked for
+        evaluate("run", "nobody/nothing", "data.jsonl", "-o", "mine")
+    with pytest.raises(ValueError, match=r"data\.jsonl, line 1: .* the file is left as it is"):
+        evaluate("run", "nobody/nothing", "data.jsonl", "-o", "data.jsonl")
+    assert (folder / "mine").read_bytes() == content and (folder / "data.jsonl").read_text() == '{"video": "1.mp4"}'
+
+
+def test_a_file_that_is_read_is_not_written(folder):
+    reasons = "runs/See/nosubtitle-addsub-reason.json"
+    before = (folder / reasons).read_bytes()
+    with pytest.raises(ValueError, match="is read here, and would be overwritten"):
+        evaluate("extract", reasons, "-o", reasons)
+    with pytest.raises(ValueError, match="is read here, and would be overwritten"):
+        evaluate("combine", reasons, reasons.replace("See", "Hear"), "-o", reasons)
+    with pytest.raises(ValueError, match="is read here, and would be overwritten"):
+        evaluate("table", reasons, "-r", "truth.csv", "-o", "truth.csv")
+    assert (folder / reasons).read_bytes() == before
+
+
+def test_the_judges_cache_is_no_file_of_others(folder, judge_url):
+    reasons = "runs/See/nosubtitle-addsub-reason.json"
+    (folder / "notes.txt").write_text("my only copy")
+    judge = ["--by", "judge", "--judge", "m", "--base-url", judge_url, "--cache"]
+    with pytest.raises(ValueError, match=r"notes\.txt, line 1: .* the file is left as it is"):
+        evaluate("extract", reasons, "-o", "labels.jsonl", *judge, "notes.txt")
+    assert (folder / "notes.txt").read_text() == "my only copy"
+    evaluate("extract", reasons, "-o", "labels.jsonl", *judge, "cache.jsonl")
+    kept = (folder / "cache.jsonl").read_bytes()
+    (folder / "cache.jsonl").write_bytes(kept + kept[:50])  # killed while it wrote
+    evaluate("extract", reasons, "-o", "again.jsonl", *judge, "cache.jsonl")
+    assert (folder / "again.jsonl").read_bytes() == (folder / "labels.jsonl").read_bytes()
 
 
 def test_mistakes_are_said_plainly(folder):

@@ -103,6 +103,33 @@ def test_a_damaged_line_is_an_error_not_a_loss(tmp_path):
         run(Echo(), 2, path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"important": "my only copy"}',
+        b"name,video\none,1.mp4\n",
+        b'{"name": "clip_0", "labels": ["happy"]}\n',
+        b'{"name": "clip_0", "answer": "x"}\n{"name": "cl',
+        b'{"name": "clip_0", "answer": "x", "system": "other"}\n{"name": "cl',  # ours, but another system's
+    ],
+)
+def test_an_output_that_is_not_this_runs_is_left_as_it_is(tmp_path, content):
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(content)
+    echo = Echo()
+    with pytest.raises(ValueError, match=r"out\.jsonl.*(left as it is|holds answers of other, not of echo)"):
+        run(echo, 2, path)
+    assert path.read_bytes() == content and echo.batches == []
+
+
+def test_the_last_answer_counts_without_its_newline(tmp_path):
+    path = tmp_path / "out.jsonl"
+    run(Echo(), 2, path)
+    path.write_bytes(path.read_bytes().rstrip())
+    assert run(Echo(), 3, path).answered == ["clip_2"]
+    assert list(read_answers(path).items) == ["clip_0", "clip_1", "clip_2"]
+
+
 class Slow:
     """Notes what it is asked, then takes its time."""
 
@@ -152,3 +179,11 @@ def test_data_sets_are_read_relative_to_their_folder(tmp_path):
         read_samples(tmp_path / "bad.csv")
     with pytest.raises(ValueError, match=r"expected \.jsonl or \.csv, found '\.txt'"):
         read_samples(tmp_path / "data.txt")
+    (tmp_path / "last.jsonl").write_text('{"video": "1.mp4"}\n{"video": "2.mp4"}')
+    assert [sample["name"] for sample in read_samples(tmp_path / "last.jsonl")] == ["1", "2"]
+    for row in ({"video": 3}, {"video": ["1.mp4"]}, {"video": "1.mp4", "name": ["a"]}, {"audio": True}):
+        (tmp_path / "odd.jsonl").write_text(json.dumps(row))
+        with pytest.raises(ValueError, match=r"odd\.jsonl, row 1, \w+: expected text, found"):
+            read_samples(tmp_path / "odd.jsonl")
+    (tmp_path / "said.csv").write_text('video,utterances\n1.mp4,"[{""start"": 0, ""end"": 1, ""text"": ""Hi""}]"\n')
+    assert read_samples(tmp_path / "said.csv")[0]["utterances"].startswith("[")  # JSON in a cell is no file name
