@@ -1,13 +1,18 @@
 """Tables, importers of published annotation, and what is said about rows that cannot be used."""
 
 import json
+import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from microemo.training.collator import MicroEmoCollator, try_rows
 from microemo.training.data import (
+    COLUMNS,
     EMER_INSTRUCTION,
     DataError,
     check_table,
@@ -164,6 +169,173 @@ def test_broken_messages(tmp_path, messages, problem):
     assert row_problems({**row, "messages": [{"role": "system", "content": "s"}, USER, ANSWER, USER, ANSWER]}) == []
     (found,) = row_problems({**row, "messages": messages})
     assert problem in found
+
+
+def answer_with(**item):
+    return [{"role": "user", "content": [{"type": "text", "text": "Why?"}, item]}, ANSWER]
+
+
+ODD = [3, 2.5, True, float("nan"), ["a"], ("a",), {"a": 1}, b"a", np.float32(1), np.array(["a"]), object()]
+
+
+@pytest.mark.parametrize("column", [name for name in COLUMNS if name not in ("name", "messages", "emotions")])
+@pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)
+def test_a_cell_of_the_wrong_type_is_told_with_its_column(tmp_path, column, value):
+    clip = tmp_path / "a.mp4"
+    clip.touch()
+    found = row_problems({**ROW, "video": str(clip), column: value}, ["joy"])
+    assert found and all(column in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"response": 3}, "response: expected text, found int 3"),
+        ({"response": float("nan")}, "response: expected text, found float nan"),
+        ({"emotions": "joy, fear"}, "emotions: expected a list of labels, found str 'joy, fear'"),
+        ({"emotions": ["joy", 3]}, "emotions: expected text, found int 3"),
+        ({"emotions": {"joy": 1}}, "emotions: expected a list of labels, found dict"),
+        ({"name": 2.5}, "name: expected text, found float 2.5"),
+        ({"video": {"path": None, "bytes": None}}, "video: expected a file name, found NoneType"),
+        ({"video": "a" * 5000}, "video: no such file"),
+        ({"video": "a\0b"}, "video: no such file"),
+        ({"utterances": '[{"start": 0}]'}, "utterances: expected a list of utterances, found str"),
+        ({"utterances": ["Hi"]}, "utterances: utterance 1: expected start, end and text, found str 'Hi'"),
+        ({"utterances": [{"start": "0:01", "end": 2, "text": "Hi"}]}, "utterance 1: start and end must be seconds"),
+        (
+            {"utterances": [{"start": 0, "end": float("inf"), "text": "Hi"}]},
+            "utterance 1: start and end must be seconds",
+        ),
+        ({"utterances": [{"start": 0, "text": "Hi"}]}, "utterance 1: start and end must be seconds"),
+        ({"utterances": [{"start": 0, "end": 1, "text": 3}]}, "utterance 1: text: expected text, found int 3"),
+    ],
+)
+def test_cells_that_no_row_can_hold(tmp_path, change, problem):
+    clip = tmp_path / "a.mp4"
+    clip.touch()
+    (found,) = row_problems({**ROW, "video": str(clip), **change})
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    "messages, problem",
+    [
+        (3, "messages: expected a list of messages, found int 3"),
+        ('[{"role": "user"}]', "messages: expected a list of messages, found str"),
+        (["Why?"], "messages: message 1: expected role and content, found str 'Why?'"),
+        ([None], "message 1: expected role and content, found NoneType"),
+        ([{"content": "Why?"}, ANSWER], "message 1: role must be system, user, assistant, found NoneType None"),
+        ([{"role": "human", "content": "Why?"}, ANSWER], "role must be system, user, assistant, found str 'human'"),
+        ([{"role": ["user"], "content": "Why?"}, ANSWER], "role must be system, user, assistant, found list"),
+        ([{**USER, "weight": 0}, ANSWER], "message 1: unknown key 'weight'"),
+        ([{**USER, "contents": "x"}, ANSWER], "message 1: unknown key 'contents' (did you mean 'content'?)"),
+        ([{"role": "user", "content": 3}, ANSWER], "message 1: content must be text or a list of items, found int 3"),
+        (
+            [{"role": "user", "content": {"type": "text"}}, ANSWER],
+            "content must be text or a list of items, found dict",
+        ),
+        ([{"role": "user", "content": ""}, ANSWER], "message 1: empty content"),
+        ([{"role": "user"}, ANSWER], "message 1: empty content"),
+        (
+            [{"role": "user", "content": ["Why?"]}, ANSWER],
+            "message 1, item 1: expected an object with a type, found str",
+        ),
+        (answer_with(), "item 2: type must be text, utterance, video, audio, found NoneType None"),
+        (answer_with(type="image"), "item 2: type must be text, utterance, video, audio, found str 'image'"),
+        (answer_with(type=["text"]), "item 2: type must be text, utterance, video, audio, found list"),
+        (answer_with(type="text", text=3), "item 2: text: expected text, found int 3"),
+        (answer_with(type="text"), "item 2: text: expected text, found NoneType None"),
+        (answer_with(type="utterance"), "item 2: index must be a whole number from 1, found NoneType None"),
+        (answer_with(type="utterance", index=0), "index must be a whole number from 1, found int 0"),
+        (answer_with(type="utterance", index=-1), "index must be a whole number from 1, found int -1"),
+        (answer_with(type="utterance", index=True), "index must be a whole number from 1, found bool True"),
+        (answer_with(type="utterance", index=1.0), "index must be a whole number from 1, found float 1.0"),
+        (answer_with(type="utterance", index="1"), "index must be a whole number from 1, found str '1'"),
+        (answer_with(type="utterance", index=2), "cites utterance 2 of 1"),
+        (answer_with(type="utterance", index=1, indx=2), "item 2: unknown key 'indx' (did you mean 'index'?)"),
+        (answer_with(type="video", fps=3), "item 2: unknown key 'fps'"),
+    ],
+)
+def test_messages_that_no_row_can_hold(tmp_path, messages, problem):
+    clip = tmp_path / "a.mp4"
+    clip.touch()
+    row = {"video": str(clip), "utterances": [{"start": 0, "end": 1, "text": "x"}]}
+    assert row_problems({**row, "messages": answer_with(type="utterance", index=np.int64(1), text=None)}) == []
+    (found,) = row_problems({**row, "messages": messages})
+    assert problem in found and found.startswith("messages: ")
+
+
+WORDS = st.sampled_from(
+    ["role", "content", "type", "text", "utterance", "index", "user", "assistant", "video", "path", "start", "end"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3) | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4) | st.tuples(inner),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("examples", [100, pytest.param(3000, marks=pytest.mark.slow)])
+def test_whatever_the_cells_hold_is_reported_or_used(examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(st.dictionaries(st.sampled_from(COLUMNS), VALUES), st.none() | st.just(["joy"]))
+    def check(row, allowed):
+        problems = row_problems(row, allowed)
+        assert all(isinstance(problem, str) for problem in problems)
+        if not problems and not row.get("subtitle"):
+            assert to_conversation(row)[-1]["role"] == "assistant"
+
+    check()
+
+
+@pytest.mark.parametrize("examples", [20, pytest.param(2000, marks=pytest.mark.slow)])
+def test_whatever_a_json_lines_table_holds_is_reported_with_its_row(tmp_path_factory, examples):
+    path = tmp_path_factory.mktemp("rows") / "t.jsonl"
+    clip = path.with_name("a.mp4")
+    clip.touch()
+
+    @settings(max_examples=examples, deadline=None)
+    @given(st.sampled_from([name for name in COLUMNS if name != "split"]), VALUES)
+    def check(column, value):
+        good = {**ROW, "video": "a.mp4"}
+        try:
+            write_rows(path, good, {**good, column: value})
+        except TypeError:  # bytes are no JSON
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert 1 <= len(check_table(load_table(path))) <= 2
+            except DataError as error:
+                assert ("     2 | " in str(error) and column in str(error)) or "line 2" in str(error), error
+
+    check()
+
+
+def test_tables_are_read_in_full_or_not_at_all(tmp_path):
+    def load(name, text):
+        (tmp_path / name).write_text(text)
+        return load_table(tmp_path / name)
+
+    with pytest.raises(DataError, match=r"t\.csv, line 2: 4 cells for 3 columns .* but tense"):
+        load("t.csv", "video,instruction,response\na.mp4,What?,calm, but tense\n")
+    with pytest.raises(DataError, match=r"to_csv\(index=False\)"):
+        load("t.csv", ",video,instruction,response\n0,a.mp4,What?,calm\n")
+    assert load("t.csv", "video;instruction;response\na.mp4;What?;calm, but tense")[0]["response"] == "calm, but tense"
+    with pytest.raises(DataError, match=r"t\.csv, row 2: messages must hold JSON"):
+        load("t.csv", 'video,messages\na.mp4,"[]"\nb.mp4,"[{"\n')
+    rows = "\n".join(json.dumps({**ROW, "video": name}) for name in ("a.mp4", "b.mp4"))
+    assert len(load("t.jsonl", rows)) == len(load("t.jsonl", f"\ufeff{rows}\n".replace("\n", "\r\n"))) == 2
+    assert len(load("t.JSON", json.dumps([ROW]))) == 1
+    with pytest.raises(DataError, match="the file is one JSON document: name it .json"):
+        load("t.jsonl", json.dumps([ROW]))
+    with pytest.raises(DataError, match="key 'response' comes twice"):
+        load("t.jsonl", '{"video": "a.mp4", "response": "x", "response": "y"}')
+    late = load("t.jsonl", json.dumps({"video": "a.mp4"}) + "\n" + json.dumps(ROW))
+    assert late[1]["response"] == "Joy."  # a column that the first row lacks
+    Dataset.from_dict({"video": ["a.mp4"], "__index_level_0__": [0]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="index of a pandas table"):
+        load_table(tmp_path / "t.parquet")
 
 
 def test_all_that_is_wrong_is_told_at_once(world, tmp_path, make_clip):
