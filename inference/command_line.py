@@ -39,7 +39,7 @@ app.add_typer(evaluate_app, name="evaluate")
 errors = Console(stderr=True, soft_wrap=True)
 
 Clip = Annotated[str, typer.Argument(help="Video file, or a sound file.", show_default=False)]
-Subtitles = Annotated[str | None, typer.Option(help="SRT, WebVTT or Whisper(X) JSON with the utterances.")]
+Subtitles = Annotated[str | None, typer.Option(help="SRT, WebVTT, ASS, LRC ... or a recogniser's JSON.")]
 Audio = Annotated[str | None, typer.Option(help="Sound in place of the clip's own.")]
 Model = Annotated[
     str | None,

@@ -142,10 +142,16 @@ class EmotionPipeline:
             `list[dict]`: For each utterance `start`, `end`, `text`, `speaker`, `description` (the answer).
 
         Raises:
-            ValueError: for input that cannot be used, or a model whose windows are no utterances.
+            ValueError: for input that cannot be used, no utterance within the clip, or a model whose windows are no
+                utterances.
         """
-        said = read_utterances(utterances, probe(clip).duration)
-        said = merge_utterances(said, self.processor.max_utterances)
+        duration = probe(clip).duration
+        said = merge_utterances(read_utterances(utterances, duration), self.processor.max_utterances)
+        if not said:
+            source = (
+                utterances if isinstance(utterances, (str, Path)) and "\n" not in str(utterances) else "utterances"
+            )
+            raise ValueError(f"{source}: no utterance in the clip {clip} (0 to {duration:.1f} s) to ask about")
         spoken = [vars(one) for one in said]
         media = [{"type": "video", "path": str(clip), "utterances": spoken}]
         media += [] if audio is None else [{"type": "audio", "path": str(audio)}]
@@ -153,8 +159,6 @@ class EmotionPipeline:
             [{"role": "user", "content": [*media, _text(question), {"type": "utterance", "index": index}]}]
             for index in range(1, len(said) + 1)
         ]
-        if not questions:
-            return []
         inputs = self.processor.apply_chat_template(
             questions, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
         )

@@ -1,11 +1,10 @@
 """Who says what, when: subtitles of any kind to utterances, and utterances to the windows of the Q-Formers."""
 
-import html
 import json
 import math
 import re
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,49 +12,49 @@ import numpy as np
 import torch
 
 from .feature_extraction_microemo import resample
+from .subtitles import Utterance, read_subtitles
+from .transcripts import read_entries
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """What one speaker says without a break (paper 3.3).
-
-    Args:
-        start, end (`float`): Seconds from the start of the clip.
-        text (`str`): The words; may be empty where someone makes a sound without words.
-        speaker (`str`, *optional*): Who says it.
-    """
-
-    start: float
-    end: float
-    text: str = ""
-    speaker: str | None = None
-
-
-def read_utterances(source, duration: float | None = None) -> list[Utterance]:
+def read_utterances(
+    source, duration: float | None = None, fps: float | None = None, encoding: str | None = None
+) -> list[Utterance]:
     """Utterances from subtitles, in order of time and inside the clip.
 
     Args:
         source (`str`, `Path`, `list` or `dict`):
-            A file or its text: SubRip (.srt), WebVTT (.vtt), JSON of Whisper, WhisperX or a Transformers
-            speech-recognition pipeline; what such JSON holds; or a list of [`Utterance`] or of dictionaries with
-            `start`, `end`, `text` and perhaps `speaker`. The content decides, not the name of the file.
+            A file or its text: SubRip (.srt), WebVTT (.vtt, automatic captions of YouTube too), SBV, LRC, with pysubs2
+            also ASS, SSA, MicroDVD and TTML; JSON of Whisper, WhisperX, whisper.cpp, Deepgram, AssemblyAI or a
+            Transformers speech-recognition pipeline, with utterances or words alone; what such JSON holds; or a list
+            of [`Utterance`] or of dictionaries with `start`, `end`, `text` and perhaps `speaker`. The content decides,
+            not the name of the file.
         duration (`float`, *optional*): Length of the clip in seconds. Utterances that reach over it are cut there.
+        fps (`float`, *optional*): Frames per second, for a MicroDVD file that does not begin with them.
+        encoding (`str`, *optional*): Of a file that is neither UTF-8 nor UTF-16, as `"cp1252"` or `"gb18030"`.
 
     Returns:
-        `list[Utterance]`: Overlapping ones stay as they are: two people may talk at once. Whatever had to be sorted,
-        cut or dropped is told in one warning, as is a file without any utterance.
+        `list[Utterance]`: Overlapping ones stay as they are: two people may talk at once. Words that captions repeat
+        while they roll are there once. Whatever had to be sorted, cut or dropped is told in one warning, as is a file
+        without any utterance.
 
     Raises:
         FileNotFoundError, IsADirectoryError: if `source` names no file.
-        ValueError: for malformed timestamps or text that is no subtitles, with file and line.
-    """
-    name, content = _load(source)
-    found = _parse_text(name, content) if isinstance(content, str) else _parse_entries(name, content)
-    if not found:
-        if not isinstance(source, list):
-            warnings.warn(f"{name}: no utterances in it", stacklevel=2)
-        return []
-    return _tidy(name, found, duration)
+        ValueError: for malformed timestamps, unknown keys or text that is no subtitles, with file and line.
+        ImportError: for a format that pysubs2 reads, where it is not installed.
+
+    Example:
+
+    ```python
+    >>> read_utterances("1\\n00:00:00,500 --> 00:00:01,250\\nHello <i>there</i>")
+    [Utterance(start=0.5, end=1.25, text='Hello there', speaker=None)]
+    ```"""
+    name, content = _load(source, encoding)
+    found, notes = (
+        read_subtitles(name, content, fps) if isinstance(content, str) else (read_entries(name, content), [])
+    )
+    if not found and not isinstance(source, list):
+        notes.insert(0, "no utterances in it")
+    return _tidy(name, found, duration, notes)
 
 
 def transcribe(asr, audio, duration: float | None = None) -> list[Utterance]:
@@ -74,9 +73,9 @@ def transcribe(asr, audio, duration: float | None = None) -> list[Utterance]:
     mono = resample(torch.as_tensor(audio.samples).mean(0), audio.rate, rate)
     # Whisper refuses more than 30 s unless it is asked for timestamps.
     spoken = asr({"raw": mono.numpy(), "sampling_rate": rate}, return_timestamps=True)
-    found = _parse_entries("speech recognition", spoken)
+    found = read_entries("speech recognition", spoken)
     heard = audio.samples.shape[-1] / audio.rate
-    return _tidy("speech recognition", found, heard if duration is None else duration)
+    return _tidy("speech recognition", found, heard if duration is None else duration, [])
 
 
 def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[Utterance]:
@@ -161,17 +160,14 @@ def clip_windows(clip_times, spans) -> np.ndarray:
 
 # --- reading -------------------------------------------------------------------------------------------------------
 
-_TIME = r"-?(?:\d+:)?\d+:\d+(?:[.,]\d+)?"
-_TIMING = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?")
-_TAG = re.compile(r"</?(?:i|b|u|em|strong|font|span|c|lang|ruby|rt|v)(?:[\s.][^<>]*)?>|<\d[\d:.]*>|\{\\[^{}]*\}", re.I)
-_VOICE = re.compile(r"<v(?:\.[^\s<>]*)*\s+([^<>]+)>", re.I)
+_LARGEST = 2**28  # bytes; above it somebody gave a video in place of its subtitles
 
 
-def _load(source) -> tuple[str, object]:
+def _load(source, encoding: str | None) -> tuple[str, object]:
     """A name for messages, and the text or the decoded JSON."""
     if not isinstance(source, (str, Path)):
         return "utterances", source
-    if isinstance(source, str) and ("-->" in source or "\n" in source or source.lstrip()[:1] in ("[", "{")):
+    if isinstance(source, str) and not _is_file(source) and re.search(r"-->|[\n\r]|^\s*[\[{]", source):
         name, text = "utterances", source
     else:
         path = Path(source)
@@ -179,109 +175,57 @@ def _load(source) -> tuple[str, object]:
             raise IsADirectoryError(f"{path} is a directory; a subtitle file (SRT, WebVTT, JSON) was expected")
         if not path.exists():
             raise FileNotFoundError(f"no subtitle file {path}")
-        name, data = str(path), path.read_bytes()
-        try:
-            text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name}: subtitles must be UTF-8 text ({error})") from None
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"{path}: {path.stat().st_size >> 20} MiB, too large for subtitles")
+        name, text = str(path), _decode(str(path), path.read_bytes(), encoding)
     text = text.removeprefix("\ufeff")
-    if text.lstrip()[:1] in ("[", "{") and "-->" not in text.lstrip().splitlines()[0]:
-        try:
-            return name, json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}, line {error.lineno}: not valid JSON ({error.msg})") from None
-    return name, text
+    if not _begins_as_json(text):
+        return name, text
+    try:
+        return name, json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand lists in each other
+        raise ValueError(f"{name}: not valid JSON ({error})") from None
 
 
-def _parse_entries(name: str, content) -> list[Utterance]:
-    """The lists and dictionaries of Whisper, WhisperX, Transformers and of users."""
-    if isinstance(content, dict):
-        for key in ("segments", "chunks", "utterances"):
-            if key in content:
-                content = content[key]
-                break
-        else:
-            raise ValueError(f"{name}: expected one of the keys segments, chunks, utterances, got {sorted(content)}")
-    if not isinstance(content, (list, tuple)):
-        raise ValueError(f"{name}: expected a list of utterances, got {type(content).__name__}")
-
-    found = []
-    for number, entry in enumerate(content, start=1):
-        where = f"{name}, entry {number}"
-        if isinstance(entry, Utterance):
-            start, end, text, speaker = entry.start, entry.end, entry.text, entry.speaker
-        elif isinstance(entry, dict):
-            start, end = entry["timestamp"] if "timestamp" in entry else (entry.get("start"), entry.get("end"))
-            text, speaker = entry.get("text"), entry.get("speaker")
-            if end is None and "timestamp" in entry:
-                end = math.inf  # speech that goes on to the end of the clip
-        else:
-            raise ValueError(f"{where}: expected a dictionary with start, end and text, got {type(entry).__name__}")
-        for key, value in (("start", start), ("end", end)):
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or math.isnan(value):
-                raise ValueError(f"{where}: {key} must be a number of seconds, got {value!r}")
-        if not isinstance(text, (str, type(None))) or not isinstance(speaker, (str, type(None))):
-            raise ValueError(f"{where}: text and speaker must be strings, got {text!r} and {speaker!r}")
-        found.append(Utterance(float(start), float(end), " ".join((text or "").split()), speaker or None))
-    return found
+def _is_file(source: str) -> bool:
+    """Whether a text names a file; names may begin with a bracket."""
+    try:
+        return Path(source).is_file()
+    except (OSError, ValueError):
+        return False
 
 
-def _parse_text(name: str, text: str) -> list[Utterance]:
-    """SubRip and WebVTT."""
-    lines = text.splitlines()
-    is_vtt = bool(lines) and lines[0].startswith("WEBVTT")
-    timings = [index for index, line in enumerate(lines) if "-->" in line]
-    if not timings:
-        if text.strip() and not is_vtt:
-            raise ValueError(f"{name}, line 1: neither SRT, WebVTT nor JSON subtitles: {text.strip()[:40]!r}")
-        return []
-
-    found = []
-    for timing, following in zip(timings, [*timings[1:], None], strict=True):
-        match = _TIMING.fullmatch(lines[timing])
-        if match is None:
-            raise ValueError(
-                f"{name}, line {timing + 1}: expected 'hours:minutes:seconds --> hours:minutes:seconds', "
-                f"got {lines[timing].strip()!r}"
-            )
-        words = [line.strip() for line in lines[timing + 1 : following]]
-        if is_vtt and "" in words:
-            words = words[: words.index("")]  # what follows is a name, a comment or a style
-        elif following is not None:
-            # The number of the next entry, with or without the blank line that should stand before it.
-            while words and not words[-1]:
-                words.pop()
-            if words and words[-1].isdecimal():
-                words.pop()
-        spoken, speaker = _clean(" ".join(words), is_vtt)
-        found.append(Utterance(_seconds(match[1]), _seconds(match[2]), spoken, speaker))
-    return found
+def _decode(name: str, data: bytes, encoding: str | None) -> str:
+    """UTF-8, UTF-16 or UTF-32 by its mark, UTF-16 without one, or what the user says."""
+    if encoding is None:
+        marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+        known = next((known for mark, known in marks.items() if data.startswith(mark)), None)
+        if known is None and 0 in data[:2]:  # every second byte of the first letters is zero
+            known = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    try:
+        return data.decode(encoding or known or "utf-8-sig")
+    except LookupError:
+        raise ValueError(f"{name}: unknown encoding {encoding!r}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{name}, line {line}: subtitles must be UTF-8 or UTF-16 text, got {error.object[error.start : error.end]!r}. "
+            f"Text in another encoding can be converted (iconv -f gb18030 -t utf-8) or read with "
+            "read_utterances(..., encoding='cp1252')"
+        ) from None
 
 
-def _clean(text: str, is_vtt: bool) -> tuple[str, str | None]:
-    """Words without mark-up, and the speaker where a WebVTT voice tag names one."""
-    voices = list(dict.fromkeys(_VOICE.findall(text)))
-    if len(voices) > 1:  # several voices in one entry: their names stay in the text
-        text = _VOICE.sub(r"\1: ", text)
-    text = _TAG.sub("", text)
-    if is_vtt:
-        text = html.unescape(text)
-    speaker = html.unescape(voices[0]).strip() if len(voices) == 1 else None
-    return " ".join(text.split()), speaker
+def _begins_as_json(text: str) -> bool:
+    """Whether it is a list or an object, and none of the formats whose lines begin with a bracket."""
+    first = text.lstrip().partition("\n")[0]
+    return first[:1] in ("[", "{") and not re.match(r"\[\s*[A-Za-z#]|\[\d+:|\{\s*\d*\s*\}\s*\{", first)
 
 
-def _seconds(timestamp: str) -> float:
-    sign = -1.0 if timestamp.startswith("-") else 1.0
-    seconds = 0.0
-    for part in timestamp.lstrip("-").replace(",", ".").split(":"):
-        seconds = 60 * seconds + float(part)
-    return sign * seconds
-
-
-def _tidy(name: str, found: list[Utterance], duration: float | None) -> list[Utterance]:
+def _tidy(name: str, found: list[Utterance], duration: float | None, notes: list[str]) -> list[Utterance]:
     """In order, inside the clip, and one warning for all that was not so."""
     limit = math.inf if duration is None else duration
-    notes = []
     ordered = sorted(found, key=lambda u: (u.start, u.end))
     if ordered != found:
         notes.append("they were out of order and have been sorted")
@@ -301,7 +245,8 @@ def _tidy(name: str, found: list[Utterance], duration: float | None) -> list[Utt
     if overlaps:
         notes.append(f"{overlaps} overlap the one after them")
     if notes:
-        warnings.warn(f"{name}: of {len(found)} utterances " + "; ".join(notes), stacklevel=3)
+        count = f" {len(found)} utterances," if found else ""
+        warnings.warn(f"{name}:{count} {'; '.join(notes)}", stacklevel=3)
     return kept
 
 

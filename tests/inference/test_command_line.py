@@ -80,6 +80,15 @@ def test_predict_by_utterance(demo_clip, checkpoint):
     assert done.returncode == 2 and "--by-utterance needs --subtitles" in done.stderr
 
 
+@pytest.mark.parametrize("content", ["", "WEBVTT\n", "01:00:00,000 --> 01:00:01,000\nlate\n", "[]"])
+def test_predict_by_utterance_without_an_utterance_in_the_clip(content, demo_clip, checkpoint, tmp_path):
+    subtitles = tmp_path / "none.srt"
+    subtitles.write_text(content)
+    done = microemo("predict", demo_clip, "--subtitles", subtitles, "--model", checkpoint, "--by-utterance")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr and "none.srt: no utterance in the clip" in done.stderr.replace("\n", " ")
+
+
 def test_predict_on_a_sound_file(make_clip, checkpoint):
     sound = make_clip("sound.mka", times=[], sound=3.0)
     done = microemo("predict", sound, "--model", checkpoint, "--json", "--max-new-tokens", 3)

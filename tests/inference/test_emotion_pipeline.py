@@ -51,7 +51,18 @@ def test_one_answer_for_each_utterance(pipeline, demo_clip):
     )
     alone = pipeline.model.generate(**inputs, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
     assert answers[1]["description"] == pipeline.processor.decode(alone[0], skip_special_tokens=True).strip()
-    assert pipeline.by_utterance(str(demo_clip), []) == []
+
+
+def test_no_utterance_in_the_clip_is_an_error_not_an_empty_answer(pipeline, demo_clip, tmp_path):
+    with pytest.raises(ValueError, match=r"utterances: no utterance in the clip .*astronaut\.mp4 \(0 to 6"):
+        pipeline.by_utterance(str(demo_clip), [])
+    late = tmp_path / "late.srt"
+    late.write_text("01:00:00,000 --> 01:00:01,000\nlate\n")
+    with (
+        pytest.warns(UserWarning, match="1 had nothing left"),
+        pytest.raises(ValueError, match=r"late\.srt: no utterance"),
+    ):
+        pipeline.by_utterance(str(demo_clip), late)
 
 
 def test_answers_a_data_set_and_goes_on_where_it_stopped(pipeline, demo_clip, make_clip, tmp_path):

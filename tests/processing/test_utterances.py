@@ -171,7 +171,7 @@ def test_ten_hour_timestamp():
         assert read_utterances("10:00:00,000 --> 10:00:01,000\nlate\n", duration=9.0) == []
 
 
-@pytest.mark.parametrize("content", ["", "\n \n", "WEBVTT\n\n", "[]", '{"segments": []}'])
+@pytest.mark.parametrize("content", ["", "\n \n", "WEBVTT\n\n", "[]", '{"segments": []}', '{"words": []}'])
 def test_empty_file(content, tmp_path):
     path = tmp_path / "empty.srt"
     path.write_text(content)
@@ -191,7 +191,7 @@ def test_empty_list_is_a_clip_without_speech():
         (SRT.replace("00:00:02,000", "soon"), "line 6"),
         ("Hello there,\nthis is a letter.", "line 1.*neither SRT, WebVTT nor JSON"),
         ('{"segments": [}', "line 1.*JSON"),
-        ('{"words": []}', r"segments, chunks, utterances.*\['words'\]"),
+        ('{"text": "Hi"}', r"segments, chunks, utterances.*words.*\['text'\]"),
         ('{"segments": 3}', "list.*int"),
         ('[{"start": 0, "end": 1, "text": "a"}, {"start": "1:02", "end": 2, "text": "b"}]', "entry 2.*start.*'1:02'"),
         ('[{"start": 0, "text": "a"}]', "entry 1.*end.*None"),
