@@ -1,6 +1,7 @@
 """From sound to ImageBind's log-mel clips of 2 s, in torch alone."""
 
 import functools
+import inspect
 import math
 from fractions import Fraction
 
@@ -10,9 +11,14 @@ import torch.nn.functional as F
 from transformers import BatchFeature
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
+from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
+
 SAMPLING_RATE = 16_000
 FRAME_LENGTH, FRAME_SHIFT = 400, 160  # 25 ms and 10 ms
 FFT_LENGTH = 512
+# What a saved file holds beside the fields.
+_SAVED = ("feature_extractor_type", "processor_class", "auto_map", "sampling_rate", "padding_value")
+_OTHER_NAMES = {"feature_size": "num_mel_bins", "chunk_length": "clip_duration"}
 
 
 class MicroEmoFeatureExtractor(FeatureExtractionMixin):
@@ -36,6 +42,8 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
     """
 
     model_input_names = ["input_features", "audio_clip_mask"]
+    # What Transformers' pipelines put where they pad; there is never anything to pad.
+    padding_value = 0.0
 
     def __init__(
         self,
@@ -56,7 +64,11 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
                 f"a clip of clip_duration={clip_duration} s has {needed} mel frames, but num_mel_frames is "
                 f"{num_mel_frames}"
             )
-        kwargs.pop("sampling_rate", None)  # ImageBind's own, not for the user to set
+        fields = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
+        refuse_unknown(kwargs, {*fields, *_SAVED}, type(self).__name__, _OTHER_NAMES)
+        rate = kwargs.pop("sampling_rate", SAMPLING_RATE)
+        if rate != SAMPLING_RATE:
+            raise ValueError(f"sampling_rate is ImageBind's own, {SAMPLING_RATE}; got {rate}")
         super().__init__(**kwargs)
         self.sampling_rate = SAMPLING_RATE
         self.num_clips = num_clips
@@ -66,6 +78,15 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         self.mel_mean = mel_mean
         self.mel_std = mel_std
         self.short_audio_padding = short_audio_padding
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict, **kwargs):
+        """As the base class; keywords that a saved file lacks are honoured, others are refused."""
+        fields = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
+        known = {*fields, *_SAVED, *LOADING_KEYWORDS}
+        refuse_unknown(kwargs, known, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
+        given = {name: kwargs.pop(name) for name in fields & kwargs.keys()}
+        return super().from_dict(feature_extractor_dict | given, **kwargs)
 
     def __call__(self, audio, sampling_rate, return_tensors=None) -> BatchFeature:
         """

@@ -1,5 +1,7 @@
 """MicroEmo's processor: from a clip and a question to the tensors that the model reads."""
 
+import difflib
+import inspect
 import re
 import warnings
 from collections.abc import Sequence
@@ -10,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.utils.chat_template_utils import _get_template_variables, render_jinja_template
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration.configuration_microemo import MicroEmoConfig
+from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 from .face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor, as_samples
 from .media import AudioTrack, Clip, load_audio
@@ -26,7 +29,7 @@ from .utterances import (
     sliding_windows,
     transcribe,
 )
-from .video_processing_microemo import MicroEmoVideoProcessor
+from .video_processing_microemo import FIELDS, FIXED, MicroEmoVideoProcessor
 
 SYSTEM_TEXT = (
     "You are an expert in human emotions. You watch a video dialogue and say what the speaker feels and why: "
@@ -34,8 +37,11 @@ SYSTEM_TEXT = (
 )
 
 # The prompt (paper 3.4): system text, video tokens, audio tokens, transcript, instruction, answer. Besides the
-# messages the template sees `clip`, made by `_template_clip`; `part` asks for the text of one medium alone.
+# messages the template sees `clip`, made by `_template_clip`, and `system_text`; `part` asks for the text of one medium
+# alone. Text pipelines, TRL and servers render the template without any of these: it has a default for each.
 CHAT_TEMPLATE = """\
+{%- if system_text is not defined -%}{%- set system_text = "SYSTEM_TEXT" -%}{%- endif -%}
+{%- if clip is not defined -%}{%- set clip = {"video_tokens": "<video>", "audio_tokens": "<audio>"} -%}{%- endif -%}
 {%- macro times(window) -%}
 ({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
 {%- endmacro -%}
@@ -69,18 +75,30 @@ utterance {{ utterance.index }} {{ tokens + " " if tokens }}{{ times(utterance) 
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
-{%- macro content(items) -%}
-{%- for item in items -%}
-{%- if item.type == "video" -%}
+{%- macro part_of_content(item) -%}
+{%- if item is string -%}{{ item }}
+{%- elif item.type == "text" -%}{{ item.text }}
+{%- elif item.type == "video" -%}
 {{ media("Video", clip.video_tokens, clip.unit, clip.windows, clip.window_video_tokens) }}
 {%- elif item.type == "audio" -%}
 {{ media("Audio", clip.audio_tokens, "utterance", clip.utterances, clip.window_audio_tokens) }}
 {%- elif item.type == "transcript" -%}{{ transcript() }}
-{%- elif item.type == "utterance" -%}
+{%- elif item.type == "utterance" and clip.windows -%}
 {{ marker("utterance", clip.windows[item.index - 1]) }}: {{ clip.window_video_tokens + clip.window_audio_tokens }}
-{%- else -%}{{ item.text }}
+{%- elif item.type == "utterance" -%}
+{{ raise_exception("an utterance can only be cited where the processor has read its clip") }}
+{%- else -%}
+{{ raise_exception("content of a message must be text, video, audio or utterance, got " + item.type | string) }}
 {%- endif -%}
+{%- endmacro -%}
+{%- macro content(items) -%}
+{%- if items is string -%}{{ items }}
+{%- else -%}
+{%- for item in items or [] if item.type in ("video", "audio", "transcript") -%}{{ part_of_content(item) }}
 {%- endfor -%}
+{%- for item in items or [] if item.type not in ("video", "audio", "transcript") -%}{{ part_of_content(item) }}
+{%- endfor -%}
+{%- endif -%}
 {%- endmacro -%}
 {%- if part is defined -%}
 {{ content([{"type": part}]) }}
@@ -96,12 +114,36 @@ utterance {{ utterance.index }} {{ tokens + " " if tokens }}{{ times(utterance) 
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ "Assistant:\\n" }}{%- endif -%}
 {%- endif -%}
-"""
+""".replace("SYSTEM_TEXT", SYSTEM_TEXT)
 
 # What a clip brings into its message, in this order.
 MEDIA = [{"type": "video"}, {"type": "audio"}, {"type": "transcript"}]
 
 
+# Keywords of a call that go to the tokenizer, the chat item keys by type, and what other libraries call ours.
+TEXT_KEYWORDS = frozenset(("padding", "padding_side", "pad_to_multiple_of", "max_length"))
+VIDEO_KEYWORDS = frozenset((*FIELDS, *FIXED))
+_SOURCES = ("path", "url")
+_ABOUT_A_CLIP = ("utterances", "landmarks", "video_metadata", "sampling_rate")
+ITEM_KEYS = {
+    "text": ("type", "text"),
+    "video": ("type", "video", *_SOURCES, *_ABOUT_A_CLIP),
+    "audio": ("type", "audio", *_SOURCES, *_ABOUT_A_CLIP),
+    "utterance": ("type", "index"),
+}
+_OF_THE_CALL = "an argument of the call, for all its clips"
+OTHER_NAMES = {
+    "video": "videos",
+    "image": "videos",
+    "images": "videos",
+    "frames": "videos",
+    "audios": "audio",
+    "subtitle": "utterances",
+    "subtitles": "utterances",
+    "transcript": "utterances",
+    "nframes": "num_frames",
+    "texts": "text",
+}
 # What the processor and the model must agree on, by one name in both.
 SWITCHES = (
     "num_query_tokens",
@@ -243,6 +285,8 @@ class MicroEmoProcessor(ProcessorMixin):
             qformer_tokenizer,
             chat_template=CHAT_TEMPLATE if chat_template is None else chat_template,
         )
+        # Whoever has the tokenizer alone reads the same template, not that of the language model's makers.
+        tokenizer.chat_template = self.chat_template
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         self.audio_token_id = tokenizer.convert_tokens_to_ids(self.audio_token)
         # Subtitles and messages that spell one of these must not become it.
@@ -379,12 +423,13 @@ class MicroEmoProcessor(ProcessorMixin):
             ValueError: if texts and clips differ in number, placeholders in a text and tokens of its clip differ in
                 number, or a prompt is longer than the language model's context.
             MediaError: for a file that cannot be used.
+            TypeError: for a keyword that nobody reads.
         """
         texts = [text] if isinstance(text, str) else text
+        text_kwargs, video_kwargs = self._split_keywords(kwargs)
         clips = self._as_clips(videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts)
         if texts is not None and len(texts) != len(clips):
             raise ValueError(f"{len(texts)} texts, but {len(clips)} clips")
-        text_kwargs, video_kwargs = _split_kwargs(kwargs)
         features, prompts, metadata = self._encode_clips(clips, asr, video_kwargs)
         if texts is not None:
             rendered = [self._render_text(row, *pair) for row, pair in enumerate(zip(texts, prompts, strict=True))]
@@ -425,17 +470,26 @@ class MicroEmoProcessor(ProcessorMixin):
                 Return token ids, not text. The text is the whole prompt, so media are read for it, too; in text alone
                 media may be without a source: a single placeholder each, which `processor(text=..., videos=...)` expands.
             return_tensors, return_dict: As in Transformers.
-            processor_kwargs (`dict`, *optional*), kwargs: Arguments of `__call__` other than media and text.
+            processor_kwargs (`dict`, *optional*), kwargs:
+                Arguments of `__call__` other than media and text, and variables that the template reads
+                (`system_text`).
 
         Returns:
             Text, token ids, or with `return_dict` the `BatchFeature` of `__call__`, with `cited_utterances` (B, N)
             added where an utterance is cited: 0-based window indices in the order of the citations, -1 where padded.
+
+        Raises:
+            TypeError: for a keyword, or a key of a message or of its content, that nobody reads.
+            ValueError: as `__call__`, and for a conversation that holds more than one clip.
         """
         is_batched = not isinstance(conversation[0], dict)
         conversations = conversation if is_batched else [conversation]
         kwargs = {**(processor_kwargs or {}), **kwargs}
         asr, return_metadata = kwargs.pop("asr", None), kwargs.pop("return_metadata", False)
-        text_kwargs, video_kwargs = _split_kwargs(kwargs)
+        variables = _get_template_variables(self._resolve_chat_template(chat_template)) - {"messages", "clip", "part"}
+        variables |= {"system_text"}
+        template_kwargs = {name: kwargs.pop(name) for name in variables & kwargs.keys()}
+        text_kwargs, video_kwargs = self._split_keywords(kwargs)
 
         clips, messages = zip(*(self.read_conversation(c, tokenize) for c in conversations), strict=True)
         known = [clip for clip in clips if clip is not None]
@@ -451,6 +505,7 @@ class MicroEmoProcessor(ProcessorMixin):
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 return_assistant_tokens_mask=return_assistant_tokens_mask,
+                **template_kwargs,
             )
             rendered.append(text)
             answers.append(spans)
@@ -461,6 +516,13 @@ class MicroEmoProcessor(ProcessorMixin):
         metadata["prompts"] = rendered
         output = self._gather(features, prompts, metadata if return_metadata else {}, return_tensors)
         return output if return_dict else output["input_ids"]
+
+    def _split_keywords(self, kwargs: dict) -> tuple[dict, dict]:
+        """The tokenizer's arguments, and the video processor's."""
+        named = inspect.signature(self.__call__).parameters.keys() - {"kwargs"}
+        refuse_unknown(kwargs, TEXT_KEYWORDS | VIDEO_KEYWORDS | named, type(self).__name__, OTHER_NAMES)
+        text_kwargs = {name: kwargs[name] for name in TEXT_KEYWORDS & kwargs.keys()}
+        return text_kwargs, {name: kwargs[name] for name in kwargs.keys() - TEXT_KEYWORDS}
 
     # --- clips -----------------------------------------------------------------------------------------------------
 
@@ -641,8 +703,14 @@ class MicroEmoProcessor(ProcessorMixin):
         """
         sentences = [[] if of_clip is None else self.timestamp_sentences(of_clip) for of_clip in metadata]
         different = list(dict.fromkeys(sentence for of_clip in sentences for sentence in of_clip))
+        # Whole multiples: whoever batches clips that were processed one by one finds them equally wide.
         tokens = self.qformer_tokenizer(
-            different, padding=True, padding_side="right", return_attention_mask=True, return_token_type_ids=False
+            different,
+            padding=True,
+            padding_side="right",
+            pad_to_multiple_of=16,
+            return_attention_mask=True,
+            return_token_type_ids=False,
         )
         number = {sentence: index for index, sentence in enumerate(different)}
         features = {}
@@ -678,12 +746,7 @@ class MicroEmoProcessor(ProcessorMixin):
     def _template_clip(self, prompt: ClipPrompt | None) -> dict:
         """`clip`, as the chat template sees it."""
         if prompt is None:  # media of which nothing is known yet
-            return {
-                "video_tokens": self.video_token,
-                "audio_tokens": self.audio_token,
-                "windows": [],
-                "utterances": [],
-            }
+            return {"video_tokens": self.video_token, "audio_tokens": self.audio_token}
         video = self.video_token * self.num_video_query_tokens * prompt.has_video
         audio = self.audio_token * self.num_audio_query_tokens * prompt.has_audio
         lines = [
@@ -720,10 +783,12 @@ class MicroEmoProcessor(ProcessorMixin):
         """
         clip, messages, seen = _Given(), [], set()
         for message in conversation:
+            refuse_unknown(_present(message), ("role", "content"), "a message")
             items = message.get("content") or []
             media, rest = [], []
             for item in [{"type": "text", "text": items}] if isinstance(items, str) else items:
-                kind = item.get("type")
+                item = self._check_item(item)
+                kind = item["type"]
                 if kind == "text":
                     # Neighbours are joined before they are escaped: two halves must not make a special token.
                     if rest and rest[-1]["type"] == "text":
@@ -731,19 +796,16 @@ class MicroEmoProcessor(ProcessorMixin):
                     else:
                         rest.append({"type": "text", "text": item["text"]})
                 elif kind == "utterance":
-                    rest.append({"type": "utterance", "index": item["index"]})
-                elif kind in ("video", "audio"):
+                    rest.append({"type": "utterance", "index": item.get("index")})
+                else:
                     if kind in seen:
                         raise ValueError(f"a conversation holds one clip, but a second {kind} was given")
                     seen.add(kind)
                     media.append({"type": kind})
-                    source = next((item[key] for key in (kind, "path", "url") if item.get(key) is not None), None)
-                    setattr(clip, kind, source)
-                    for name in ("utterances", "landmarks", "video_metadata", "sampling_rate"):
-                        if item.get(name) is not None:
+                    setattr(clip, kind, next((item[key] for key in (kind, *_SOURCES) if key in item), None))
+                    for name in _ABOUT_A_CLIP:
+                        if name in item:
                             setattr(clip, name, item[name])
-                else:
-                    raise ValueError(f"content of a message must be text, video, audio or utterance, got {kind!r}")
             for item in rest:
                 if item["type"] == "text":
                     item["text"] = self._escape(item["text"])
@@ -763,6 +825,24 @@ class MicroEmoProcessor(ProcessorMixin):
             message["content"] = rest
         return clip, messages
 
+    @staticmethod
+    def _check_item(item) -> dict:
+        """An item of a message's content without the keys that are `None`: rows of a table share their keys."""
+        if isinstance(item, str):
+            return {"type": "text", "text": item}
+        item = _present(item)
+        kind = item.get("type")
+        if kind not in ITEM_KEYS:
+            raise ValueError(f"content of a message must be {', '.join(ITEM_KEYS)}, got {kind!r}")
+        of_the_call = dict.fromkeys(VIDEO_KEYWORDS | TEXT_KEYWORDS, _OF_THE_CALL)
+        refuse_unknown(item, ITEM_KEYS[kind], f"{kind!r} content of a message", of_the_call | OTHER_NAMES)
+        sources = [key for key in (kind, *_SOURCES) if key in item]
+        if len(sources) > 1:
+            raise ValueError(f"{kind!r} content of a message has one source, got {' and '.join(sources)}")
+        if kind == "text" and not isinstance(item.get("text"), str):
+            raise ValueError(f"text of a message must be a string, got {item.get('text')!r}")
+        return item
+
     def _render(self, messages: list[dict], prompt: ClipPrompt | None, chat_template=None, **options):
         """The prompt of a conversation, and the characters [start, end) of its answers. Notes what is cited."""
         cited = [i["index"] for message in messages for i in message["content"] if i["type"] == "utterance"]
@@ -776,9 +856,7 @@ class MicroEmoProcessor(ProcessorMixin):
             conversations=[messages],
             chat_template=self._resolve_chat_template(chat_template),
             clip=self._template_clip(prompt),
-            system_text=self.system_text,
-            **options,
-            **self.tokenizer.special_tokens_map,
+            **{"system_text": self.system_text, **self.tokenizer.special_tokens_map, **options},
         )
         return rendered[0], answers[0] if answers else []
 
@@ -889,21 +967,33 @@ class MicroEmoProcessor(ProcessorMixin):
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
-        # The automatic class for video processors needs torchvision, too.
+        # The automatic class for video processors needs torchvision, too. The tokenizers get all the rest: pipelines hand
+        # the model's arguments on to its processor, so that only a word that is nearly ours can be told to be a mistake.
+        own = inspect.signature(cls.__init__).parameters.keys() - {"self"}
+        sound = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
+        known = own | sound | VIDEO_KEYWORDS
+        mistaken = [
+            n for n in kwargs.keys() - known if n in OTHER_NAMES or difflib.get_close_matches(n, known, 1, 0.8)
+        ]
+        refuse_unknown(mistaken, known, f"{cls.__name__}.from_pretrained", OTHER_NAMES)
+        video = {name: kwargs[name] for name in (VIDEO_KEYWORDS | LOADING_KEYWORDS) & kwargs.keys()}
+        audio = {name: kwargs[name] for name in (sound | LOADING_KEYWORDS) & kwargs.keys()}
+        rest = {name: kwargs[name] for name in kwargs.keys() - VIDEO_KEYWORDS - sound}
         return [
-            MicroEmoVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
-            MicroEmoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            MicroEmoVideoProcessor.from_pretrained(pretrained_model_name_or_path, **video),
+            MicroEmoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **audio),
             *(
-                cls._load_tokenizer_from_pretrained(name, pretrained_model_name_or_path, **kwargs)
+                cls._load_tokenizer_from_pretrained(name, pretrained_model_name_or_path, **rest)
                 for name in ("tokenizer", "qformer_tokenizer")
             ),
         ]
 
 
-def _split_kwargs(kwargs: dict) -> tuple[dict, dict]:
-    """The tokenizer's arguments, and the video processor's."""
-    names = {"padding", "padding_side", "pad_to_multiple_of", "max_length"} & kwargs.keys()
-    return {name: kwargs[name] for name in names}, {name: kwargs[name] for name in kwargs.keys() - names}
+def _present(fields: dict) -> dict:
+    """The fields that are not `None`."""
+    if not isinstance(fields, dict):
+        raise ValueError(f"messages and the items of their contents are dictionaries, got {fields!r}")
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _is_frames(video) -> bool:

@@ -16,6 +16,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
+from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 from .face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
 from .face_regions import face_box, find_regions, region_masks, to_crop
 from .media import Clip, MediaError, MediaInfo
@@ -28,11 +29,25 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
-_FIELDS = (
+FIELDS = (
     *("num_frames", "fps", "max_frames", "do_sample_frames", "repeat_last_frame", "size", "patch_size", "image_mean"),
     *("image_std", "local_view", "face_crop_scale", "clue_regions", "region_coverage", "face_mesh_model"),
     *("return_metadata",),
 )
+# Fields of Transformers' video processors that are no choice here, and what holds in their place.
+FIXED = {
+    **{"do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True, "do_center_crop": False},
+    **{"rescale_factor": 1 / 255, "resample": 2},
+}
+_SAVED = ("video_processor_type", "processor_class", "auto_map", "_checkpoint")
+_OTHER_NAMES = {
+    "nframes": "num_frames",
+    "n_frames": "num_frames",
+    "video_fps": "fps",
+    "crop_size": "size",
+    "max_pixels": "size",
+    "min_pixels": "size",
+}
 # The face mesh looks at a copy of the frame that is at most this high; it works at 192 pixels a face inside.
 MESH_HEIGHT = 360
 
@@ -151,9 +166,18 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
     _checkpoint = None
 
     def __init__(self, **kwargs):
+        _check_fixed(kwargs)
+        refuse_unknown(kwargs, {*FIELDS, *FIXED, *_SAVED}, type(self).__name__, _OTHER_NAMES)
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
         self._settings({})
+
+    @classmethod
+    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs):
+        """As the base class; a keyword that would be left over is refused."""
+        known = {*FIELDS, *FIXED, *_SAVED, *LOADING_KEYWORDS}
+        refuse_unknown(kwargs, known, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
+        return super().from_dict(video_processor_dict, **kwargs)
 
     @classmethod
     def get_video_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -228,16 +252,16 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
 
     def _settings(self, overrides: dict) -> dict:
         """This processor's fields with a call's `overrides`, checked."""
-        given = {name: value for name, value in overrides.items() if value is not None}
-        if unknown := given.keys() - set(_FIELDS):
-            raise TypeError(f"MicroEmoVideoProcessor takes no {', '.join(sorted(unknown))}")
+        _check_fixed(overrides)
+        refuse_unknown(overrides, {*FIELDS, *FIXED}, type(self).__name__, _OTHER_NAMES)
+        given = {name: value for name, value in overrides.items() if value is not None and name in FIELDS}
         if "fps" in given and "num_frames" in given:
             raise ValueError("num_frames and fps exclude each other, got both")
         try:
             validate_typed_dict(self.valid_kwargs, given)
         except StrictDataclassError as error:
             raise ValueError(f"{error}: {error.__cause__}") from error
-        settings = {name: given.get(name, getattr(self, name)) for name in _FIELDS}
+        settings = {name: given.get(name, getattr(self, name)) for name in FIELDS}
         find_regions(settings["clue_regions"])  # refuses what it does not know
         if "num_frames" in given:
             settings["fps"] = None
@@ -277,6 +301,15 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         )
         masks = region_masks(np.stack(local_faces), eye.grid, settings["region_coverage"], settings["clue_regions"])
         return _Seen(pixels, crops, masks, metadata)
+
+
+def _check_fixed(given: dict) -> None:
+    for name in FIXED.keys() & given.keys():
+        if given[name] is not None and given[name] != FIXED[name]:
+            instead = ": give image_mean=[0, 0, 0] and image_std=[1, 1, 1]" if name == "do_normalize" else ""
+            raise ValueError(
+                f"MicroEmoVideoProcessor works with {name}={FIXED[name]!r} alone, got {given[name]!r}{instead}"
+            )
 
 
 @dataclass

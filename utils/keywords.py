@@ -3,6 +3,24 @@
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 
+# What any `from_pretrained` of Transformers takes, and hands on.
+LOADING_KEYWORDS = frozenset(
+    (
+        *(
+            "cache_dir",
+            "force_download",
+            "proxies",
+            "token",
+            "local_files_only",
+            "revision",
+            "subfolder",
+            "user_agent",
+        ),
+        *("trust_remote_code", "code_revision", "return_unused_kwargs", "backend", "use_fast"),
+        *("_from_auto", "_from_pipeline", "_commit_hash", "_is_local", "_raise_exceptions_for_missing_entries"),
+    )
+)
+
 
 def refuse_unknown(
     given: Iterable[str], known: Collection[str], owner: str, instead: Mapping[str, str] | None = None

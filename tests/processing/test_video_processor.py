@@ -314,7 +314,7 @@ class TestSettings:
             ({"num_frames": 40}, "num_frames 40 is more than max_frames 32"),
             ({"num_frames": 0}, "num_frames"),
             ({"num_frames": 4, "fps": 2}, "exclude each other"),
-            ({"do_center_crop": True}, "takes no do_center_crop"),
+            ({"do_center_crop": True}, "do_center_crop=False alone"),
         ],
     )
     def test_bad_fields(self, processor, demo_clip, fields, wrong):
