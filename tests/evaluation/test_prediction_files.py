@@ -1,11 +1,15 @@
 """Every file form, and what is said of files that cannot be used."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 
-from microemo.evaluation.prediction_files import NameMismatchError, match, read_answers
+from microemo.evaluation.emotion_wheel import wheel_scores
+from microemo.evaluation.label_extraction import labels_of
+from microemo.evaluation.prediction_files import Answers, NameMismatchError, match, read_answers
+from microemo.utils.files import write_json_lines
 
 
 def test_forms_of_labels(tmp_path):
@@ -116,3 +120,56 @@ def test_matching_by_name(tmp_path):
     (tmp_path / "many.csv").write_text(f"name,labels\n{many}")
     with pytest.raises(NameMismatchError, match=r"without a prediction: 40 \(n0, .*n9, \.\.\.\)"):
         match(read_answers(tmp_path / "many.csv"), answers)
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """`data` after one to three accidents: flipped bits, a cut, a piece put elsewhere, a strange block."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        start, end = sorted(rng.integers(0, len(data) + 1, size=2).tolist())
+        match rng.integers(4):
+            case 0:
+                for position in rng.integers(0, max(len(data), 1), size=5).tolist():
+                    if position < len(data):
+                        data[position] ^= 1 << int(rng.integers(8))
+            case 1:
+                del data[start : min(end, start + 40)]
+            case 2:
+                data[start:start] = data[end : end + 30]
+            case 3:
+                data[start:start] = rng.choice(np.frombuffer(b'\0\xff",;[]{}\n\r\t\\', "u1"), size=6).tobytes()
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seeds", [range(20), pytest.param(range(20, 520), marks=pytest.mark.slow)], ids=len)
+def test_damaged_files_are_read_or_refused(tmp_path, seeds):
+    """Six kinds of files for every seed; whatever is read goes on to scores."""
+    names = [f"clip_{i}" for i in range(6)]
+    labels = ["[happy, sad]", "['angry']", '["calm"]', "[]", "开心、难过", "none"]
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in [("name", "labels"), *zip(names, labels, strict=True)]:
+        book.active.append(row)
+    book.save(tmp_path / "good.xlsx")
+    np.savez(tmp_path / "good.npz", filenames=np.array(names), fileitems=np.array(labels))
+    rows = [{"name": name, "labels": text} for name, text in zip(names, labels, strict=True)]
+    write_json_lines(tmp_path / "good.jsonl", rows)
+    (tmp_path / "good.json").write_text(json.dumps(dict(zip(names, labels, strict=True))))
+    with open(tmp_path / "good.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("name", "labels"), *zip(names, labels, strict=True)])
+    (tmp_path / "text.json").write_text(json.dumps([{"name": name, "answer": f"He is {name}."} for name in names]))
+    truth = read_answers(tmp_path / "good.csv")
+    for seed in seeds:
+        for good in sorted(tmp_path.glob("*.*")):
+            if good.stem == "bad":
+                continue
+            path = tmp_path / f"bad{good.suffix}"
+            path.write_bytes(damaged(good.read_bytes(), np.random.default_rng(seed)))
+            try:
+                answers = read_answers(path)
+                found, _ = labels_of(answers)
+                paired = match(truth, Answers(path, "labels", found), common=True)
+            except ValueError as error:
+                assert str(error).startswith(str(path)), (seed, good.name)
+            else:
+                assert 0 <= wheel_scores(*paired).summary()["labels"] < 10
