@@ -269,9 +269,12 @@ def _read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     first = re.search(r"[^\r\n]*", text.lstrip("\r\n")).group()
     # the separator that makes most cells of the header; a comma where there is nothing to choose
     separator = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    stated = re.fullmatch(r'"?sep=(.)"?', first)  # Excel's own first line
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=stated[1] if stated else separator, strict=True)
     number = 1
     try:
+        if stated:
+            next(reader)
         for cells in reader:
             if cells:
                 yield number, cells

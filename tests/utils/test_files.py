@@ -172,6 +172,7 @@ def test_written_json_lines_read_back(tmp_path, examples):
         b'\xef\xbb\xbfname,labels\r\nc1,"happy, sad"\r\nc2,\r\n',
         b'name;labels\nc1;"happy, sad"\nc2;',
         b"name\tlabels\nc1\thappy, sad\nc2\t\n",
+        b"sep=;\r\nname;labels\r\nc1;happy, sad\r\nc2;\r\n",  # as Excel writes it
         'name\tlabels\nc1\t"happy, sad"\nc2\t\n'.encode("utf-16"),  # "Unicode text" of Excel
         b'\n name , labels \n\nc1,"happy, sad"\n,\nc2,\n\n',
         b'name,labels\rc1,"happy, sad"\rc2,\r',
