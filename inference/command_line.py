@@ -158,8 +158,18 @@ def demo(
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 
 
+# The extra of the package that brings a module.
+EXTRAS = {
+    **dict.fromkeys(("datasets", "peft", "pyarrow", "trl"), "training"),
+    **dict.fromkeys(("evaluate", "openai", "openpyxl"), "evaluation"),
+    "matplotlib": "plots",
+    "skimage": "demo",
+}
+
+
 def main() -> None:
-    """Entry point: input that cannot be used ends in one line on stderr and exit code 2, not in a traceback."""
+    """Entry point: input that cannot be used, and a package that is not installed, end in one line on stderr and exit
+    code 2, not in a traceback."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -168,6 +178,16 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
+    except ImportError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in EXTRAS:
+            told = f'this needs {module}, which is not installed: pip install "microemo[{EXTRAS[module]}]"'
+        elif error.name is None:  # ours, and it says what to install
+            told = str(error)
+        else:
+            raise
+        errors.print(f"[red]Error:[/] {escape(told)}")
+        sys.exit(2)
     except (ValueError, OSError) as error:
         errors.print(f"[red]Error:[/] {escape(str(error))}")
         sys.exit(2)

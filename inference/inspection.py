@@ -41,7 +41,7 @@ def inspect_clip(processor, clip, utterances=None, audio=None, out: str | Path =
         import matplotlib.figure  # noqa: F401
         from PIL import Image  # noqa: F401
     except ImportError as error:
-        raise ImportError("the pictures need matplotlib: pip install matplotlib") from error
+        raise ImportError("the pictures need matplotlib: pip install matplotlib", name="matplotlib") from error
     features = processor(
         videos=[clip],
         audio=None if audio is None else [audio],

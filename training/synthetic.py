@@ -91,9 +91,8 @@ def astronaut() -> np.ndarray:
     try:
         from skimage import data
     except ImportError as error:
-        raise ImportError(
-            "the demo clip is made from a photograph in scikit-image: pip install scikit-image"
-        ) from error
+        what = "the demo clip is made from a photograph in scikit-image: pip install scikit-image"
+        raise ImportError(what, name="skimage") from error
     return data.astronaut()
 
 
