@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from ..processing.feature_extraction_microemo import resample
-from ..processing.media import Clip, MediaError, load_audio
+from ..processing.media import Clip, MediaError, load_audio, shown_size
 
 INSTRUCTION = (
     "As an expert in the field of emotions, please focus on the facial expressions, body movements, tone of voice and "
@@ -345,12 +345,16 @@ def timed_frames(sample: dict, num_frames: int) -> tuple[list[np.ndarray], float
         return np.unique(((np.arange(num_frames) + 0.5) * len(times) / num_frames).astype(int))
 
     with Clip(sample["video"]) as clip:
-        indices, _, frames = clip.read(
-            middles, lambda frame: np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-        )
+        indices, _, frames = clip.read(middles, lambda frame: _as_shown(frame, clip.info.pixel_aspect))
         count, duration = len(clip.info.frame_times), clip.info.duration
     wanted = ((np.arange(num_frames) + 0.5) * count / num_frames).astype(int)
     return [np.ascontiguousarray(frames[i]) for i in np.searchsorted(indices, wanted)], duration / num_frames
+
+
+def _as_shown(frame, pixel_aspect: float) -> np.ndarray:
+    width, height, turns = shown_size(frame, pixel_aspect)
+    stored = (height, width) if turns % 2 else (width, height)
+    return np.rot90(frame.reformat(*stored, "rgb24").to_ndarray(), turns)
 
 
 def audio_features(extractor, sample: dict) -> dict[str, torch.Tensor] | None:

@@ -25,6 +25,8 @@ except ImportError:
 PTS_TOLERANCE = 0.05
 # A keyframe fewer frames ahead than this is reached sooner by decoding on than by seeking to it.
 SEEK_DISTANCE = 4
+# Pixels that are shown wider or narrower than this are none that a camera or a disc has: the entry is broken.
+PIXEL_ASPECTS = (1 / 8, 8)
 # Seconds that a server may take to answer, and to send the next bytes.
 NETWORK_TIMEOUT = (15.0, 60.0)
 
@@ -49,6 +51,8 @@ class MediaInfo:
         has_audio: Whether there is an audio stream.
         duration: End of the last frame or sound packet.
         fps: Average frames per second; 0 without a video stream.
+        pixel_aspect: Width of a pixel as shown over its height, before any rotation; while a clip is read, that of the
+            frame that was read last (a broadcast changes it with the programme).
     """
 
     source: str
@@ -57,6 +61,7 @@ class MediaInfo:
     has_audio: bool
     duration: float
     fps: float
+    pixel_aspect: float = 1.0
 
 
 @dataclass
@@ -70,6 +75,14 @@ class AudioTrack:
 
     samples: np.ndarray
     rate: int
+
+
+def shown_size(frame, pixel_aspect: float = 1.0) -> tuple[int, int, int]:
+    """Width and height in pixels of an `av.VideoFrame` as it is shown, and the quarter turns to the left that stand it
+    upright. The stored height is kept, the stored width is stretched by `pixel_aspect`."""
+    size = max(1, round(frame.width * pixel_aspect)), frame.height
+    turns = round(frame.rotation / 90) % 4
+    return (*(size[::-1] if turns % 2 else size), turns)
 
 
 def probe(source: Source) -> MediaInfo:
@@ -119,6 +132,15 @@ class Clip:
             duration=duration,
             fps=rate,
         )
+        if video:
+            # What the container says holds for all of the file; the codec's own entries may change.
+            self._one_aspect = video.sample_aspect_ratio != video.codec_context.sample_aspect_ratio
+            self._note_pixel_aspect()
+            if self.info.pixel_aspect == 1 != (video.sample_aspect_ratio or 1):
+                warnings.warn(
+                    f"{self.info.source}: a pixel aspect of {video.sample_aspect_ratio} cannot be: taken as 1",
+                    stacklevel=2,
+                )
 
     def __enter__(self) -> "Clip":
         return self
@@ -159,8 +181,14 @@ class Clip:
         times, views = [], []
         for frame in self._decode(indices):
             times.append(frame.pts * self._time_base - self._start)
+            self._note_pixel_aspect()
             views.append(view(frame))
         return indices, times, views
+
+    def _note_pixel_aspect(self) -> None:
+        stream = _best(self._container, "video")
+        aspect = float((stream if self._one_aspect else stream.codec_context).sample_aspect_ratio or 1)
+        self.info.pixel_aspect = aspect if PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1] else 1.0
 
     def _keep_intact_frames(self) -> None:
         """Decode forward to the damage; the frames before it are the clip from now on."""

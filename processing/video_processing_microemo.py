@@ -19,7 +19,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 from .face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
 from .face_regions import face_box, find_regions, region_masks, to_crop
-from .media import Clip, MediaError, MediaInfo
+from .media import Clip, MediaError, MediaInfo, shown_size
 
 try:
     import av
@@ -96,7 +96,7 @@ class ClipMetadata:
         faces_found: Number of faces in each sampled frame.
         landmarks: (T, 478, 3) float32, the largest face of each sampled frame; NaN where there is none.
         has_audio: Whether the file has a sound track.
-        frame_size: Width and height of the upright frames in pixels.
+        frame_size: Width and height of the frames in pixels, upright and with square pixels, as they are shown.
     """
 
     source: str
@@ -371,8 +371,8 @@ class _Eye:
     def look(self, frame) -> tuple:
         """What is kept of an `av.VideoFrame`: its pixels (H, W, 3), the face crop or `None`, the landmarks (478, 3) on
         the frame and on the local view (NaN without a face), and the number of faces."""
-        turns = round(frame.rotation / 90) % 4
-        width, height = self.frame_size = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+        width, height, turns = shown_size(frame, self.info.pixel_aspect)
+        self.frame_size = width, height
         pixels = _resize(self._to_view, frame, self.side, self.side, turns)
         if self._given is not None:
             face = next(self._given)

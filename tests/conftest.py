@@ -2,8 +2,10 @@
 
 import os
 import struct
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def demo_clip(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_clip(tmp_path_factory):
-    """A maker of small real files: `make_clip(name, times, size, face_width, sound, sound_start, turned, picture)`."""
+    """A maker of small real files: `make_clip(name, times, size, face_width, sound, sound_start, ...)`."""
     folder = tmp_path_factory.mktemp("clips")
 
     def make(
@@ -40,6 +42,7 @@ def make_clip(tmp_path_factory):
         sound_start: float = 0.0,
         turned: bool = False,
         picture: np.ndarray | None = None,
+        pixel_aspect: Fraction | None = None,
     ) -> Path:
         """
         Args:
@@ -51,6 +54,7 @@ def make_clip(tmp_path_factory):
             sound_start: When it starts.
             turned: Store the frames lying on their side, with a display matrix that stands them up (mp4 only).
             picture: (H, W, 3) uint8 to show instead of the astronaut.
+            pixel_aspect: Width of a stored pixel over its height, as the file states it (mp4 only).
         """
         path = folder / name
         times = np.arange(25) / 25 if times is None else times
@@ -65,11 +69,26 @@ def make_clip(tmp_path_factory):
         if sound is not None:
             tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(sound * SOUND_RATE)) / SOUND_RATE)
         write_media(path, pictures, times, tone, sound_start)
+        if pixel_aspect is not None:
+            _state_pixel_aspect(path, pixel_aspect)
         if turned:
             _turn_right(path)
         return path
 
     return make
+
+
+def _state_pixel_aspect(path: Path, aspect: Fraction) -> None:
+    plain = path.with_name(f"plain.{path.name}")
+    path.replace(plain)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for stream in out.streams.video:
+            stream.codec_context.sample_aspect_ratio = aspect
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
 
 
 def _turn_right(path: Path) -> None:

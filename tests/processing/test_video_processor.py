@@ -4,9 +4,11 @@ import csv
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -209,6 +211,50 @@ class TestOutput:
                 expected["video_metadata"][0].landmarks[..., :2],
                 atol=0.03,
             )
+
+    @pytest.mark.parametrize("aspect", [Fraction(64, 45), Fraction(2), Fraction(5, 2), Fraction(8, 9), Fraction(1, 2)])
+    def test_pixels_that_are_not_square(self, processor, make_clip, aspect):
+        self.check_squeezed(processor, make_clip, f"squeezed{float(aspect):.2f}.mp4", aspect)
+
+    def test_turned_frames_of_pixels_that_are_not_square(self, processor, make_clip):
+        self.check_squeezed(processor, make_clip, "squeezed_and_turned.mp4", Fraction(2), turned=True)
+
+    def check_squeezed(self, processor, make_clip, name, aspect, turned=False):
+        """A photograph stored narrower (or lower, where the frame lies on its side) and shown as it was."""
+        photograph = Image.fromarray(astronaut()).crop((60, 0, 460, 300))
+        width, height = photograph.size
+        stored = (width, round(height / aspect / 2) * 2) if turned else (round(width / aspect / 2) * 2, height)
+        times = [0.0, 0.5]
+        plain = make_clip("square_pixels.mp4", times, picture=np.asarray(photograph), sound=None)
+        picture = np.asarray(photograph.resize(stored, Image.Resampling.BICUBIC))
+        squeezed = make_clip(name, times, picture=picture, sound=None, pixel_aspect=aspect, turned=turned)
+        for view in ("frame", "face_crop"):
+            ours, expected = (processor(path, local_view=view, num_frames=1) for path in (squeezed, plain))
+            seen, meant = ours["video_metadata"][0], expected["video_metadata"][0]
+            assert seen.faces_found == [1]
+            assert np.abs(np.subtract(seen.frame_size, (width, height))).max() <= aspect
+            pixels = np.abs((seen.landmarks - meant.landmarks)[..., :2] * (width, height))
+            assert pixels.mean() < 1.5
+            for key in expected:
+                if key.startswith("pixel_values"):
+                    assert np.abs(ours[key] - expected[key]).mean() < 0.2, key
+            agree = ours["region_masks"] == expected["region_masks"]
+            assert agree.mean() > 0.97
+
+    @pytest.mark.parametrize("stated", [(1000, 1), (1, 1000), (0, 1), (2**31 - 1, 1)])
+    def test_pixels_that_cannot_be_count_as_square(self, processor, make_clip, tmp_path, stated):
+        source = make_clip("wide_pixels.mp4", [0.0, 0.5], sound=None, pixel_aspect=Fraction(2))
+        data = bytearray(source.read_bytes())
+        place = data.index(b"pasp") + 4
+        data[place : place + 8] = struct.pack(">II", *stated)
+        broken = tmp_path / "broken.mp4"
+        broken.write_bytes(data)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            seen = processor(broken, local_view="face_crop", num_frames=1)["video_metadata"][0]
+        # Where the container says nothing, the codec's own word may count.
+        assert seen.frame_size == (320, 240) or (stated[0] == 0 and seen.frame_size == (640, 240))
+        assert ["pixel aspect" in str(one.message) for one in said] == ([] if stated[0] == 0 else [True])
 
     def test_another_size(self, demo_clip):
         small = MicroEmoVideoProcessor(size={"height": 112, "width": 112}, local_view="face_crop")
