@@ -8,19 +8,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
-from ..processing.processing_microemo import CHAT_TEMPLATE, SYSTEM_TEXT, MicroEmoProcessor
-from ..training.described_dialogues import DescribedDialogues
+from ..processing.processing_microemo import MicroEmoProcessor
 
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-tiny"
 SHARD_SIZE = 10**9  # bytes
 
 
@@ -147,71 +145,13 @@ def _tensors(module) -> dict[str, torch.Tensor]:
 
 # --- the tiny preset's tokenizers ----------------------------------------------------------------------------------
 
-_FEELINGS = """happy joyful cheerful pleased proud grateful hopeful relieved excited amused surprised amazed curious
-sad lonely hurt disappointed depressed grieving angry annoyed frustrated furious irritated resentful afraid anxious
-worried nervous scared tense disgusted contemptuous ashamed embarrassed guilty jealous confused doubtful hesitant
-bored tired calm neutral serious sincere tender loving sarcastic bitter helpless impatient indifferent"""
-_CLUES = """the corners of the mouth are raised | the eyebrows are drawn together | the eyes are wide open | the eyes
-are half closed | the lips are pressed together | the chin trembles | the forehead is wrinkled | the cheeks are tense |
-the nose is wrinkled | the gaze turns away | the voice is loud and fast | the voice is low and slow | the voice shakes |
-the tone is calm and even | the tone rises at the end | the speaker laughs | the speaker sighs | the speaker pauses |
-the words sound polite but the face does not agree | a short smile appears and fades""".replace("\n", " ").split(" | ")
-_TALK = """What do you mean? I do not know what to say. Why did you not tell me before? Thank you so much, I am really
-glad. It is not your fault. I told you not to do that! Please leave me alone. That is great news. I am sorry, I should
-have called. Can we talk about this later? I was so worried about you. How could he do this to us? You never listen to
-me. Everything will be all right. I cannot believe it. We have been waiting for this for a long time. Are you serious?
-Let me think about it. No, thanks, I am fine. What does the speaker feel, and why? Which emotions does the person show
-in this video, and which clues in the face, the voice and the words tell so? Describe the emotion of each utterance.
-In the first part the person seems to hide it, but then the feeling becomes clear, because in utterance"""
+
+def tiny_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer of the tiny language model, as it was learned once: byte-level BPE with 1024 tokens from a few
+    hundred sentences about emotions, with each of "utterance 1" to "utterance 32" in one piece."""
+    return AutoTokenizer.from_pretrained(SHIPPED)
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """The tiny language model's tokenizer: byte-level BPE, at most 1024 tokens, learned from a few emotional words."""
-    text = [_TALK, SYSTEM_TEXT, CHAT_TEMPLATE.replace("{", " ").replace("}", " "), _FEELINGS]
-    text += [f"The speaker feels {feeling}, because {clue}." for feeling, clue in product(_FEELINGS.split(), _CLUES)]
-    text += [f"{unit} {i} ({i / 2:.1f}-{i:.1f}s):" for unit in ("utterance", "window") for i in range(1, 100)]
-    for row in DescribedDialogues(100):
-        text += [item["text"] for message in row["messages"] for item in message["content"]]
-    text += [f"utterance {index}" for index in range(1, 33)] * 100
-    model = Tokenizer(models.BPE())
-    # Words, and digits one by one, but "utterance 12" in one piece: what a prompt says of an utterance is found by it.
-    words = r"utterance \d+| (?=utterance \d)|\d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
-    model.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(words), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    model.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<s>", "</s>", MicroEmoProcessor.video_token, MicroEmoProcessor.audio_token]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    model.train_from_iterator(
-        text,
-        trainers.BpeTrainer(vocab_size=1024, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=model,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        extra_special_tokens=special[3:],
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def tiny_qformer_tokenizer() -> PreTrainedTokenizerFast:
-    """The tiny image Q-Former's tokenizer: BERT's rules with the words of the timestamp sentence and all digits."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    digits = [str(digit) for digit in range(10)]
-    words = ["this", "frame", "is", "sampled", "at", "second", "s", ".", *digits, *(f"##{d}" for d in digits), "##s"]
-    vocabulary = {word: index for index, word in enumerate([*special, *words])}
-    model = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    model.normalizer = normalizers.BertNormalizer(lowercase=True)
-    model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    model.decoder = decoders.WordPiece()
-    model.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
-    )
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    return PreTrainedTokenizerFast(tokenizer_object=model, **dict(zip(names, special, strict=True)))
+def tiny_qformer_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer of the tiny image Q-Former: BERT's rules with the words of the timestamp sentence and all digits."""
+    return AutoTokenizer.from_pretrained(SHIPPED / "qformer_tokenizer")
