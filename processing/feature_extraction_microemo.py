@@ -220,11 +220,14 @@ def _sinc_kernels(old: int, new: int, zero_crossings: int = 6, rolloff: float = 
     """One low-pass filter per phase, (new, 1, taps), and how many samples it reaches back."""
     cutoff = min(old, new) * rolloff
     reach = math.ceil(zero_crossings * old / cutoff)
-    taps = torch.arange(-reach, reach + old, dtype=torch.float64) / old
-    phases = torch.arange(new, dtype=torch.float64) / new
+    # In float32, step by step as torchaudio does: in quiet bands the rounding of the kernel is what is heard.
+    taps = torch.arange(-reach, reach + old, dtype=torch.float32) / old
+    phases = torch.arange(new, dtype=torch.float32) / new
     time = ((taps - phases[:, None]) * cutoff).clamp(-zero_crossings, zero_crossings)
     window = torch.cos(time * math.pi / zero_crossings / 2).square()
-    return (torch.sinc(time) * window * cutoff / old).float()[:, None], reach
+    angle = time * math.pi
+    sinc = torch.where(angle == 0, 1.0, angle.sin() / angle)
+    return (sinc * (window * (cutoff / old)))[:, None], reach
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,6 +1,7 @@
 """Mel clips: the originals' numbers, and what each step does."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -10,7 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microemo.processing.feature_extraction_microemo import MicroEmoFeatureExtractor, log_mel, resample
+from microemo.processing.feature_extraction_microemo import (
+    MicroEmoFeatureExtractor,
+    _sinc_kernels,
+    log_mel,
+    resample,
+)
 from microemo.processing.media import load_audio
 
 SHARED = Path(os.environ.get("MICROEMO_SHARED", Path(__file__).parents[2] / ".." / "shared"))
@@ -94,6 +100,63 @@ def test_resampling_keeps_a_sine(rate):
 def test_resampling_drops_what_is_too_high():
     resampled = resample(torch.from_numpy(sine(11_000, 48_000, 1.0)), 48_000, 16_000)
     assert resampled[0, 200:-200].abs().max() < 0.02
+
+
+def originals_kernel(rate, precision=torch.float32):
+    """The originals' windowed sinc: every step in one precision, which is float32 for them."""
+    divisor = math.gcd(rate, 16_000)
+    old, new = rate // divisor, 16_000 // divisor
+    cutoff = min(old, new) * 0.99
+    reach = math.ceil(6 * old / cutoff)
+    of_new = torch.arange(0, -new, -1, dtype=precision)[:, None] / new
+    time = (of_new + torch.arange(-reach, reach + old, dtype=precision) / old) * cutoff
+    angle = time.clamp(-6, 6) * math.pi
+    sinc = torch.where(angle == 0, torch.ones((), dtype=precision), torch.sin(angle) / angle)
+    return (sinc * (torch.cos(angle / 6 / 2) ** 2 * (cutoff / old))).float()[:, None], reach
+
+
+@pytest.mark.parametrize(
+    ("rate", "phase", "tap", "rounded", "exact"),
+    [
+        (22_050, 182, 259, 0.36514634, 0.36516151),
+        (22_050, 231, 327, 0.64445299, 0.64445996),
+        (44_100, 104, 302, 0.18039106, 0.18038692),
+        (44_100, 86, 256, 0.12537095, 0.12536861),
+    ],
+)
+def test_taps_of_the_kernel(rate, phase, tap, rounded, exact):
+    """Written down once: what float32 arithmetic gives, not what is right."""
+    divisor = math.gcd(rate, 16_000)
+    kernels, _ = _sinc_kernels(rate // divisor, 16_000 // divisor)
+    assert float(kernels[phase, 0, tap]) == pytest.approx(rounded, abs=3e-7)
+    assert abs(rounded - exact) > 1e-6
+
+
+@pytest.mark.parametrize(("rate", "apart"), [(11_025, 1e-5), (22_050, 1e-5), (44_100, 3e-6), (37_800, 1e-6)])
+def test_the_kernel_is_rounded_as_the_originals(rate, apart):
+    divisor = math.gcd(rate, 16_000)
+    kernels, reach = _sinc_kernels(rate // divisor, 16_000 // divisor)
+    expected, expected_reach = originals_kernel(rate)
+    assert reach == expected_reach
+    torch.testing.assert_close(kernels, expected, rtol=0, atol=6e-8)
+    assert (kernels - originals_kernel(rate, torch.float64)[0]).abs().max() > apart
+
+
+@pytest.mark.parametrize(("rate", "frequency", "apart"), [(44_100, 60, 0.01), (22_050, 220, 0.03), (11_025, 440, 0.2)])
+def test_quiet_bands_of_a_loud_tone_are_the_originals(rate, frequency, apart):
+    """Above a loud low tone a band holds little but the resampler's rounding."""
+    tone = sine(frequency, rate, 2.5)
+    ours = MicroEmoFeatureExtractor()(tone, rate)["input_features"]
+    differences = []
+    for precision in (torch.float32, torch.float64):
+        kernels, reach = originals_kernel(rate, precision)
+        old = kernels.shape[2] - 2 * reach
+        padded = torch.nn.functional.pad(torch.from_numpy(tone), (reach, reach + old))
+        blocks = torch.nn.functional.conv1d(padded[:, None], kernels, stride=old)
+        resampled = blocks.transpose(1, 2).reshape(1, -1)[:, :40_000]
+        differences.append(np.abs(ours - MicroEmoFeatureExtractor()(resampled, 16_000)["input_features"]).max())
+    assert differences[0] < TOLERANCE
+    assert differences[1] > apart, "a test that tells the two kernels apart"
 
 
 @settings(deadline=None, max_examples=30)
