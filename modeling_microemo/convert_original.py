@@ -11,36 +11,40 @@ import errno
 import json
 import math
 import os
-import pickle
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
-    WEIGHTS_INDEX_NAME,
-    WEIGHTS_NAME,
-    cached_file,
 )
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from .modeling_microemo import MicroEmoForConditionalGeneration
-
-
-class ConversionError(ValueError):
-    """A source or a target folder that cannot be used; the message names it."""
-
+from .original_files import ConversionError, WeightFile, open_sources
+from .original_names import (
+    CLIP_POSITIONS,
+    CLIP_POSITIONS_KEY,
+    FRAME_POSITIONS,
+    FRAME_POSITIONS_KEY,
+    IMAGE_QFORMER,
+    LANGUAGE_MODEL,
+    LORA,
+    NEW,
+    NEW_WITHOUT_AUDIO,
+    PARTS,
+    ignored_tensors,
+    original_names,
+    part_of,
+)
 
 # --- presets of sources --------------------------------------------------------------------------------------------
 
@@ -90,299 +94,6 @@ SOURCE_PRESETS = {
 }
 
 
-# --- names ---------------------------------------------------------------------------------------------------------
-
-# Parts of our names, in order, and what stands for them in the originals.
-_EVA_CLIP = {
-    "embeddings.class_embedding": "cls_token",
-    "embeddings.position_embedding": "pos_embed",
-    "embeddings.patch_embedding.": "patch_embed.proj.",
-    "encoder.layers.": "blocks.",
-    ".self_attn.qkv.": ".attn.qkv.",
-    ".self_attn.projection.": ".attn.proj.",
-    ".layer_norm": ".norm",
-    "post_layernorm.": "ln_vision.",
-}
-_IMAGEBIND = {
-    "class_embedding": "modality_preprocessors.audio.cls_token",
-    "position_embedding": "modality_preprocessors.audio.pos_embedding_helper.pos_embed",
-    "patch_embedding.": "modality_preprocessors.audio.rgbt_stem.proj.",
-    "patch_layernorm.": "modality_preprocessors.audio.rgbt_stem.norm_layer.",
-    "head.": "modality_heads.audio.2.",
-    "post_layernorm.": "modality_heads.audio.0.",
-    "layers.": "modality_trunks.audio.blocks.",
-    ".attention.qkv.": ".attn.in_proj_",
-    ".attention.projection.": ".attn.out_proj.",
-    ".attention.bias_": ".attn.bias_",
-    ".layernorm": ".norm_",
-    ".fc": ".mlp.fc",
-    "log_logit_scale": "modality_postprocessors.audio.1.log_logit_scale",
-}
-_QFORMER = {"attention.attention.": "attention.self.", "layernorm.": "LayerNorm."}
-
-_VISION = "model.visual_encoder.vision_model."
-_IMAGE_QFORMER = "model.visual_encoder.image_qformer."
-_AUDIO_TOWER = "model.audio_branch.audio_tower."
-_LANGUAGE_MODEL = "model.language_model."
-_FRAME_POSITIONS = "model.video_qformer.frame_positions.weight"
-_CLIP_POSITIONS = "model.audio_branch.clip_positions.weight"
-_FRAME_POSITIONS_KEY, _CLIP_POSITIONS_KEY = "video_frame_position_embedding.weight", "audio_position_embedding.weight"
-
-# What a tensor belongs to, and the option of `microemo convert` that brings it. The first match counts.
-PARTS = {
-    _VISION + "post_layernorm": ("ln_vision", "qformer"),
-    _VISION: ("image encoder", "vision"),
-    "model.visual_encoder.": ("image Q-Former", "qformer"),
-    "model.video_": ("video branch", "video_branch"),
-    _AUDIO_TOWER: ("ImageBind audio tower", "imagebind"),
-    "model.audio_": ("audio branch", "audio_branch"),
-    "": ("language model", "llm"),
-}
-
-# Parameters without an original. They are initialised as in a model trained from scratch, the gate at 0.
-NEW = (
-    "model.visual_encoder.local_clue_attention.",
-    "model.visual_encoder.fusion.",
-)
-NEW_WITHOUT_AUDIO = ("model.audio_branch.", "model.audio_projection.")
-
-_LORA = re.compile(r"llama_model\.base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.\w+)?\.weight")
-
-
-def _replace(name: str, parts: Mapping[str, str]) -> str:
-    for ours, original in parts.items():
-        name = name.replace(ours, original)
-    return name
-
-
-def original_names(name: str, llm_names: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """The keys that fill a tensor of the model: alternatives, each one key, or two for the image encoder's biases.
-
-    Args:
-        name (`str`): Of the model's tensor.
-        llm_names (`Mapping`): Names in the language model's own checkpoint, by ours.
-    """
-    if name in llm_names:
-        return [(llm_names[name],)]
-    if name.startswith(NEW):
-        return []
-    if name.startswith(_VISION):
-        rest = name.removeprefix(_VISION)
-        original = _replace(rest, _EVA_CLIP)
-        halves = (original.replace("qkv.bias", "q_bias"), original.replace("qkv.bias", "v_bias"))
-        return [halves if original.endswith("qkv.bias") else (original,), (f"vision_model.{rest}",)]
-    if name.startswith(_IMAGE_QFORMER):
-        rest = name.removeprefix(_IMAGE_QFORMER)
-        if rest.startswith("layernorm."):  # the text-free Q-Former keeps it outside the embeddings
-            return [(_bert("Qformer", rest),), (f"qformer.{rest}",), (f"qformer.embeddings.{rest}",)]
-        return [(_bert("Qformer", rest),), (f"qformer.{rest}",)]
-    if name.startswith(_AUDIO_TOWER):
-        return [(_replace(name.removeprefix(_AUDIO_TOWER), _IMAGEBIND),)]
-    if match := re.fullmatch(r"model\.(video|audio)_\w+\.\w+_qformer\.(.+)", name):
-        modality, rest = match.groups()
-        if rest == "query_tokens":
-            return [(f"{modality}_query_tokens",)]
-        return [(_bert(f"{modality}_Qformer", rest.removeprefix("qformer.")),)]
-    fixed = {
-        "model.visual_encoder.query_tokens": "query_tokens",
-        _FRAME_POSITIONS: _FRAME_POSITIONS_KEY,
-        _CLIP_POSITIONS: _CLIP_POSITIONS_KEY,
-    }
-    projections = {"model.video_projection.": "llama_proj.", "model.audio_projection.": "audio_llama_proj."}
-    return [(fixed.get(name) or _replace(name, projections),)]
-
-
-def _bert(module: str, rest: str) -> str:
-    original = _replace(rest, _QFORMER)
-    return f"{module}.bert.embeddings.{original}" if original.startswith("LayerNorm.") else f"{module}.bert.{original}"
-
-
-def ignored_tensors(config: MicroEmoConfig) -> list[tuple[str, str]]:
-    """The stated ignore list: patterns of keys that no part of the model needs, and why."""
-    depth = config.vision_config.num_hidden_layers
-    ignored = [
-        (r"(.+\.)?position_ids", "indices, no weights"),
-        (r".+\.rotary_emb\.inv_freq", "computed from the configuration"),
-        (rf"blocks\.(?!(?:{'|'.join(map(str, range(depth)))})\.)\d+\..+", "block after the last that runs"),
-        (r"(norm|fc_norm|head)\.(weight|bias)", "head of EVA-CLIP, which does not run"),
-        (r"(t5|opt|llm)_proj\.(weight|bias)|language_projection\.(weight|bias)", "projection to another model"),
-        (r"language_model\..+", "language model of InstructBLIP"),
-        (r"modality_\w+\.(vision|text|depth|thermal|imu)\..+", "other modality of ImageBind"),
-        (r"audio_encoder\.modality_\w+\.\w+\.(.+\.)?(mask|log_logit_scale)", "stray copy of an ImageBind buffer"),
-    ]
-    if not config.use_frame_timestamps:
-        text = r"embeddings\.(word|position)_embeddings\.weight|encoder\.layer\.\d+\.(intermediate|output)\..+"
-        ignored.append((rf"(Qformer\.bert|qformer)\.({text})", "text half, not read without timestamps"))
-    return ignored
-
-
-# --- files ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class WeightFile:
-    """One file of weights.
-
-    Attributes:
-        path (`Path`): Where it lies.
-        name (`str`): Its name in messages and in the report, without the rest of the machine's folders.
-        options (`set[str]`): The options that name it or its folder, see `PARTS`; "checkpoint" for a fine-tuned one.
-        shapes (`dict[str, torch.Size]`): Of its tensors.
-        beside (`dict`): What else the file holds; of it only the run's "config" is read.
-    """
-
-    path: Path
-    name: str
-    options: set[str]
-    shapes: dict[str, torch.Size] = field(default_factory=dict)
-    beside: dict = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path, name: str, options: set[str]) -> "WeightFile":
-        """Reads names and shapes of a .pth, .bin or .safetensors file; the content decides, not the ending.
-
-        Raises:
-            ConversionError: for a file that is missing, damaged, no checkpoint, or one with Python code in it.
-        """
-        file = cls(path, name, options)
-        with file.open() as tensors:
-            file.shapes = (
-                tensors.shapes() if isinstance(tensors, _Safetensors) else {k: t.shape for k, t in tensors.items()}
-            )
-        return file
-
-    @cached_property
-    def is_fine_tuned(self) -> bool:
-        """Whether it lies over the other files: named so, or known by LoRA keys or by both kinds of Q-Former."""
-        return (
-            "checkpoint" in self.options
-            or any(_LORA.fullmatch(key) for key in self.shapes)
-            or {"query_tokens", "video_query_tokens"} <= self.shapes.keys()
-        )
-
-    @contextmanager
-    def open(self) -> Iterator[Mapping[str, torch.Tensor]]:
-        """The tensors, mapped from the disk: only what is read takes memory, until the end of the context."""
-        if _starts_like_safetensors(self.path):
-            try:
-                with safe_open(self.path, framework="pt") as handle:
-                    yield _Safetensors(handle)
-            except SafetensorError as error:
-                raise ConversionError(f"{self.path}: damaged or cut off: {error}") from error
-        else:
-            yield self._unpickle()
-
-    def _unpickle(self) -> dict[str, torch.Tensor]:
-        with self.path.open("rb") as stream:
-            is_zip_start = stream.read(4) == b"PK\x03\x04"
-        is_zip = zipfile.is_zipfile(self.path)
-        if is_zip_start and not is_zip:
-            raise ConversionError(f"{self.path}: cut off, its table of contents is missing; download it again")
-        try:
-            # Only zip files, torch's format since 1.6, can be mapped.
-            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_zip)
-        except pickle.UnpicklingError as error:
-            reason = str(error)
-            if match := re.search(r"GLOBAL ([\w.]+)|class (\S+)", reason):
-                name = (match[1] or match[2]).rstrip(".")
-                raise ConversionError(
-                    f"{self.path}: asks to run Python code ({name}) when loaded, which is refused; "
-                    "a file of weights needs none"
-                ) from error
-            raise ConversionError(f"{self.path}: no checkpoint, or a damaged one") from error
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
-            raise ConversionError(f"{self.path}: no checkpoint, or a damaged one: {error}") from error
-        if not isinstance(content, dict):
-            raise ConversionError(f"{self.path}: holds a {type(content).__name__}, not a dictionary of tensors")
-        weights = content
-        for container in ("model", "state_dict"):
-            if isinstance(content.get(container), dict):
-                weights = content[container]
-                # An optimizer's state, say, is not kept in memory.
-                self.beside = {key: value if key == "config" else None for key, value in content.items()}
-                del self.beside[container]
-                break
-        tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
-        if not tensors:
-            raise ConversionError(f"{self.path}: holds no tensors, only {', '.join(map(str, list(weights)[:8]))}")
-        return tensors
-
-
-class _Safetensors(Mapping):
-    """An open safetensors file as a mapping."""
-
-    def __init__(self, handle):
-        self.handle = handle
-        self.names = list(handle.keys())
-
-    def shapes(self) -> dict[str, torch.Size]:
-        return {name: torch.Size(self.handle.get_slice(name).get_shape()) for name in self.names}
-
-    def __getitem__(self, key):
-        return self.handle.get_tensor(key)
-
-    def __iter__(self):
-        return iter(self.names)
-
-    def __len__(self):
-        return len(self.names)
-
-
-def _starts_like_safetensors(path: Path) -> bool:
-    """Eight bytes of length, then a JSON object."""
-    with path.open("rb") as stream:
-        return stream.read(9)[8:] == b"{"
-
-
-def open_sources(**options: str | os.PathLike | None) -> list[WeightFile]:
-    """All files of weights behind the options of `microemo convert`.
-
-    Args:
-        options: Option → a file, a folder in Transformers' format, or the id of such a repository on the Hub.
-
-    Raises:
-        ConversionError: for a source that does not exist or cannot be read.
-    """
-    files: dict[Path, WeightFile] = {}
-    for option, source in options.items():
-        for path in [] if source is None else _weight_paths(source):
-            if path in files:
-                files[path].options.add(option)
-                continue
-            is_local = path.parent == Path(source) or path == Path(source)
-            name = f"{path.parent.name if is_local else source}/{path.name}"
-            files[path] = WeightFile.read(path, name, {option})
-    return list(files.values())
-
-
-def _weight_paths(source: str | os.PathLike) -> list[Path]:
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise ConversionError(f"{source}: no such file or folder, and no id of a repository on the Hub")
-
-    def find(file: str) -> Path | None:
-        try:
-            found = cached_file(str(source), file, _raise_exceptions_for_missing_entries=False)
-        except OSError as error:
-            raise ConversionError(f"{source}: neither a folder here nor to be had from the Hub: {error}") from error
-        return found and Path(found)
-
-    for single, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
-        if index_path := find(index):
-            shards = sorted(set(json.loads(index_path.read_text())["weight_map"].values()))
-            paths = {shard: find(shard) for shard in shards}
-            missing = [shard for shard, found in paths.items() if found is None]
-            if missing:
-                raise ConversionError(f"{source}: {index} lists {', '.join(missing)}, which is not there")
-            return list(paths.values())
-        if single_path := find(single):
-            return [single_path]
-    place = "the folder" if path.is_dir() else "no such folder; the Hub's repository, if it can be reached,"
-    raise ConversionError(f"{source}: {place} holds no weights ({SAFE_WEIGHTS_NAME}, {WEIGHTS_NAME}, or their index)")
-
-
 # --- the plan ------------------------------------------------------------------------------------------------------
 
 
@@ -413,7 +124,7 @@ def original_config(
         fields.pop(key, None)
         fields["text_config"].pop(key, None)
     fields.pop("tie_word_embeddings")  # follows the language model
-    for name, key in (("max_frames", _FRAME_POSITIONS_KEY), ("max_audio_clips", _CLIP_POSITIONS_KEY)):
+    for name, key in (("max_frames", FRAME_POSITIONS_KEY), ("max_audio_clips", CLIP_POSITIONS_KEY)):
         holders = sorted((file for file in files if key in file.shapes), key=lambda file: file.is_fine_tuned)
         if holders:
             fields[name] = holders[-1].shapes[key][0]
@@ -531,7 +242,7 @@ class Conversion:
                 problems.append(f"{filling.file.name}: {key} is missing; {name} needs it, of shape {tuple(expected)}")
                 continue
             actual = list(filling.file.shapes[key])
-            if name in (_FRAME_POSITIONS, _CLIP_POSITIONS) and len(actual) == 2:
+            if name in (FRAME_POSITIONS, CLIP_POSITIONS) and len(actual) == 2:
                 expected[0] = actual[0]  # resized
             elif self._grows(name):
                 expected[0] = self.old_vocab_size
@@ -554,7 +265,7 @@ class Conversion:
         looked_for = " or ".join(" and ".join(keys) for keys in original_names(example, self.llm_names))
         if len(names) == sum(part_of(name)[0] == part for name in self.shapes if not name.startswith(self.new_parts)):
             return f"no file holds the {part} ({option}). Looked for {looked_for} of shape {shape}"
-        text_half = [name for name in names if name.startswith(_IMAGE_QFORMER) and ".word_embeddings." in name]
+        text_half = [name for name in names if name.startswith(IMAGE_QFORMER) and ".word_embeddings." in name]
         if text_half:
             return (
                 f"no file holds the text half of the image Q-Former ({option}): BLIP-2's file has none, and reading "
@@ -575,7 +286,7 @@ class Conversion:
         for file in self.files:
             ignored, unknown = self.ignored[id(file)], []
             for key in file.shapes:
-                if (id(file), key) in used or _LORA.fullmatch(key):
+                if (id(file), key) in used or LORA.fullmatch(key):
                     continue
                 if (id(file), key) in self.superseded:
                     reason = f"superseded by {self.superseded[id(file), key].name}"
@@ -605,7 +316,7 @@ class Conversion:
         sides: dict[str, dict[str, torch.Size]] = {}
         for file in self.files:
             for key, shape in file.shapes.items():
-                if not (match := _LORA.fullmatch(key)):
+                if not (match := LORA.fullmatch(key)):
                     continue
                 target = ours.get(match["module"] + ".weight")
                 if target is None:
@@ -729,7 +440,7 @@ class Conversion:
         tensor, rows = parts[0], self.shapes[name][0] if self.shapes[name] else 0
         if not rows:  # the logit scale, a number that half precision would round
             return tensor.float().clone()
-        if name in (_FRAME_POSITIONS, _CLIP_POSITIONS) and len(tensor) != rows:
+        if name in (FRAME_POSITIONS, CLIP_POSITIONS) and len(tensor) != rows:
             tensor = resize_positions(tensor, rows)
         elif self._grows(name) and len(tensor) != rows:
             grown = torch.empty(self.shapes[name], dtype=dtype)
@@ -755,7 +466,7 @@ class Conversion:
             "lora_dropout": 0.0,
             "bias": "none",
             "inference_mode": True,
-            "target_modules": rf"{re.escape(_LANGUAGE_MODEL)}.*\.({leaves})",
+            "target_modules": rf"{re.escape(LANGUAGE_MODEL)}.*\.({leaves})",
         }
         (folder / "adapter_config.json").write_text(json.dumps(adapter, indent=2) + "\n")
 
@@ -766,7 +477,7 @@ class Conversion:
         sources = []
         for file in self.files:
             parts = {part_of(name)[0] for name, filling in self.fillings.items() if filling.file is file}
-            lora = [key for key in file.shapes if _LORA.fullmatch(key)]
+            lora = [key for key in file.shapes if LORA.fullmatch(key)]
             sources.append(
                 {
                     "file": file.name,
@@ -804,11 +515,6 @@ class Conversion:
         return changed
 
 
-def part_of(name: str) -> tuple[str, str]:
-    """Which part of the model a tensor belongs to, and the option that brings it."""
-    return next(part for prefix, part in PARTS.items() if name.startswith(prefix))
-
-
 def resize_positions(table: torch.Tensor, rows: int) -> torch.Tensor:
     """A position table (old rows, width) at another number of rows: each takes the nearest old one (TimeChat)."""
     return nn.functional.interpolate(table.T[None].float(), size=rows, mode="nearest")[0].T.to(table.dtype)
@@ -821,8 +527,8 @@ def _language_model_names(text_config: PreTrainedConfig, shapes: Mapping[str, to
     head = next(n for n, m in language_model.named_modules() if m is language_model.get_output_embeddings())
     names = {}
     for name in shapes:
-        if name.startswith(_LANGUAGE_MODEL):
-            names[name] = f"{language_model.base_model_prefix}.{name.removeprefix(_LANGUAGE_MODEL)}"
+        if name.startswith(LANGUAGE_MODEL):
+            names[name] = f"{language_model.base_model_prefix}.{name.removeprefix(LANGUAGE_MODEL)}"
         elif name.startswith("lm_head."):
             names[name] = f"{head}.{name.removeprefix('lm_head.')}"
     return names

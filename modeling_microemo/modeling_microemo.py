@@ -14,7 +14,8 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..utils.keywords import refuse_unknown
-from .audio_branch import AudioBranch, MicroEmoAudioModel
+from .audio_branch import AudioBranch
+from .towers import MicroEmoAudioModel
 from .video_qformer import UtteranceAwareVideoQFormer, WindowQFormer, real_first, take_steps
 from .visual_encoder import GlobalLocalFusion, GlobalLocalVisualEncoder
 

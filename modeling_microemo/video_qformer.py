@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_microemo import MicroEmoConfig, MicroEmoVideoQFormerConfig
-from .visual_encoder import MicroEmoQFormer
+from .qformer import MicroEmoQFormer
 
 
 class WindowQFormer(nn.Module):

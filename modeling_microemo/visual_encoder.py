@@ -4,64 +4,11 @@ facial clue regions."""
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerModel, eager_attention_forward
-from transformers.models.instructblipvideo.modeling_instructblipvideo import (
-    InstructBlipVideoQFormerModel,
-    InstructBlipVideoVisionModel,
-)
+from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
 
-from ..configuration.configuration_microemo import (
-    MicroEmoConfig,
-    MicroEmoImageQFormerConfig,
-    MicroEmoVideoQFormerConfig,
-    MicroEmoVisionConfig,
-)
-
-
-class EvalWhenFrozenMixin:
-    """Keeps a module that has nothing to learn in evaluation mode, whatever `model.train()` switches over: the outputs
-    of a frozen tower do not depend on who asks for them."""
-
-    def train(self, mode: bool = True):
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
-
-
-class MicroEmoVisionModel(EvalWhenFrozenMixin, InstructBlipVideoVisionModel):
-    """EVA-CLIP's image encoder. Its last LayerNorm has an epsilon of its own (`ln_vision` of the originals)."""
-
-    config: MicroEmoVisionConfig
-    _no_split_modules = ["InstructBlipVideoVisionEmbeddings", "InstructBlipVideoEncoderLayer"]
-
-    def __init__(self, config: MicroEmoVisionConfig):
-        super().__init__(config)
-        self.post_layernorm.eps = config.post_layernorm_eps
-
-
-class MaskedQFormerMixin:
-    """Keeps a Q-Former on attention kernels that take masks, whatever the language model runs on."""
-
-    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
-        return super()._check_and_adjust_attn_implementation(_takes_masks(attn_implementation), *args, **kwargs)
-
-    def get_correct_attn_implementation(self, requested_attention, *args, **kwargs):
-        return super().get_correct_attn_implementation(_takes_masks(requested_attention), *args, **kwargs)
-
-
-def _takes_masks(attn_implementation: str | None) -> str:
-    """The implementation itself where it takes any mask, else SDPA."""
-    return "eager" if attn_implementation == "eager" else "sdpa"
-
-
-class MicroEmoImageQFormer(MaskedQFormerMixin, InstructBlipVideoQFormerModel):
-    """The image Q-Former that reads a timestamp beside the frame."""
-
-    config: MicroEmoImageQFormerConfig
-
-
-class MicroEmoQFormer(MaskedQFormerMixin, Blip2QFormerModel):
-    """A Q-Former without text: of the video, of the sound, or of frames without timestamps."""
-
-    config: MicroEmoVideoQFormerConfig
+from ..configuration.configuration_microemo import MicroEmoConfig
+from .qformer import MicroEmoImageQFormer, MicroEmoQFormer, takes_masks
+from .towers import MicroEmoVisionModel
 
 
 class LocalClueAttention(nn.Module):
@@ -100,7 +47,7 @@ class LocalClueAttention(nn.Module):
         query, key, value = (
             self.qkv(self.layernorm(hidden_states)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         )
-        implementation = _takes_masks(self.config._attn_implementation)
+        implementation = takes_masks(self.config._attn_implementation)
         mask = allowed[:, None]
         if implementation == "eager":  # which adds its masks
             mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
-from ..modeling_microemo.audio_branch import MicroEmoAudioModel
 from ..modeling_microemo.modeling_microemo import MicroEmoModel
-from ..modeling_microemo.visual_encoder import GlobalLocalVisualEncoder, MicroEmoVisionModel
+from ..modeling_microemo.towers import MicroEmoAudioModel, MicroEmoVisionModel
+from ..modeling_microemo.visual_encoder import GlobalLocalVisualEncoder
 from ..processing.processing_microemo import MicroEmoProcessor
 from .dialogue_plan import CLUES
 from .face_acting import ACTIONS

@@ -1,0 +1,192 @@
+"""The originals' weight files: torch's and safetensors' formats, folders and Hub ids, read without running their code."""
+
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+)
+
+from .original_names import LORA
+
+
+class ConversionError(ValueError):
+    """A source or a target folder that cannot be used; the message names it."""
+
+
+@dataclass
+class WeightFile:
+    """One file of weights.
+
+    Attributes:
+        path (`Path`): Where it lies.
+        name (`str`): Its name in messages and in the report, without the rest of the machine's folders.
+        options (`set[str]`): The options that name it or its folder, see `PARTS`; "checkpoint" for a fine-tuned one.
+        shapes (`dict[str, torch.Size]`): Of its tensors.
+        beside (`dict`): What else the file holds; of it only the run's "config" is read.
+    """
+
+    path: Path
+    name: str
+    options: set[str]
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
+    beside: dict = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, name: str, options: set[str]) -> "WeightFile":
+        """Reads names and shapes of a .pth, .bin or .safetensors file; the content decides, not the ending.
+
+        Raises:
+            ConversionError: for a file that is missing, damaged, no checkpoint, or one with Python code in it.
+        """
+        file = cls(path, name, options)
+        with file.open() as tensors:
+            file.shapes = (
+                tensors.shapes() if isinstance(tensors, _Safetensors) else {k: t.shape for k, t in tensors.items()}
+            )
+        return file
+
+    @cached_property
+    def is_fine_tuned(self) -> bool:
+        """Whether it lies over the other files: named so, or known by LoRA keys or by both kinds of Q-Former."""
+        return (
+            "checkpoint" in self.options
+            or any(LORA.fullmatch(key) for key in self.shapes)
+            or {"query_tokens", "video_query_tokens"} <= self.shapes.keys()
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[Mapping[str, torch.Tensor]]:
+        """The tensors, mapped from the disk: only what is read takes memory, until the end of the context."""
+        if _starts_like_safetensors(self.path):
+            try:
+                with safe_open(self.path, framework="pt") as handle:
+                    yield _Safetensors(handle)
+            except SafetensorError as error:
+                raise ConversionError(f"{self.path}: damaged or cut off: {error}") from error
+        else:
+            yield self._unpickle()
+
+    def _unpickle(self) -> dict[str, torch.Tensor]:
+        with self.path.open("rb") as stream:
+            is_zip_start = stream.read(4) == b"PK\x03\x04"
+        is_zip = zipfile.is_zipfile(self.path)
+        if is_zip_start and not is_zip:
+            raise ConversionError(f"{self.path}: cut off, its table of contents is missing; download it again")
+        try:
+            # Only zip files, torch's format since 1.6, can be mapped.
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_zip)
+        except pickle.UnpicklingError as error:
+            reason = str(error)
+            if match := re.search(r"GLOBAL ([\w.]+)|class (\S+)", reason):
+                name = (match[1] or match[2]).rstrip(".")
+                raise ConversionError(
+                    f"{self.path}: asks to run Python code ({name}) when loaded, which is refused; "
+                    "a file of weights needs none"
+                ) from error
+            raise ConversionError(f"{self.path}: no checkpoint, or a damaged one") from error
+        except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+            raise ConversionError(f"{self.path}: no checkpoint, or a damaged one: {error}") from error
+        if not isinstance(content, dict):
+            raise ConversionError(f"{self.path}: holds a {type(content).__name__}, not a dictionary of tensors")
+        weights = content
+        for container in ("model", "state_dict"):
+            if isinstance(content.get(container), dict):
+                weights = content[container]
+                # An optimizer's state, say, is not kept in memory.
+                self.beside = {key: value if key == "config" else None for key, value in content.items()}
+                del self.beside[container]
+                break
+        tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
+        if not tensors:
+            raise ConversionError(f"{self.path}: holds no tensors, only {', '.join(map(str, list(weights)[:8]))}")
+        return tensors
+
+
+class _Safetensors(Mapping):
+    """An open safetensors file as a mapping."""
+
+    def __init__(self, handle):
+        self.handle = handle
+        self.names = list(handle.keys())
+
+    def shapes(self) -> dict[str, torch.Size]:
+        return {name: torch.Size(self.handle.get_slice(name).get_shape()) for name in self.names}
+
+    def __getitem__(self, key):
+        return self.handle.get_tensor(key)
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self):
+        return len(self.names)
+
+
+def _starts_like_safetensors(path: Path) -> bool:
+    """Eight bytes of length, then a JSON object."""
+    with path.open("rb") as stream:
+        return stream.read(9)[8:] == b"{"
+
+
+def open_sources(**options: str | os.PathLike | None) -> list[WeightFile]:
+    """All files of weights behind the options of `microemo convert`.
+
+    Args:
+        options: Option → a file, a folder in Transformers' format, or the id of such a repository on the Hub.
+
+    Raises:
+        ConversionError: for a source that does not exist or cannot be read.
+    """
+    files: dict[Path, WeightFile] = {}
+    for option, source in options.items():
+        for path in [] if source is None else _weight_paths(source):
+            if path in files:
+                files[path].options.add(option)
+                continue
+            is_local = path.parent == Path(source) or path == Path(source)
+            name = f"{path.parent.name if is_local else source}/{path.name}"
+            files[path] = WeightFile.read(path, name, {option})
+    return list(files.values())
+
+
+def _weight_paths(source: str | os.PathLike) -> list[Path]:
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise ConversionError(f"{source}: no such file or folder, and no id of a repository on the Hub")
+
+    def find(file: str) -> Path | None:
+        try:
+            found = cached_file(str(source), file, _raise_exceptions_for_missing_entries=False)
+        except OSError as error:
+            raise ConversionError(f"{source}: neither a folder here nor to be had from the Hub: {error}") from error
+        return found and Path(found)
+
+    for single, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
+        if index_path := find(index):
+            shards = sorted(set(json.loads(index_path.read_text())["weight_map"].values()))
+            paths = {shard: find(shard) for shard in shards}
+            missing = [shard for shard, found in paths.items() if found is None]
+            if missing:
+                raise ConversionError(f"{source}: {index} lists {', '.join(missing)}, which is not there")
+            return list(paths.values())
+        if single_path := find(single):
+            return [single_path]
+    place = "the folder" if path.is_dir() else "no such folder; the Hub's repository, if it can be reached,"
+    raise ConversionError(f"{source}: {place} holds no weights ({SAFE_WEIGHTS_NAME}, {WEIGHTS_NAME}, or their index)")

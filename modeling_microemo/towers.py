@@ -1,0 +1,154 @@
+"""The frozen encoders: EVA-CLIP's of frames, ImageBind's of sound."""
+
+import math
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
+from transformers.models.instructblipvideo.modeling_instructblipvideo import InstructBlipVideoVisionModel
+
+from ..configuration.configuration_microemo import MicroEmoAudioConfig, MicroEmoVisionConfig
+
+
+class EvalWhenFrozenMixin:
+    """Keeps a module that has nothing to learn in evaluation mode, whatever `model.train()` switches over: the outputs
+    of a frozen tower do not depend on who asks for them."""
+
+    def train(self, mode: bool = True):
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+
+class MicroEmoVisionModel(EvalWhenFrozenMixin, InstructBlipVideoVisionModel):
+    """EVA-CLIP's image encoder. Its last LayerNorm has an epsilon of its own (`ln_vision` of the originals)."""
+
+    config: MicroEmoVisionConfig
+    _no_split_modules = ["InstructBlipVideoVisionEmbeddings", "InstructBlipVideoEncoderLayer"]
+
+    def __init__(self, config: MicroEmoVisionConfig):
+        super().__init__(config)
+        self.post_layernorm.eps = config.post_layernorm_eps
+
+
+class AudioTowerAttention(nn.Module):
+    """Self-attention with one learned key and value appended, which every token may attend to."""
+
+    def __init__(self, config: MicroEmoAudioConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.is_causal = False
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.bias_k = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.bias_v = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.projection = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        batch = hidden_states.shape[0]
+        query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
+        key = torch.cat([key, self.bias_k.expand(batch, -1, -1)], dim=1)
+        value = torch.cat([value, self.bias_v.expand(batch, -1, -1)], dim=1)
+        query, key, value = (
+            states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in (query, key, value)
+        )
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        output, _ = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask=None,
+            scaling=self.scaling,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.projection(output.flatten(2))
+
+
+class AudioTowerLayer(GradientCheckpointingLayer):
+    """A pre-norm Transformer block."""
+
+    def __init__(self, config: MicroEmoAudioConfig):
+        super().__init__()
+        self.layernorm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = AudioTowerAttention(config)
+        self.layernorm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        hidden_states = hidden_states + self.attention(self.layernorm1(hidden_states), **kwargs)
+        return hidden_states + self.fc2(self.activation(self.fc1(self.layernorm2(hidden_states))))
+
+
+class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
+    """ImageBind's audio tower: mel picture → patches → Transformer → one vector of the joint space."""
+
+    config: MicroEmoAudioConfig
+    main_input_name = "input_features"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["AudioTowerLayer"]
+    _keep_in_fp32_modules_strict = ["log_logit_scale"]
+
+    def __init__(self, config: MicroEmoAudioConfig):
+        super().__init__(config)
+        self.patch_embedding = nn.Conv2d(1, config.hidden_size, config.kernel_size, config.stride, bias=False)
+        self.patch_layernorm = nn.LayerNorm(config.hidden_size, eps=config.stem_layer_norm_eps)
+        self.class_embedding = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embedding = nn.Parameter(torch.zeros(1, 1 + config.num_patches, config.hidden_size))
+        self.layers = nn.ModuleList(AudioTowerLayer(config) for _ in range(config.num_hidden_layers))
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        # Fixed in the original too: a buffer, saved with the weights.
+        self.register_buffer(
+            "log_logit_scale", torch.tensor(math.log(config.logit_scale_init_value), dtype=torch.float32)
+        )
+        self.post_init()
+
+    def _apply(self, fn, recurse=True):
+        scale = self.log_logit_scale
+        super()._apply(fn, recurse)
+        if self.log_logit_scale.dtype != scale.dtype:  # in bfloat16 the exponential would be 20.125 for 20
+            self.log_logit_scale = scale.to(self.log_logit_scale.device)
+        return self
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, MicroEmoAudioModel):
+            init.normal_(module.class_embedding, std=std)
+            init.normal_(module.position_embedding, std=std)
+            init.constant_(module.log_logit_scale, math.log(self.config.logit_scale_init_value))
+        elif isinstance(module, AudioTowerAttention):
+            init.normal_(module.bias_k, std=std)
+            init.normal_(module.bias_v, std=std)
+
+    def forward(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            input_features (`torch.Tensor` of shape `(clips, 1, num_mel_bins, num_mel_frames)`): ImageBind mel clips.
+
+        Returns:
+            `pooler_output`, the features `(clips, projection_dim)` of length `exp(log_logit_scale)`, and
+            `last_hidden_state`, the tokens `(clips, 1 + num_patches, hidden_size)`, class token first.
+        """
+        hidden_states = self.patch_embedding(input_features.to(self.patch_embedding.weight.dtype))
+        hidden_states = self.patch_layernorm(hidden_states.flatten(2).transpose(1, 2))
+        class_token = self.class_embedding.expand(hidden_states.shape[0], -1, -1)
+        hidden_states = torch.cat([class_token, hidden_states], dim=1) + self.position_embedding
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        features = nn.functional.normalize(self.head(self.post_layernorm(hidden_states[:, 0])), dim=-1)
+        features = features * self.log_logit_scale.exp()
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=features)
