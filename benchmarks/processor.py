@@ -53,13 +53,13 @@ def floor(clip: Path, view: str, indices) -> None:
     from microemo.processing.face_mesh import FaceMesh
     from microemo.processing.media import Clip
 
-    mesh = FaceMesh()._graph()._mesh
+    mesh = FaceMesh()._backend()._mesh
     to_view, to_mesh, to_rgb, to_crop = (VideoReformatter() for _ in range(4))
 
     def look(frame):
         pixels = to_view.reformat(frame, 224, 224, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
         copy = to_mesh.reformat(frame, 640, 360, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
-        mesh.process(copy)
+        mesh.process({"image": copy})
         if view == "frame":
             return pixels
         crop = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()[200:460, 500:760]

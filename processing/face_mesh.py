@@ -1,38 +1,39 @@
 """MediaPipe Face Mesh: 478 landmarks of every face in a frame (paper 3.2, the clues' positions)."""
 
 import os
-import shutil
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from huggingface_hub import is_offline_mode
-from transformers.utils import cached_file, logging
+from transformers.utils import cached_file
 
-logger = logging.get_logger(__name__)
-
-NUM_LANDMARKS = 478
-MAX_FACES = 8
-MIN_CONFIDENCE = 0.5
-# The full-range detector takes a brick wall for a face at 0.6, and heeds no threshold of its own.
-SECOND_LOOK_CONFIDENCE = 0.65
-# Side of the second look's crop over the side of the detector's face box.
-CROP_SCALE = 1.6
-
-MODEL_FILE = "face_landmarker.task"
-MODEL_URL = (
-    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
+from .face_mesh_backends import (
+    BLENDSHAPE_NAMES,
+    MAX_FACES,
+    MODEL_FILE,
+    NUM_LANDMARKS,
+    BundledBackend,
+    Face,
+    TasksBackend,
+    bundled_models,
+    download_model,
 )
 
+# The mesh fits a face to whatever its detector points at: a skull on a shirt, a lamp, letters. Above SURE a detection is
+# a face, below UNSURE it is none, each in a crop of CROP_SCALE times the face. Between them a detector must find the face
+# in its surroundings too, in a crop twice as large.
+SURE, UNSURE, SURE_IN_SURROUNDINGS = 0.82, 0.65, 0.7
+CROP_SCALE = 2.2
+# Faces smaller than this share of the picture's longer side are found by chance in the first look.
+FIRST_LOOK_REACH = 0.14
+# The side in pixels of the smallest face that the second look searches for.
+SMALLEST_FACE = 50
+
 # One MediaPipe graph per thread: a graph shared by threads crashes.
-_graphs = threading.local()
+_backends = threading.local()
 # The process that has run a graph, and so, after a fork, also its children's knowledge that their parent has.
 _used_by: int | None = None
-_stderr_lock = threading.Lock()
 
 
 class FaceMesh:
@@ -44,8 +45,7 @@ class FaceMesh:
     Args:
         model: Path of a `face_landmarker.task` for MediaPipe's Tasks API. Without it the model inside MediaPipe's own
             wheel is used (`mediapipe.solutions`, up to 0.10.21), and where that has none, the file beside the
-            checkpoint or the official one, downloaded once. The Tasks API has no full-range detector, hence no second
-            look for small faces.
+            checkpoint or the official one, downloaded once.
         checkpoint: Folder or Hub id of the checkpoint, where `model` and `face_landmarker.task` are looked for.
     """
 
@@ -53,18 +53,16 @@ class FaceMesh:
         self.model = model
         self.checkpoint = checkpoint
 
-    def landmarks(self, rgb: np.ndarray) -> np.ndarray:
-        """The landmarks of every face.
+    def faces(self, rgb: np.ndarray, whole: Callable[[], np.ndarray] | None = None) -> list[Face]:
+        """Every face in a picture.
 
-        Where the mesh's own short-range detector finds no face, a second look takes the full-range detector's boxes,
-        enlarged: small faces and profiles.
+        The first look is the mesh's own. What its detector is not sure of is looked at again in a crop of the whole
+        frame, and is no face where it stays unsure. Where the first look finds no face, or small ones alone, a second
+        look takes what a detector finds in the picture, and where there is still no face, in tiles of the whole frame.
 
         Args:
-            rgb: (H, W, 3) uint8.
-
-        Returns:
-            (faces, 478, 3) float32: x and y as fractions of width and height, z in the unit of x; (0, 478, 3) where
-            there is no face. Coordinates may lie outside 0..1 where a face is cut by the frame's edge.
+            rgb: (H, W, 3) uint8, for the first look; a copy of 360 lines serves it best.
+            whole: Gives the same picture in all its pixels, for a closer look; without it `rgb` is the whole picture.
 
         Raises:
             ValueError: for another shape or dtype.
@@ -74,9 +72,52 @@ class FaceMesh:
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"the face mesh wants an (H, W, 3) uint8 picture, got {rgb.shape} {rgb.dtype}")
-        return self._graph()(np.ascontiguousarray(rgb))
+        backend, rgb = self._backend(), np.ascontiguousarray(rgb)
+        seen = backend.look(rgb)
+        faces = [face for face in seen if face.score >= SURE]
+        unsure = [face.box for face in seen if face.score < SURE]
+        size = rgb.shape[1::-1]
+        is_large = any(_side(face.box, size) >= FIRST_LOOK_REACH * max(size) for face in faces)
+        if is_large and not unsure:
+            return faces
+        whole = rgb if whole is None else whole()
+        _look_closer(backend, whole, unsure if is_large else [*unsure, *_boxes(backend.detect(rgb))], faces)
+        if not faces:
+            _look_closer(backend, whole, _in_tiles(backend, whole), faces)
+        return faces
 
-    def _graph(self):
+    def landmarks(self, rgb: np.ndarray) -> np.ndarray:
+        """The landmarks of every face, see [`FaceMesh.faces`].
+
+        Args:
+            rgb: (H, W, 3) uint8.
+
+        Returns:
+            (faces, 478, 3) float32: x and y as fractions of width and height, z in the unit of x; (0, 478, 3) where
+            there is no face. Coordinates may lie outside 0..1 where a face is cut by the frame's edge.
+        """
+        return np.array([face.landmarks for face in self.faces(rgb)], np.float32).reshape(-1, NUM_LANDMARKS, 3)
+
+    def blendshapes(self, rgb: np.ndarray) -> np.ndarray:
+        """The facial actions of every face, in the order of [`FaceMesh.landmarks`].
+
+        Args:
+            rgb: (H, W, 3) uint8.
+
+        Returns:
+            (faces, 52) float32 in 0..1, named by `BLENDSHAPE_NAMES`.
+
+        Raises:
+            ValueError: where the model is the one inside MediaPipe's wheel, which has no blendshapes.
+        """
+        if not isinstance(self._backend(), TasksBackend):
+            raise ValueError(
+                f"the face mesh inside MediaPipe's wheel has no blendshapes: FaceMesh(model=PATH of a {MODEL_FILE})"
+            )
+        shapes = [face.blendshapes for face in self.faces(rgb)]
+        return np.array(shapes, np.float32).reshape(-1, len(BLENDSHAPE_NAMES))
+
+    def _backend(self) -> BundledBackend | TasksBackend:
         global _used_by
         if _used_by not in (None, os.getpid()):
             raise RuntimeError(
@@ -84,17 +125,17 @@ class FaceMesh:
                 'Start the workers afresh: DataLoader(..., multiprocessing_context="spawn") or '
                 'multiprocessing.set_start_method("spawn"); or use the processor in the workers only.'
             )
-        graphs = _graphs.__dict__
+        backends = _backends.__dict__
         key = (self.model, self.checkpoint)
-        if key not in graphs:
+        if key not in backends:
             _used_by = os.getpid()
-            graphs[key] = self._build()
-        return graphs[key]
+            backends[key] = self._build()
+        return backends[key]
 
-    def _build(self):
-        if self.model is None and (solutions := _solutions()) is not None:
-            return _BundledGraph(*solutions)
-        return _TasksGraph(self._find_model())
+    def _build(self) -> BundledBackend | TasksBackend:
+        if self.model is None and (modules := bundled_models()) is not None:
+            return BundledBackend(*modules)
+        return TasksBackend(self._find_model())
 
     def _find_model(self) -> str:
         name = str(self.model or MODEL_FILE)
@@ -106,7 +147,7 @@ class FaceMesh:
                 return beside
         if self.model is not None:
             raise FileNotFoundError(f"face_mesh_model {name!r} is neither a file nor beside the checkpoint")
-        return _download_model()
+        return download_model()
 
 
 def largest_face(landmarks: np.ndarray) -> np.ndarray | None:
@@ -116,141 +157,72 @@ def largest_face(landmarks: np.ndarray) -> np.ndarray | None:
     return landmarks[np.ptp(landmarks[..., :2], axis=1).prod(axis=1).argmax()]
 
 
-class _BundledGraph:
-    """The face mesh inside MediaPipe's wheel, with the full-range detector for the second look."""
-
-    def __init__(self, face_mesh, face_detection):
-        self._face_detection = face_detection
-        self._detector = None
-        self._has_seen_a_face = False
-        with _quiet_stderr():
-            self._mesh = face_mesh.FaceMesh(
-                static_image_mode=True,
-                max_num_faces=MAX_FACES,
-                refine_landmarks=True,
-                min_detection_confidence=MIN_CONFIDENCE,
-            )
-
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        faces = self._look(rgb)
-        return faces if len(faces) else self._second_look(rgb)
-
-    def _look(self, rgb: np.ndarray) -> np.ndarray:
-        # Its last start-up line comes with the first face.
-        with nullcontext() if self._has_seen_a_face else _quiet_stderr():
-            faces = self._mesh.process(rgb).multi_face_landmarks or ()
-        self._has_seen_a_face |= len(faces) > 0
-        return _to_array(face.landmark for face in faces)
-
-    def _second_look(self, rgb: np.ndarray) -> np.ndarray:
-        if self._detector is None:
-            with _quiet_stderr():
-                self._detector = self._face_detection.FaceDetection(model_selection=1)
-                self._detector.process(rgb)
-        height, width = rgb.shape[:2]
-        faces = []
-        for detection in self._detector.process(rgb).detections or ():
-            if detection.score[0] < SECOND_LOOK_CONFIDENCE:
-                continue
-            box = detection.location_data.relative_bounding_box
-            half = max(box.width * width, box.height * height) * CROP_SCALE / 2
-            center = np.array([(box.xmin + box.width / 2) * width, (box.ymin + box.height / 2) * height])
-            (left, top), (right, bottom) = np.clip([center - half, center + half], 0, (width, height)).astype(int)
-            if right - left > 1 and bottom - top > 1:
-                face = largest_face(self._look(np.ascontiguousarray(rgb[top:bottom, left:right])))
-                if face is not None:
-                    across, down = (right - left) / width, (bottom - top) / height
-                    faces.append(face * [across, down, across] + [left / width, top / height, 0])
-        return np.array(faces, np.float32).reshape(-1, NUM_LANDMARKS, 3)
+def _look_closer(backend, whole: np.ndarray, boxes, faces: list[Face]) -> None:
+    """Adds to `faces` those in crops round the `boxes` (left, top, right, bottom as fractions) that none of them holds."""
+    for box in boxes:
+        if len(faces) >= MAX_FACES or any(_is_same(box, face.box) for face in faces):
+            continue
+        crop, corner, scale = _cut(whole, box, CROP_SCALE)
+        for face in backend.look(crop):
+            face.landmarks = (face.landmarks * [*scale, scale[0]] + [*corner, 0]).astype(np.float32)
+            is_new = _is_same(box, face.box) and not any(_is_same(face.box, known.box) for known in faces)
+            if is_new and (face.score >= SURE or (face.score >= UNSURE and _fits_in(backend, whole, face.box))):
+                faces.append(face)
 
 
-class _TasksGraph:
-    """MediaPipe's Tasks API with a model file."""
-
-    def __init__(self, model: str):
-        try:
-            import mediapipe
-            from mediapipe.tasks.python import BaseOptions, vision
-        except ImportError as error:
-            raise _explained(error) from error
-        self._image = lambda rgb: mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
-        options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_buffer=Path(model).read_bytes()),
-            num_faces=MAX_FACES,
-            min_face_detection_confidence=MIN_CONFIDENCE,
-        )
-        with _quiet_stderr():
-            self._landmarker = vision.FaceLandmarker.create_from_options(options)
-            self._landmarker.detect(self._image(np.zeros((32, 32, 3), np.uint8)))
-
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        return _to_array(self._landmarker.detect(self._image(rgb)).face_landmarks)
-
-
-def _to_array(faces) -> np.ndarray:
-    points = [[(point.x, point.y, point.z) for point in face] for face in faces]
-    return np.array(points, np.float32).reshape(-1, NUM_LANDMARKS, 3)
-
-
-def _solutions():
-    """MediaPipe's `face_mesh` and `face_detection` with the models in its wheel; `None` in releases without them."""
-    try:
-        import mediapipe
-    except ImportError as error:
-        raise _explained(error) from error
-    try:
-        from mediapipe.python.solutions import face_detection, face_mesh
-    except ImportError:
-        return None
-    bundled = Path(mediapipe.__file__).parent / "modules" / "face_landmark" / "face_landmark_front_cpu.binarypb"
-    return (face_mesh, face_detection) if bundled.is_file() else None
-
-
-def _explained(error: ImportError) -> ImportError:
-    if isinstance(error, ModuleNotFoundError) and error.name == "mediapipe":
-        return ImportError("MicroEmo finds faces with MediaPipe: pip install mediapipe")
-    return ImportError(
-        f"MediaPipe cannot be imported: {error}. Where OpenCV misses a system library such as libGL, its headless "
-        "build needs none:\n    pip uninstall -y opencv-contrib-python opencv-python; "
-        "pip install --force-reinstall --no-deps opencv-contrib-python-headless"
+def _fits_in(backend, whole: np.ndarray, face: np.ndarray) -> bool:
+    """Whether the detector finds the face's box in its surroundings."""
+    crop, corner, scale = _cut(whole, face, 2 * CROP_SCALE)
+    return any(
+        score >= SURE_IN_SURROUNDINGS and _is_same(box * np.tile(scale, 2) + np.tile(corner, 2), face)
+        for box, score in backend.detect(crop)
     )
 
 
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Nothing reaches file descriptor 2: MediaPipe's start-up lines come from C++ and heed no setting."""
-    with _stderr_lock:
-        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(nowhere)
+def _cut(whole: np.ndarray, box: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The square round a box, `scale` times its longer side, as far as it lies in the picture, and as fractions of the
+    picture the square's left top corner and its width and height."""
+    size = np.array(whole.shape[1::-1])
+    middle, half = (box[:2] + box[2:]) / 2 * size, _side(box, size) * scale / 2
+    low = np.clip(middle - half, 0, size - 1).astype(int)
+    high = np.maximum(np.clip(middle + half, 0, size).astype(int), low + 1)
+    return np.ascontiguousarray(whole[low[1] : high[1], low[0] : high[0]]), low / size, (high - low) / size
 
 
-def _download_model() -> str:
-    """The official model file, fetched once into the Hugging Face cache."""
-    from huggingface_hub.constants import HF_HOME
+def _in_tiles(backend, whole: np.ndarray) -> Iterator[np.ndarray]:
+    """Boxes that the detector finds in square tiles of the frame; none where the frame is but one tile."""
+    height, width = whole.shape[:2]
+    side = round(SMALLEST_FACE / backend.smallest_face)
+    if max(height, width) <= side:
+        return
+    for top in _starts(height, side):
+        for left in _starts(width, side):
+            tile = np.ascontiguousarray(whole[top : top + side, left : left + side])
+            scale = np.tile([tile.shape[1] / width, tile.shape[0] / height], 2)
+            for box in _boxes(backend.detect(tile)):
+                yield box * scale + np.tile([left / width, top / height], 2)
 
-    target = Path(HF_HOME) / "microemo" / MODEL_FILE
-    if target.is_file():
-        return str(target)
-    part = target.with_name(f"{MODEL_FILE}.{os.getpid()}.part")
-    try:
-        if is_offline_mode():
-            raise urllib.error.URLError("offline mode")
-        logger.warning(f"Downloading MediaPipe's face landmark model (4 MB) once to {target}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(MODEL_URL, timeout=60) as response, part.open("wb") as file:
-            shutil.copyfileobj(response, file)
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(
-            f"this MediaPipe brings no face mesh model, and {MODEL_URL} cannot be reached ({error}). Three ways to give "
-            f"it one: pass face_mesh_model=PATH of a {MODEL_FILE}; put {MODEL_FILE} beside the checkpoint; or install "
-            "mediapipe==0.10.21, the last release with the model inside."
-        ) from error
-    return str(target)
+
+def _starts(length: int, side: int) -> np.ndarray:
+    """Where tiles begin that cover a length and overlap by a face."""
+    count = 1 if length <= side else -(-(length - SMALLEST_FACE) // (side - SMALLEST_FACE))
+    return np.linspace(0, max(length - side, 0), count).astype(int)
+
+
+def _boxes(detections) -> list[np.ndarray]:
+    return [box for box, _ in detections]
+
+
+def _side(box: np.ndarray, size) -> float:
+    """The longer side in pixels of a box in fractions of a picture's width and height."""
+    return float(((box[2:] - box[:2]) * size).max())
+
+
+def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two boxes hold the same face: the middle of one lies in the other."""
+
+    def holds(outer, inner):
+        middle = (inner[:2] + inner[2:]) / 2
+        return bool((outer[:2] <= middle).all() and (middle <= outer[2:]).all())
+
+    return holds(one, other) or holds(other, one)

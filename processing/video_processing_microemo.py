@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,9 @@ from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
-from .face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
+from .face_choice import follow_person
+from .face_mesh import FaceMesh
+from .face_mesh_backends import BLENDSHAPE_NAMES, NUM_LANDMARKS, Face
 from .face_regions import face_box, find_regions, region_masks, to_crop
 from .media import Clip, MediaError, MediaInfo, shown_size
 
@@ -50,6 +53,7 @@ _OTHER_NAMES = {
 }
 # The face mesh looks at a copy of the frame that is at most this high; it works at 192 pixels a face inside.
 MESH_HEIGHT = 360
+_NOBODY = np.full((NUM_LANDMARKS, 3), np.nan, np.float32)
 
 
 class MicroEmoVideosKwargs(VideosKwargs, total=False):
@@ -94,9 +98,11 @@ class ClipMetadata:
         total_frames: Frames of the clip.
         fps: Average frames per second.
         faces_found: Number of faces in each sampled frame.
-        landmarks: (T, 478, 3) float32, the largest face of each sampled frame; NaN where there is none.
+        landmarks: (T, 478, 3) float32, the face that is followed through the clip; NaN where it is not seen.
         has_audio: Whether the file has a sound track.
         frame_size: Width and height of the frames in pixels, upright and with square pixels, as they are shown.
+        blendshapes: (T, 52) float32, the followed face's actions (`BLENDSHAPE_NAMES`), NaN where it is not seen; `None`
+            where the face mesh has none, as the one inside MediaPipe's wheel.
     """
 
     source: str
@@ -109,6 +115,7 @@ class ClipMetadata:
     landmarks: np.ndarray
     has_audio: bool
     frame_size: tuple[int, int]
+    blendshapes: np.ndarray | None = None
 
 
 class MicroEmoVideoProcessor(VideoProcessorMixin):
@@ -286,7 +293,10 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             eye = _Eye(clip.info, spans, landmarks, face_mesh, settings)
             indices, times, views = clip.read(eye.choose, eye.look)
             info = clip.info
-        pixels, crops, faces, local_faces, faces_found = zip(*views, strict=True)
+        pixels, found, crops = zip(*views, strict=True)
+        chosen = eye.follow(found)
+        faces = [None if i is None else of_frame[i] for of_frame, i in zip(found, chosen, strict=True)]
+        crops = tuple(None if i is None else of_frame[i] for of_frame, i in zip(crops, chosen, strict=True))
         metadata = ClipMetadata(
             source=info.source,
             frame_times=[float(time) for time in times],
@@ -294,12 +304,14 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             duration=info.duration,
             total_frames=len(info.frame_times),
             fps=info.fps,
-            faces_found=list(faces_found),
-            landmarks=np.stack(faces),
+            faces_found=[len(of_frame) for of_frame in found],
+            landmarks=np.stack([_NOBODY if face is None else face.landmarks for face in faces]),
             has_audio=info.has_audio,
             frame_size=eye.frame_size,
+            blendshapes=_blendshapes(faces),
         )
-        masks = region_masks(np.stack(local_faces), eye.grid, settings["region_coverage"], settings["clue_regions"])
+        local = np.stack([eye.on_local_view(face) for face in faces])
+        masks = region_masks(local, eye.grid, settings["region_coverage"], settings["clue_regions"])
         return _Seen(pixels, crops, masks, metadata)
 
 
@@ -368,29 +380,55 @@ class _Eye:
         faces = faces[indices] if len(faces) == total else faces
         return np.pad(faces, ((0, 0), (0, 0), (0, 3 - faces.shape[2])))
 
-    def look(self, frame) -> tuple:
-        """What is kept of an `av.VideoFrame`: its pixels (H, W, 3), the face crop or `None`, the landmarks (478, 3) on
-        the frame and on the local view (NaN without a face), and the number of faces."""
+    def look(self, frame) -> tuple[np.ndarray, list[Face], list[np.ndarray | None]]:
+        """What is kept of an `av.VideoFrame`: its pixels (H, W, 3), the faces in it, and of each its crop or `None`."""
         width, height, turns = shown_size(frame, self.info.pixel_aspect)
         self.frame_size = width, height
         pixels = _resize(self._to_view, frame, self.side, self.side, turns)
+
+        @cache
+        def whole() -> np.ndarray:
+            return _resize(self._to_rgb, frame, width, height, turns)
+
         if self._given is not None:
-            face = next(self._given)
-            found = int(np.isfinite(face).all())
+            landmarks = next(self._given)
+            faces = [Face(landmarks, score=1.0)] if np.isfinite(landmarks).all() else []
         else:
             scale = min(1, MESH_HEIGHT / height)
             copy = _resize(self._to_mesh, frame, max(1, round(width * scale)), max(1, round(height * scale)), turns)
-            faces = self.face_mesh.landmarks(copy)
-            face, found = largest_face(faces), len(faces)
-        if not found:
-            nobody = np.full((NUM_LANDMARKS, 3), np.nan, np.float32)
-            return pixels, None, nobody, nobody[:, :2], 0
+            faces = self.face_mesh.faces(copy, whole)
         if self.settings["local_view"] == "frame":
-            return pixels, None, face, face[:, :2], found
-        box = face_box(face, (width, height), self.settings["face_crop_scale"])
-        crop = av.VideoFrame.from_ndarray(_cut(_resize(self._to_rgb, frame, width, height, turns), box))
-        crop = _resize(self._to_crop, crop, self.side, self.side)
-        return pixels, crop, face, to_crop(face, box, (width, height)), found
+            return pixels, faces, [None] * len(faces)
+        return pixels, faces, [self._crop(whole(), face) for face in faces]
+
+    def _crop(self, picture: np.ndarray, face: Face) -> np.ndarray:
+        crop = av.VideoFrame.from_ndarray(_cut(picture, self._box(face)))
+        return _resize(self._to_crop, crop, self.side, self.side)
+
+    def _box(self, face: Face) -> np.ndarray:
+        return face_box(face.landmarks, self.frame_size, self.settings["face_crop_scale"])
+
+    def follow(self, frames: tuple[list[Face], ...]) -> list[int | None]:
+        """Which of each frame's faces is the followed person's; given landmarks are one person's."""
+        if self._given is not None:
+            return [0 if faces else None for faces in frames]
+        return follow_person(frames, self.frame_size)
+
+    def on_local_view(self, face: Face | None) -> np.ndarray:
+        """(478, 2) landmarks on the view that the clue regions cover; NaN without a face."""
+        if face is None:
+            return _NOBODY[:, :2]
+        if self.settings["local_view"] == "frame":
+            return face.landmarks[:, :2]
+        return to_crop(face.landmarks, self._box(face), self.frame_size)
+
+
+def _blendshapes(faces: list[Face | None]) -> np.ndarray | None:
+    """(T, 52), NaN without a face; `None` where the face mesh has none."""
+    if all(face is None or face.blendshapes is None for face in faces):
+        return None
+    nothing = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
+    return np.stack([nothing if face is None else face.blendshapes for face in faces])
 
 
 def uniform_indices(total: int, num_frames: int) -> np.ndarray:

@@ -329,7 +329,7 @@ class _Encode:
             "has_video": prompt.has_video,
             "has_audio": prompt.has_audio,
             "utterances": [asdict(said) for said in prompt.utterances],
-            "video": seen and {k: _plain(v) for k, v in vars(seen).items() if k != "landmarks"},
+            "video": seen and {k: _plain(v) for k, v in vars(seen).items() if k not in ("landmarks", "blendshapes")},
             "audio_clip_times": _plain(clip_times),
             "frames_for": "utterances" if self.processor.windows == "utterance" else "clip",
         }

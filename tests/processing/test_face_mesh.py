@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from microemo.processing import face_mesh
+from microemo.processing import face_mesh, face_mesh_backends
 from microemo.processing.face_mesh import MODEL_FILE, FaceMesh, largest_face
 from microemo.training.synthetic import astronaut
 
@@ -62,7 +62,9 @@ class TestLandmarks:
     def test_small_face_by_a_second_look(self):
         small = scene(190, 400, 100)
         mesh = FaceMesh()
-        assert len(mesh._graph()._look(small)) == 0, "the first look finds it: the test is void"
+        assert len([face for face in mesh._backend().look(small) if face.score >= face_mesh.SURE]) == 0, (
+            "the first look finds it: the test is void"
+        )
         faces = mesh.landmarks(small)
         assert len(faces) == 1
         expected = (NOSE * 190 + (400, 100)) / (640, 360)
@@ -177,7 +179,7 @@ class TestTasksBackend:
 
     def test_beside_the_checkpoint(self, own_task, monkeypatch):
         self.check(FaceMesh(MODEL_FILE, checkpoint=own_task.parent))
-        monkeypatch.setattr(face_mesh, "_solutions", lambda: None)  # as in MediaPipe 1.0
+        monkeypatch.setattr(face_mesh, "bundled_models", lambda: None)  # as in MediaPipe 1.0
         mesh = FaceMesh(checkpoint=str(own_task.parent))
         assert mesh._find_model() == str(own_task)
 
@@ -191,22 +193,22 @@ class TestTasksBackend:
         handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
         monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
         monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(face_mesh, "_solutions", lambda: None)
-        monkeypatch.setattr(face_mesh, "is_offline_mode", lambda: False)
+        monkeypatch.setattr(face_mesh, "bundled_models", lambda: None)
+        monkeypatch.setattr(face_mesh_backends, "is_offline_mode", lambda: False)
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            monkeypatch.setattr(face_mesh, "MODEL_URL", f"http://127.0.0.1:{server.server_port}/{MODEL_FILE}")
+            monkeypatch.setattr(face_mesh_backends, "MODEL_URL", f"http://127.0.0.1:{server.server_port}/{MODEL_FILE}")
             found = FaceMesh()._find_model()
             server.shutdown()
         assert Path(found).read_bytes() == own_task.read_bytes()
-        monkeypatch.setattr(face_mesh, "MODEL_URL", "http://127.0.0.1:9/gone")
+        monkeypatch.setattr(face_mesh_backends, "MODEL_URL", "http://127.0.0.1:9/gone")
         assert FaceMesh()._find_model() == found
         assert os.listdir(Path(found).parent) == [MODEL_FILE]
 
     def test_offline_error_names_three_ways(self, tmp_path, monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-        monkeypatch.setattr(face_mesh, "_solutions", lambda: None)
-        monkeypatch.setattr(face_mesh, "is_offline_mode", lambda: True)
+        monkeypatch.setattr(face_mesh, "bundled_models", lambda: None)
+        monkeypatch.setattr(face_mesh_backends, "is_offline_mode", lambda: True)
         with pytest.raises(OSError) as error:
             FaceMesh(checkpoint=None)._build()
         for way in ("face_mesh_model=PATH", "beside the checkpoint", "mediapipe==0.10.21"):
@@ -215,6 +217,6 @@ class TestTasksBackend:
 
 def test_opencv_without_libgl_names_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "mediapipe", None)  # any ImportError that is not "no mediapipe"
-    explained = face_mesh._explained(ImportError("libGL.so.1: cannot open shared object file"))
+    explained = face_mesh_backends.explained(ImportError("libGL.so.1: cannot open shared object file"))
     assert "libGL.so.1" in str(explained) and "pip install" in str(explained) and "headless" in str(explained)
-    assert "pip install mediapipe" in str(face_mesh._explained(ModuleNotFoundError(name="mediapipe")))
+    assert "pip install mediapipe" in str(face_mesh_backends.explained(ModuleNotFoundError(name="mediapipe")))

@@ -319,7 +319,7 @@ class TestLandmarksGiven:
         found = expected["video_metadata"][0]
         everywhere = np.full((found.total_frames, 478, 3), np.nan, np.float32)
         everywhere[found.frame_indices] = found.landmarks
-        monkeypatch.setattr("microemo.processing.face_mesh.FaceMesh.landmarks", None)
+        monkeypatch.setattr("microemo.processing.face_mesh.FaceMesh.faces", None)
         for landmarks in (found.landmarks, everywhere, found.landmarks[..., :2].astype(float)):
             features = processor(demo_clip, landmarks=landmarks)
             np.testing.assert_array_equal(features["region_masks"], expected["region_masks"])
