@@ -42,7 +42,7 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.I
 
 _VTT_HEADER = re.compile(r"WEBVTT(?:[ \t].*)?")
 _VTT_COMMENT = re.compile(r"NOTE(?:[ \t].*)?")
-_VTT_STYLE = re.compile(r"(?:STYLE|REGION)[ \t]*")
+_VTT_STYLE = re.compile(r"(?:STYLE|REGION|Style:|Region:.*)[ \t]*")
 
 _LRC_TIME = re.compile(r"\[(\d{1,6}:\d{1,2}(?:[.:]\d{1,3})?)\]")
 _LRC_FIELD = re.compile(r"\[([A-Za-z#]\w*)\s*:(.*)\]")
@@ -191,7 +191,8 @@ def _number_line(lines: list[str], floor: int, timing: int, before: int | None, 
     """Index of the line that numbers an entry, from `floor` on.
 
     By the format's rule it is right above the timing line and below a blank line. Where the blank line above is
-    missing, or one too many stands below, only the number that is due counts: any other is speech.
+    missing, or one too many stands below, only the number that is due counts: any other is speech. In a file with a
+    blank line after each line (`spaced`) both happens.
     """
     at = timing - 1
     while at >= floor and not lines[at].strip():
@@ -201,9 +202,10 @@ def _number_line(lines: list[str], floor: int, timing: int, before: int | None, 
     if floor == 0:  # nobody speaks before the first timing line
         return at
     is_due = before is not None and int(lines[at]) == before + 1
+    is_apart = at > floor and not lines[at - 1].strip()
     if at == timing - 1:
-        return at if is_due or (at > floor and not lines[at - 1].strip()) else None
-    return at if is_due and spaced else None
+        return at if is_due or is_apart else None
+    return at if is_due and (is_apart or spaced) else None
 
 
 # --- WebVTT: blocks that a truly empty line ends --------------------------------------------------------------------

@@ -202,7 +202,7 @@ def _decode(name: str, data: bytes, encoding: str | None) -> str:
     if encoding is None:
         marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
         known = next((known for mark, known in marks.items() if data.startswith(mark)), None)
-        if known is None and 0 in data[:2]:  # every second byte of the first letters is zero
+        if known is None and data[:2].count(0) == 1:  # every second byte of the first letters is zero
             known = "utf-16-be" if data[0] == 0 else "utf-16-le"
     try:
         return data.decode(encoding or known or "utf-8-sig")

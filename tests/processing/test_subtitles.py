@@ -60,6 +60,7 @@ def test_numbers_are_known_where_blank_lines_are_missing_or_too_many():
     assert texts(numbered.replace("\n", "\n\n")) == ["Three", "2", "One 1"]
     assert texts(numbered.replace("\n", "\r\r\n")) == ["Three", "2", "One 1"]
     assert texts(srt("You owe me", "1985").replace("\n\n", "\n")) == ["You owe me", "1985"]
+    assert texts(numbered.replace("\n2\n", "\n2\n\n")) == ["Three", "2", "One 1"]
     # Only the number that is due can stand right below words.
     assert texts(srt("You owe me\n50", "So?", "Pay", numbers=[1, 2, 3]).replace("\n\n2\n", "\n\n")) == [
         "You owe me 50",
@@ -97,6 +98,13 @@ def test_line_ends_and_encodings(end, encoding, tmp_path):
     path = tmp_path / "clip.srt"
     path.write_bytes(srt("Café\n50", "你好", numbers=[1, 2]).rstrip().replace("\n", end).encode(encoding))
     assert texts(path) == ["Café 50", "你好"]
+
+
+def test_a_video_given_as_its_subtitles(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41\0\0\x8f\xfdmoov")
+    with pytest.raises(ValueError, match=r"clip\.mp4, line 1: subtitles must be UTF-8"):
+        read_utterances(path)
 
 
 @pytest.mark.parametrize("encoding, words", [("cp1252", "Café – naïve"), ("gb18030", "你好"), ("cp1251", "Привет")])
@@ -139,7 +147,7 @@ def test_names_of_cues_and_words_of_cues():
 def test_comments_styles_and_regions_are_no_speech():
     text = (
         "\ufeffWEBVTT - a title\nKind: captions\n00:00.000 --> 00:01.000\nHi\n\nNOTE\nmany\nlines\n\nNOTE one line\n\n"
-        "STYLE\n::cue(b) { color: red }\n\nREGION\nid:fred\nwidth:40%\n\n00:01.000 --> 00:02.000 region:fred\nyou\n"
+        "Style:\n::cue(c) { color: red;\n }\n##\n\nSTYLE\n::cue(b) { color: red }\n\nREGION\nid:fred\nwidth:40%\n\n00:01.000 --> 00:02.000 region:fred\nyou\n"
     )
     assert texts(text) == ["Hi", "you"]
     said, message = told(text + "\nNOTE\n00:02.000 --> 00:03.000\nold words\n")
@@ -594,7 +602,7 @@ def damaged(seed):
         elif kind == 2:
             data[at:at] = chance.choice(GOOD).encode()[: chance.randrange(200)]
         elif kind == 3:
-            data[at:at] = data[at:to] * chance.randint(1, 50)
+            data[at:at] = (data[at:to] * chance.randint(1, 50))[:20000]
         else:
             data[at:at] = bytes(
                 chance.choice([0, 10, 45, 48, 58, 60, 62, 91, 123, 255, chance.randrange(256)]) for _ in range(9)
