@@ -26,7 +26,7 @@ SECONDS, FRAMES, VIEWS = (10, 60), (8, 32, 96), ("frame", "face_crop")
 
 def make_clip(folder: Path, seconds: int) -> Path:
     """A 720p clip: a face about 200 pixels wide that sways, a voice, three subtitles."""
-    from microemo.training.synthetic import Line, to_srt, write_talking_photograph
+    from microemo.training.synthetic.media_writer import Line, to_srt, write_talking_photograph
 
     path = folder / f"talk{seconds}.mp4"
     lines = [Line(a * seconds, b * seconds, f"Line number {i}.") for i, (a, b) in enumerate(LINES, 1)]

@@ -142,7 +142,7 @@ def tiny(options) -> None:
     from microemo.inference.initialize import initialize
     from microemo.training.collator import MicroEmoCollator
     from microemo.training.feature_cache import FeatureCache
-    from microemo.training.synthetic import write_demo_dialogue
+    from microemo.training.synthetic.media_writer import write_demo_dialogue
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

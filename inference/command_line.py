@@ -140,7 +140,7 @@ def demo(
     max_new_tokens: Tokens = 256,
 ):
     """Make a dialogue of a photograph that acts and speaks, ask what it feels, and draw what the model saw."""
-    from ..training.synthetic_dialogues import write_demo
+    from ..training.synthetic.synthetic_dialogues import write_demo
     from .emotion_pipeline import UTTERANCE_QUESTION
     from .inspection import inspect_clip
 

@@ -28,7 +28,7 @@ def from_scratch(
     seed: Annotated[int, typer.Option(help="Of what lies between the towers and the answers.")] = 0,
 ):
     """Train microemo-tiny from nothing on the dialogues of CORPUS (splits train and dev), in stages, on the CPU."""
-    from ..training.from_scratch import Run, from_scratch
+    from ..training.from_scratch.stages import Run, from_scratch
 
     if out.exists():
         raise FileExistsError(f"{out} exists; name a new folder")
@@ -54,8 +54,8 @@ def ablation(
     steps: Annotated[int | None, typer.Option(help="Of learning to answer, in place of the recipe's.", min=1)] = None,
 ):
     """Train and score MicroEmo without each of its inventions on the dialogues of CORPUS (splits train, dev, test)."""
-    from ..training.ablation import ARMS, run_ablation, write_results
-    from ..training.from_scratch import Run
+    from ..training.from_scratch.ablation import ARMS, run_ablation, write_results
+    from ..training.from_scratch.stages import Run
 
     unknown = set(arms or ()) - set(ARMS)
     if unknown:
@@ -78,8 +78,8 @@ def score(
 ):
     """Ask CHECKPOINT about each utterance of the dialogues of CORPUS, and say how many answers are right."""
     from ..training.data import load_table
-    from ..training.dialogue_scores import accuracy, answer_utterance_questions
-    from ..training.synthetic_dialogues import TABLE, read_truth
+    from ..training.from_scratch.dialogue_scores import accuracy, answer_utterance_questions
+    from ..training.synthetic.synthetic_dialogues import TABLE, read_truth
     from ..utils.files import write_text
     from .emotion_pipeline import EmotionPipeline
 

@@ -24,6 +24,6 @@ def synthesize(
     FOLDER gets videos with sound, SRT files, dialogues.jsonl to train on and truth.jsonl to check against. An
     interrupted run goes on where it was.
     """
-    from ..training.synthetic_dialogues import write_dialogues
+    from ..training.synthetic.synthetic_dialogues import write_dialogues
 
     print(write_dialogues(folder, clips, seed=seed, split=split, num_proc=num_proc, size=size))

@@ -9,7 +9,13 @@ import av
 import numpy as np
 import pytest
 
-from microemo.training.synthetic import SOUND_RATE, astronaut, move_photograph, write_demo_dialogue, write_media
+from microemo.training.synthetic.media_writer import (
+    SOUND_RATE,
+    astronaut,
+    move_photograph,
+    write_demo_dialogue,
+    write_media,
+)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from microemo.inference.emotion_pipeline import EmotionPipeline
-from microemo.training.dialogue_plan import EMOTIONS
+from microemo.training.synthetic.dialogue_plan import EMOTIONS
 
 
 def microemo(*arguments) -> subprocess.CompletedProcess:

@@ -5,10 +5,10 @@ import pytest
 from microemo.inference.emotion_pipeline import EmotionPipeline
 from microemo.inference.initialize import initialize
 from microemo.inference.run_dataset import run_dataset
-from microemo.training.dialogue_plan import EMOTIONS
-from microemo.training.dialogue_scores import labels_of_answer
-from microemo.training.synthetic import DEMO_LINES
-from microemo.training.synthetic_dialogues import write_demo
+from microemo.training.from_scratch.dialogue_scores import labels_of_answer
+from microemo.training.synthetic.dialogue_plan import EMOTIONS
+from microemo.training.synthetic.media_writer import DEMO_LINES
+from microemo.training.synthetic.synthetic_dialogues import write_demo
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from microemo.processing import face_mesh, face_mesh_backends
 from microemo.processing.face_mesh import MODEL_FILE, FaceMesh, largest_face
-from microemo.training.synthetic import astronaut
+from microemo.training.synthetic.media_writer import astronaut
 
 pytest.importorskip("skimage", reason="the face is in scikit-image's photograph")
 
@@ -108,7 +108,7 @@ class TestProcesses:
     def test_nothing_on_stderr(self):
         done = run(
             "from microemo.processing.face_mesh import FaceMesh\n"
-            "from microemo.training.synthetic import astronaut\n"
+            "from microemo.training.synthetic.media_writer import astronaut\n"
             "import numpy, sys\n"
             "mesh = FaceMesh()\n"
             "print(len(mesh.landmarks(numpy.zeros((90, 90, 3), 'uint8'))), len(mesh.landmarks(astronaut())))\n"
@@ -120,7 +120,7 @@ class TestProcesses:
         done = run(
             "import os\n"
             "from microemo.processing.face_mesh import FaceMesh\n"
-            "from microemo.training.synthetic import astronaut\n"
+            "from microemo.training.synthetic.media_writer import astronaut\n"
             "FaceMesh().landmarks(astronaut())\n"
             "if os.fork() == 0:\n"
             "    try:\n"
@@ -139,7 +139,7 @@ class TestProcesses:
             "from datasets import Dataset\n"
             "from torch.utils.data import DataLoader\n"
             "from microemo.processing.face_mesh import FaceMesh\n"
-            "from microemo.training.synthetic import astronaut\n"
+            "from microemo.training.synthetic.media_writer import astronaut\n"
             "class Faces(list):\n"
             "    mesh = FaceMesh()\n"
             "    def __getitem__(self, index):\n"

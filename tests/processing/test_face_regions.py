@@ -14,7 +14,7 @@ from microemo.processing.face_regions import (
     region_masks,
     to_crop,
 )
-from microemo.training.synthetic import astronaut
+from microemo.training.synthetic.media_writer import astronaut
 
 pytest.importorskip("skimage", reason="the face is in scikit-image's photograph")
 

@@ -25,7 +25,7 @@ from microemo.processing.video_processing_microemo import (
     fps_indices,
     uniform_indices,
 )
-from microemo.training.synthetic import astronaut
+from microemo.training.synthetic.media_writer import astronaut
 
 
 @pytest.fixture(scope="module")

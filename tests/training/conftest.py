@@ -12,8 +12,8 @@ from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.inference.initialize import initialize
 from microemo.training.data import load_table
 from microemo.training.feature_cache import FeatureCache
-from microemo.training.from_scratch import RECIPE, Run, from_scratch
-from microemo.training.synthetic_dialogues import write_dialogues
+from microemo.training.from_scratch.stages import RECIPE, Run, from_scratch
+from microemo.training.synthetic.synthetic_dialogues import write_dialogues
 
 ANSWERS = ("happy", "sad", "angry", "calm")
 

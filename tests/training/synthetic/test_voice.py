@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from microemo.training.voice import PROSODIES, SOUND_RATE, mouth_opening, plan_speech, speak
+from microemo.training.synthetic.voice import PROSODIES, SOUND_RATE, mouth_opening, plan_speech, speak
 
 
 def pitches(sound):

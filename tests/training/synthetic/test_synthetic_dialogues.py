@@ -17,10 +17,10 @@ from microemo.processing.face_regions import REGIONS
 from microemo.processing.media import load_audio, probe
 from microemo.processing.processing_microemo import MicroEmoProcessor
 from microemo.processing.utterances import read_utterances
-from microemo.training import synthetic_dialogues as module
 from microemo.training.collator import MicroEmoCollator
 from microemo.training.data import check_table, load_table
-from microemo.training.dialogue_plan import (
+from microemo.training.synthetic import synthetic_dialogues as module
+from microemo.training.synthetic.dialogue_plan import (
     CLUES,
     EMOTIONS,
     SEEN_PAIRS,
@@ -28,9 +28,9 @@ from microemo.training.dialogue_plan import (
     UNSEEN_PAIRS,
     plan_dialogue,
 )
-from microemo.training.face_acting import ACTIONS, FaceActor
-from microemo.training.synthetic import astronaut
-from microemo.training.synthetic_dialogues import (
+from microemo.training.synthetic.face_acting import ACTIONS, FaceActor
+from microemo.training.synthetic.media_writer import astronaut
+from microemo.training.synthetic.synthetic_dialogues import (
     CITATIONS,
     TABLE,
     TRUTH,

@@ -14,15 +14,15 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
-from ..modeling_microemo.modeling_microemo import MicroEmoModel
-from ..modeling_microemo.towers import MicroEmoAudioModel, MicroEmoVisionModel
-from ..modeling_microemo.visual_encoder import GlobalLocalVisualEncoder
-from ..processing.processing_microemo import MicroEmoProcessor
-from .dialogue_plan import CLUES
-from .face_acting import ACTIONS
-from .feature_cache import FRAME_INPUTS, pad_together
-from .synthetic_dialogues import read_truth
-from .voice import PROSODIES
+from ...modeling_microemo.modeling_microemo import MicroEmoModel
+from ...modeling_microemo.towers import MicroEmoAudioModel, MicroEmoVisionModel
+from ...modeling_microemo.visual_encoder import GlobalLocalVisualEncoder
+from ...processing.processing_microemo import MicroEmoProcessor
+from ..feature_cache import FRAME_INPUTS, pad_together
+from ..synthetic.dialogue_plan import CLUES
+from ..synthetic.face_acting import ACTIONS
+from ..synthetic.synthetic_dialogues import read_truth
+from ..synthetic.voice import PROSODIES
 
 PARTS = 8  # of a clip, of which the tokens of the whole video are to tell
 

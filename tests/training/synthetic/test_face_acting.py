@@ -7,8 +7,8 @@ pytest.importorskip("skimage", reason="the photograph comes with scikit-image")
 pytest.importorskip("cv2", reason="faces act with OpenCV")
 
 from microemo.processing.face_mesh import FaceMesh, largest_face
-from microemo.training.face_acting import ACTIONS, FaceActor
-from microemo.training.synthetic import astronaut
+from microemo.training.synthetic.face_acting import ACTIONS, FaceActor
+from microemo.training.synthetic.media_writer import astronaut
 
 SIZE = 300
 # How far the mesh follows, at least; it smooths over what a picture of this size shows, most of all thin lips.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ..processing.face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
+from ...processing.face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
 
 try:
     import cv2

@@ -9,7 +9,7 @@ import pytest
 from microemo import MicroEmoProcessor
 from microemo.training.collator import IGNORED, MicroEmoCollator
 from microemo.training.data import to_conversation
-from microemo.training.described_dialogues import (
+from microemo.training.synthetic.described_dialogues import (
     FIRST_SEED,
     LAYOUTS,
     WINDOW_SECONDS,
@@ -17,8 +17,8 @@ from microemo.training.described_dialogues import (
     Dictations,
     describe,
 )
-from microemo.training.dialogue_plan import CLUES, plan_dialogue
-from microemo.training.synthetic_dialogues import CITATIONS, cite_as, dialogue_row, dialogue_truth
+from microemo.training.synthetic.dialogue_plan import CLUES, plan_dialogue
+from microemo.training.synthetic.synthetic_dialogues import CITATIONS, cite_as, dialogue_row, dialogue_truth
 
 PLANS = [plan_dialogue(FIRST_SEED, "train", index) for index in range(6)]
 

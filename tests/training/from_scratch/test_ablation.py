@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.training.ablation import ARMS, run_ablation, write_results
 from microemo.training.collator import MicroEmoCollator
 from microemo.training.data import load_table
 from microemo.training.feature_cache import FeatureCache, StaleCacheError
-from microemo.training.from_scratch import Run
-from microemo.training.synthetic_dialogues import TABLE, cite_as, read_truth
+from microemo.training.from_scratch.ablation import ARMS, run_ablation, write_results
+from microemo.training.from_scratch.stages import Run
+from microemo.training.synthetic.synthetic_dialogues import TABLE, cite_as, read_truth
 from microemo.training.train import ModelArguments, load_config_and_processor
 
 SEED = 370  # of the clips of the corpus

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.files import read_json_lines, write_text
+from ...utils.files import read_json_lines, write_text
 from .dialogue_plan import (
     CLUES,
     EMOTIONS,
@@ -28,7 +28,7 @@ from .dialogue_plan import (
     random_streams,
 )
 from .face_acting import ACTIONS, FaceActor, find_face
-from .synthetic import Line, astronaut, to_srt, write_media
+from .media_writer import Line, astronaut, to_srt, write_media
 from .voice import speak
 
 try:

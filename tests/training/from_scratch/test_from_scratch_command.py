@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from microemo.inference.emotion_pipeline import EmotionPipeline
 from microemo.inference.from_scratch_command import ablation, from_scratch, score
-from microemo.training import from_scratch as module
 from microemo.training.data import load_table
-from microemo.training.dialogue_scores import answer_utterance_questions
-from microemo.training.synthetic_dialogues import TABLE, read_truth, write_dialogues
+from microemo.training.from_scratch import stages as module
+from microemo.training.from_scratch.dialogue_scores import answer_utterance_questions
+from microemo.training.synthetic.synthetic_dialogues import TABLE, read_truth, write_dialogues
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,8 @@ import torch
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
 from microemo.training.data import load_table
-from microemo.training.dialogue_plan import CLUES
-from microemo.training.face_acting import ACTIONS
 from microemo.training.feature_cache import FeatureCache, pad_together
-from microemo.training.from_scratch import WATCHING
-from microemo.training.synthetic_dialogues import TABLE, read_truth
-from microemo.training.tower_pretraining import (
+from microemo.training.from_scratch.probes import (
     PARTS,
     ActingFrames,
     FacialActionReader,
@@ -29,8 +25,12 @@ from microemo.training.tower_pretraining import (
     truth_of,
     words_of_tokens,
 )
+from microemo.training.from_scratch.stages import WATCHING
+from microemo.training.synthetic.dialogue_plan import CLUES
+from microemo.training.synthetic.face_acting import ACTIONS
+from microemo.training.synthetic.synthetic_dialogues import TABLE, read_truth
+from microemo.training.synthetic.voice import PROSODIES
 from microemo.training.train import ModelArguments, prepare_model, trained_parameters
-from microemo.training.voice import PROSODIES
 
 
 @pytest.fixture(scope="module")

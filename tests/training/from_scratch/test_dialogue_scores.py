@@ -8,9 +8,9 @@ from transformers import GenerationConfig
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
 from microemo.training.data import load_table, to_conversation
-from microemo.training.dialogue_scores import accuracy, answer_utterance_questions, labels_of_answer
 from microemo.training.feature_cache import FeatureCache
-from microemo.training.synthetic_dialogues import CITATIONS, TABLE, cite_as, read_truth
+from microemo.training.from_scratch.dialogue_scores import accuracy, answer_utterance_questions, labels_of_answer
+from microemo.training.synthetic.synthetic_dialogues import CITATIONS, TABLE, cite_as, read_truth
 
 EMOTION = "joy"
 

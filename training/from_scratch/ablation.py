@@ -29,14 +29,16 @@ import torch
 from safetensors import safe_open
 from tqdm.auto import tqdm
 
-from ..evaluation.result_plots import plot_arms, plot_curves
-from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
-from ..processing.processing_microemo import MicroEmoProcessor
-from ..utils.files import write_text
-from .described_dialogues import WINDOW_SECONDS
+from ...evaluation.result_plots import plot_arms, plot_curves
+from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ...processing.processing_microemo import MicroEmoProcessor
+from ...utils.files import write_text
+from ..feature_cache import FeatureCache, precompute, write_tensors
+from ..synthetic.described_dialogues import WINDOW_SECONDS
+from ..synthetic.synthetic_dialogues import read_truth
+from ..train import ModelArguments, load_config_and_processor, load_model_and_processor
 from .dialogue_scores import accuracy, answer_utterance_questions
-from .feature_cache import FeatureCache, precompute, write_tensors
-from .from_scratch import (
+from .stages import (
     Run,
     keep_frame_tokens,
     learn_layouts,
@@ -45,8 +47,6 @@ from .from_scratch import (
     learn_to_watch,
     pretrain,
 )
-from .synthetic_dialogues import read_truth
-from .train import ModelArguments, load_config_and_processor, load_model_and_processor
 
 FORMS = ("times", "index")
 # Both views of a frame are of one picture, see above.

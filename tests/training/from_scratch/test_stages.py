@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.training import from_scratch as module
 from microemo.training.data import load_table, row_problems
 from microemo.training.feature_cache import StaleCacheError
-from microemo.training.from_scratch import RECIPE, Run, from_scratch, learn_to_see, pretrain, write_questions
-from microemo.training.synthetic_dialogues import TABLE, read_truth
+from microemo.training.from_scratch import stages as module
+from microemo.training.from_scratch.stages import RECIPE, Run, from_scratch, learn_to_see, pretrain, write_questions
+from microemo.training.synthetic.synthetic_dialogues import TABLE, read_truth
 
 STAGES = ("language", "towers", "seeing", "watching", "answering")
 

@@ -7,7 +7,7 @@ import pytest
 from microemo.processing.media import load_audio, probe
 from microemo.processing.utterances import read_utterances
 from microemo.processing.video_processing_microemo import MicroEmoVideoProcessor
-from microemo.training.synthetic import DEMO_LINES, write_demo_dialogue
+from microemo.training.synthetic.media_writer import DEMO_LINES, write_demo_dialogue
 
 
 def test_demo_dialogue(demo_clip):

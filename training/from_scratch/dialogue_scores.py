@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from tqdm.auto import tqdm
 
-from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
-from ..processing.processing_microemo import MicroEmoProcessor
-from .data import to_conversation
-from .synthetic_dialogues import cite_as
+from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ...processing.processing_microemo import MicroEmoProcessor
+from ..data import to_conversation
+from ..synthetic.synthetic_dialogues import cite_as
 
 LABELS = "Labels:"
 

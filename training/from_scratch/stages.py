@@ -25,25 +25,15 @@ from torch.utils.data import ConcatDataset
 from transformers import Trainer
 from transformers.utils import logging
 
-from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
-from ..processing.processing_microemo import MicroEmoProcessor
-from ..utils.files import read_json_lines, write_text
-from .collator import MicroEmoCollator
-from .data import load_table
-from .described_dialogues import LAYOUTS, DescribedDialogues, Dictations, RepeatedLines
-from .feature_cache import FeatureCache, keep_settings, pad_together, precompute
-from .synthetic_dialogues import TABLE, cite_as, read_truth
-from .tower_pretraining import (
-    ActingFrames,
-    FacialActionReader,
-    PatchReader,
-    ProsodyReader,
-    SpokenClips,
-    WatchedClips,
-    WindowReader,
-    put_together,
-)
-from .train import (
+from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ...processing.processing_microemo import MicroEmoProcessor
+from ...utils.files import read_json_lines, write_text
+from ..collator import MicroEmoCollator
+from ..data import load_table
+from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute
+from ..synthetic.described_dialogues import LAYOUTS, DescribedDialogues, Dictations, RepeatedLines
+from ..synthetic.synthetic_dialogues import TABLE, cite_as, read_truth
+from ..train import (
     DataArguments,
     MicroEmoTrainer,
     MicroEmoTrainingArguments,
@@ -53,10 +43,20 @@ from .train import (
     prepare_model,
     train,
 )
+from .probes import (
+    ActingFrames,
+    FacialActionReader,
+    PatchReader,
+    ProsodyReader,
+    SpokenClips,
+    WatchedClips,
+    WindowReader,
+    put_together,
+)
 
 logger = logging.get_logger(__name__)
 
-RECIPE = Path(__file__).with_suffix(".yaml")
+RECIPE = Path(__file__).with_name("from_scratch.yaml")
 PRETRAINED = ("language_model", "visual_encoder.vision_model", "audio_branch.audio_tower")
 SEEING = ["image_qformer", "local_clue_attention", "fusion"]
 WATCHING = ["video_qformer", "audio_qformer", "clip_positions", "video_projection", "audio_projection"]
