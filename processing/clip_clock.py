@@ -1,0 +1,184 @@
+"""The times of a file's packets, and one time line for a file whose parts have clocks of their own."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+# A clock that goes back by more seconds than this is a new one; muxers round by less.
+RESTART = 0.2
+# So is one that goes forward by more than a recording may pause. In formats whose clock may jump at any time (FFmpeg's
+# own limit there) this is less than elsewhere; the tables of an mp4 are believed.
+LONGEST_GAP, LONGEST_PAUSE = 10.0, 600.0
+
+
+@dataclass
+class Packets:
+    """The packets of one stream in the order of the file; times in ticks, `None` where they have none.
+
+    Attributes:
+        tick: Seconds of a tick (a float: fractions are slow).
+        order: Number of each among the packets of all streams.
+        places: Where in the file each one starts.
+    """
+
+    tick: float
+    pts: list = field(default_factory=list)
+    dts: list = field(default_factory=list)
+    durations: list = field(default_factory=list)
+    keys: list = field(default_factory=list)
+    discarded: list = field(default_factory=list)
+    order: list = field(default_factory=list)
+    places: list = field(default_factory=list)
+
+
+def index_packets(packets: Iterable, streams) -> dict[int, Packets]:
+    """The packets of each stream, by the stream's index."""
+    found = {stream.index: Packets(float(stream.time_base)) for stream in streams}
+    for order, packet in enumerate(packets):
+        if packet.size:
+            row = found[packet.stream_index]
+            row.pts.append(packet.pts)
+            row.dts.append(packet.dts)
+            row.durations.append(packet.duration or 0)
+            row.keys.append(packet.is_keyframe)
+            row.discarded.append(packet.is_discard)
+            row.order.append(order)
+            row.places.append(packet.pos)
+    return found
+
+
+def longest_gap(formats: str, may_jump: bool) -> float:
+    """Seconds that a clock may go forward at once."""
+    if formats.startswith("mov"):
+        return np.inf
+    return LONGEST_GAP if may_jump else LONGEST_PAUSE
+
+
+class ClipClock:
+    """Finds where the clock of a file restarts or jumps and lays the parts end to end, all streams by the same shift.
+
+    A single packet whose time fits neither its neighbours' clock nor a new one has a wrong time: it counts nowhere.
+
+    Args:
+        packets: Of each stream.
+        gap: Seconds that a clock may go forward at once.
+
+    Attributes:
+        restarts: Seconds at which the second and further parts begin, on the time line.
+        end: End of the last packet in seconds.
+    """
+
+    def __init__(self, packets: dict[int, Packets], gap: float):
+        self._packets = packets
+        self._times = {index: _decoding_times(row) for index, row in packets.items()}
+        self._wrong = {index: set() for index in packets}
+        jumps = [(index, number) for index in packets for number in self._jumps(index, gap)]
+        self._firsts = self._split(jumps)
+        self._shifts, self.restarts, self.end = self._lay_out()
+
+    def shifts(self, index: int) -> list[tuple[int, int, int]]:
+        """Of each part of a stream: its first packet, the first after it, and the ticks to add to its times."""
+        firsts = [*self._firsts[index], len(self._packets[index].pts)]
+        tick = self._packets[index].tick
+        return [(*part, round(shift / tick)) for part, shift in zip(pairwise(firsts), self._shifts, strict=True)]
+
+    def pts(self, index: int, keys: bool = False) -> list:
+        """Presentation times of a stream's packets on the time line in ticks: of all that are shown, or of its
+        keyframes. `None` where they have none."""
+        row, wrong = self._packets[index], self._wrong[index]
+        wanted = row.keys if keys else [not discarded for discarded in row.discarded]
+        return [
+            None if row.pts[number] is None else row.pts[number] + ticks
+            for first, last, ticks in self.shifts(index)
+            for number in range(first, last)
+            if wanted[number] and number not in wrong
+        ]
+
+    def _jumps(self, index: int, gap: float) -> list[int]:
+        """Numbers of the packets at which a stream's clock jumps. Notes those whose time is wrong."""
+        row, times = self._packets[index], self._times[index]
+        for number, (pts, dts) in enumerate(zip(row.pts, row.dts, strict=True)):
+            if pts is not None and dts is not None and abs(pts - dts) * row.tick > LONGEST_GAP:
+                self._wrong[index].add(number)
+        steps = np.diff(times)
+        found = []
+        for number in np.flatnonzero((steps < -RESTART) | (steps > gap)) + 1:
+            before = number - 1 - (number - 1 in self._wrong[index])
+            if before < 0 or -RESTART <= times[number] - times[before] <= gap:
+                continue  # back on its clock after a wrong time
+            following = times[number + 1] - times[before] if number + 1 < len(times) else None
+            back = times[number] < times[before]
+            if (following is None and not back) or (following is not None and -RESTART <= following <= gap):
+                self._wrong[index].add(int(number))
+            elif back or not self._goes_on_elsewhere(index, number, gap):
+                found.append(int(number))
+        return found
+
+    def _goes_on_elsewhere(self, index: int, number: int, gap: float) -> bool:
+        """Whether another stream reaches up to a packet behind a gap: then it is a pause, not a jump."""
+        order, time = self._packets[index].order[number], self._times[index][number]
+        for other, row in self._packets.items():
+            reached = np.searchsorted(row.order, order) - 1
+            if other != index and reached >= 0 and time - gap < self._times[other][reached] < time + gap:
+                return True
+        return False
+
+    def _split(self, jumps: list[tuple[int, int]]) -> dict[int, list[int]]:
+        """The first packet of each part in each stream.
+
+        Streams jump at the same place of the file, not at the same packet: packets are handed out when they are
+        complete, so that late ones of the old clock may follow early ones of the new.
+        """
+        rows = self._packets
+        places = {index: np.array(row.places, object) for index, row in rows.items()}
+        if not all(None not in place and (np.diff(place.astype(np.int64)) >= 0).all() for place in places.values()):
+            places = {index: np.array(row.order) for index, row in rows.items()}
+        parts: list[tuple[int, dict[int, int]]] = []
+        for place, index, number in sorted((int(places[index][number]), index, number) for index, number in jumps):
+            if parts and index not in parts[-1][1]:
+                start, firsts = parts[-1]
+                if np.searchsorted(places[index].astype(np.int64), start) == number:
+                    firsts[index] = number
+                    continue
+            parts.append((place, {index: number}))
+        firsts = {}
+        for index, place in places.items():
+            starts = [first.get(index, np.searchsorted(place.astype(np.int64), at)) for at, first in parts]
+            firsts[index] = np.maximum.accumulate([0, *map(int, starts)]).tolist()
+        return firsts
+
+    def _lay_out(self) -> tuple[list[float], list[float], float]:
+        """The seconds that each part is shifted by, where the later ones begin, and where the last one ends."""
+        count = len(next(iter(self._firsts.values())))
+        spans = [[np.inf, -np.inf] for _ in range(count)]
+        for index, row in self._packets.items():
+            firsts = [*self._firsts[index], len(row.pts)]
+            for span, (first, last) in zip(spans, pairwise(firsts), strict=True):
+                shown = [n for n in range(first, last) if row.pts[n] is not None and n not in self._wrong[index]]
+                if shown:
+                    span[0] = min(span[0], min(row.pts[n] for n in shown) * row.tick)
+                    span[1] = max(span[1], max(row.pts[n] + row.durations[n] for n in shown) * row.tick)
+        shifts, restarts, end = [], [], None
+        for start, stop in spans:
+            shift = 0.0 if not shifts else shifts[-1]
+            if start <= stop:
+                if end is not None:
+                    shift = end - start
+                    restarts.append(end)
+                end = stop + shift
+            shifts.append(shift)
+        return shifts, restarts, 0.0 if end is None else end
+
+
+def _decoding_times(row: Packets) -> np.ndarray:
+    """Seconds at which the packets are decoded, which only grow on one clock; what has no time has that before it."""
+    known = next((time for time in row.dts if time is not None), None)
+    if known is None:  # presentation times come in another order, so that only their growth says something
+        return np.maximum.accumulate([0 if time is None else time for time in row.pts] or [0]) * row.tick
+    times = []
+    for time in row.dts:
+        known = known if time is None else time
+        times.append(known * row.tick)
+    return np.array(times)
