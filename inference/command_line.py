@@ -41,6 +41,10 @@ errors = Console(stderr=True, soft_wrap=True)
 Clip = Annotated[str, typer.Argument(help="Video file, or a sound file.", show_default=False)]
 Subtitles = Annotated[str | None, typer.Option(help="SRT, WebVTT, ASS, LRC ... or a recogniser's JSON.")]
 Audio = Annotated[str | None, typer.Option(help="Sound in place of the clip's own.")]
+AudioTrack = Annotated[
+    str | None,
+    typer.Option(help="Which sound track is heard: its number, from 0, or its language (eng). `inspect` lists them."),
+]
 Model = Annotated[
     str | None,
     typer.Option(help="Checkpoint folder or Hub id. Without it the shipped microemo-tiny, which knows one face."),
@@ -72,6 +76,7 @@ def predict(
     clip: Clip,
     subtitles: Subtitles = None,
     audio: Audio = None,
+    audio_track: AudioTrack = None,
     question: Annotated[str | None, typer.Option(help="What to ask, if not what the speaker feels, and why.")] = None,
     by_utterance: Annotated[bool, typer.Option(help="Ask about each utterance of the subtitles, one by one.")] = False,
     model: Model = None,
@@ -85,10 +90,14 @@ def predict(
     asked = {} if question is None else {"question": question}
     pipeline = _pipeline(model)
     if by_utterance:
-        answer = pipeline.by_utterance(clip, subtitles, audio=audio, max_new_tokens=max_new_tokens, **asked)
+        answer = pipeline.by_utterance(
+            clip, subtitles, audio=audio, audio_track=audio_track, max_new_tokens=max_new_tokens, **asked
+        )
         lines = [_line(one) for one in answer]
     else:
-        answer = pipeline(clip, utterances=subtitles, audio=audio, max_new_tokens=max_new_tokens, **asked)
+        answer = pipeline(
+            clip, utterances=subtitles, audio=audio, audio_track=audio_track, max_new_tokens=max_new_tokens, **asked
+        )
         lines = [answer["description"]]
     print(json.dumps(answer, ensure_ascii=False) if as_json else "\n".join(lines))
 
@@ -104,13 +113,21 @@ def inspect(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the JSON.")],
     subtitles: Subtitles = None,
     audio: Audio = None,
+    audio_track: AudioTrack = None,
     model: Model = None,
 ):
     """Draw what the model sees of CLIP: frames, face mesh, clue regions, windows, mel."""
+    from ..processing.media import SoundTrack
+    from ..processing.processing_microemo import MicroEmoProcessor
+    from .emotion_pipeline import SHIPPED
     from .inspection import inspect_clip
 
     _check_files(clip, subtitles, audio)
-    report = inspect_clip(_pipeline(model).processor, clip, utterances=subtitles, audio=audio, out=out)
+    processor = MicroEmoProcessor.from_pretrained(SHIPPED if model is None else model)
+    report = inspect_clip(processor, clip, utterances=subtitles, audio=audio, audio_track=audio_track, out=out)
+    for track in report.get("sound_tracks", []):
+        heard = " (heard)" if track["index"] == report["audio_track"] else ""
+        print(f"sound track {SoundTrack(**track)}{heard}")
     for path in report["files"]:
         print(path)
 

@@ -69,13 +69,20 @@ class EmotionPipeline:
 
     @torch.inference_mode()
     def __call__(
-        self, clip, question: str = QUESTION, utterances=None, audio=None, asr=None, **generate_kwargs
+        self,
+        clip,
+        question: str = QUESTION,
+        utterances=None,
+        audio=None,
+        asr=None,
+        audio_track: int | str | None = None,
+        **generate_kwargs,
     ) -> dict:
         """
         Args:
             clip: Whatever [`MicroEmoProcessor`] takes as a video; a sound file too.
             question (`str`, *optional*): What to ask.
-            utterances, audio, asr (*optional*): As for [`MicroEmoProcessor`].
+            utterances, audio, asr, audio_track (*optional*): As for [`MicroEmoProcessor`].
             generate_kwargs: For `generate`.
 
         Returns:
@@ -92,6 +99,7 @@ class EmotionPipeline:
             videos=[clip],
             utterances=None if utterances is None else [utterances],
             audio=None if audio is None else [audio],
+            audio_track=audio_track,
             asr=asr,
             return_tensors="pt",
             return_metadata=True,
@@ -127,7 +135,13 @@ class EmotionPipeline:
 
     @torch.inference_mode()
     def by_utterance(
-        self, clip, utterances, question: str = UTTERANCE_QUESTION, audio=None, **generate_kwargs
+        self,
+        clip,
+        utterances,
+        question: str = UTTERANCE_QUESTION,
+        audio=None,
+        audio_track: int | str | None = None,
+        **generate_kwargs,
     ) -> list[dict]:
         """The same question about each utterance, which it cites: its windows' tokens stand in the question once more.
 
@@ -136,6 +150,7 @@ class EmotionPipeline:
             utterances: As for [`MicroEmoProcessor`].
             question (`str`, *optional*): What to ask.
             audio (*optional*): A sound file in place of the clip's own.
+            audio_track (`int` or `str`, *optional*): Which sound track is heard, as for [`MicroEmoProcessor`].
             generate_kwargs: For `generate`.
 
         Returns:
@@ -145,7 +160,7 @@ class EmotionPipeline:
             ValueError: for input that cannot be used, no utterance within the clip, or a model whose windows are no
                 utterances.
         """
-        duration = probe(clip).duration
+        duration = probe(clip, audio_track if audio is None else None).duration
         said = merge_utterances(read_utterances(utterances, duration), self.processor.max_utterances)
         if not said:
             source = (
@@ -155,6 +170,7 @@ class EmotionPipeline:
         spoken = [vars(one) for one in said]
         media = [{"type": "video", "path": str(clip), "utterances": spoken}]
         media += [] if audio is None else [{"type": "audio", "path": str(audio)}]
+        media[-1]["audio_track"] = audio_track
         questions = [
             [{"role": "user", "content": [*media, _text(question), {"type": "utterance", "index": index}]}]
             for index in range(1, len(said) + 1)

@@ -1,11 +1,13 @@
 """Draw what the model sees of a clip: everything here is read back from what the processor made for it."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from ..processing.face_regions import REGIONS, WHOLE_FACE, face_box, find_regions, region_outlines, to_crop
+from ..processing.media import probe
 
 # Side of a drawn view, frames in a row of the contact sheet, and height of a caption, in pixels and frames.
 _SIDE, _COLUMNS, _CAPTION = 336, 4, 22
@@ -21,7 +23,15 @@ _COLORS = dict(
 )
 
 
-def inspect_clip(processor, clip, utterances=None, audio=None, out: str | Path = "inspection", **kwargs) -> dict:
+def inspect_clip(
+    processor,
+    clip,
+    utterances=None,
+    audio=None,
+    audio_track: int | str | None = None,
+    out: str | Path = "inspection",
+    **kwargs,
+) -> dict:
     """Draw and write down what `processor` makes of a clip.
 
     Args:
@@ -29,13 +39,15 @@ def inspect_clip(processor, clip, utterances=None, audio=None, out: str | Path =
         clip: Video or sound file, as the processor takes it.
         utterances: Subtitles, as the processor takes them.
         audio: Sound in place of the clip's own.
+        audio_track: Which sound track is heard, by its number or language, as the processor takes it.
         out: Folder for `NAME.frames.png` (a contact sheet: each sampled frame as the image encoder gets it, with the
             face mesh and the clue regions, and beside it the local view with each region's patches), `NAME.timeline.png`
             (utterances, frames, sound clips and mel pictures over time) and `NAME.json` (the numbers).
         kwargs: Arguments of the processor's call (`num_frames`, `local_view`, ...).
 
     Returns:
-        The numbers, and the written `files`, a list of paths.
+        The numbers, the file's `sound_tracks` and the number of the one that is heard (`audio_track`), and the written
+        `files`, a list of paths.
     """
     try:
         import matplotlib.figure  # noqa: F401
@@ -45,6 +57,7 @@ def inspect_clip(processor, clip, utterances=None, audio=None, out: str | Path =
     features = processor(
         videos=[clip],
         audio=None if audio is None else [audio],
+        audio_track=audio_track,
         utterances=None if utterances is None else [utterances],
         return_tensors="np",
         return_metadata=True,
@@ -55,6 +68,11 @@ def inspect_clip(processor, clip, utterances=None, audio=None, out: str | Path =
     name = Path(str(clip)).stem if isinstance(clip, str | Path) else "clip"
     clue_regions = kwargs.get("clue_regions") or processor.video_processor.clue_regions
     report = _numbers(features, clue_regions)
+    heard = clip if audio is None else audio
+    if isinstance(heard, str | Path):
+        with warnings.catch_warnings(action="ignore"):  # the processor has said it
+            info = probe(heard, audio_track)
+        report |= {"sound_tracks": [vars(track) for track in info.sound_tracks], "audio_track": info.audio_track}
     report["files"] = []
     if "pixel_values_videos" in features:
         sheet = _contact_sheet(processor, features, report, clue_regions)

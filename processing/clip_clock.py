@@ -100,7 +100,7 @@ class ClipClock:
         """Numbers of the packets at which a stream's clock jumps. Notes those whose time is wrong."""
         row, times = self._packets[index], self._times[index]
         for number, (pts, dts) in enumerate(zip(row.pts, row.dts, strict=True)):
-            if pts is not None and dts is not None and abs(pts - dts) * row.tick > LONGEST_GAP:
+            if pts is not None and dts is not None and (pts - dts) * row.tick > LONGEST_GAP:
                 self._wrong[index].add(number)
         steps = np.diff(times)
         found = []
@@ -178,7 +178,9 @@ def _decoding_times(row: Packets) -> np.ndarray:
     if known is None:  # presentation times come in another order, so that only their growth says something
         return np.maximum.accumulate([0 if time is None else time for time in row.pts] or [0]) * row.tick
     times = []
-    for time in row.dts:
-        known = known if time is None else time
+    for pts, dts in zip(row.pts, row.dts, strict=True):
+        if dts is not None and pts is not None and (dts - pts) * row.tick > RESTART:
+            dts = pts  # nothing is shown before it is decoded: FFmpeg counted on where a new clock starts
+        known = known if dts is None else dts
         times.append(known * row.tick)
     return np.array(times)

@@ -123,9 +123,10 @@ def shown_size(frame, pixel_aspect: float = 1.0) -> tuple[int, int, int]:
     return (*(size[::-1] if turns % 2 else size), turns)
 
 
-def probe(source: Source) -> MediaInfo:
-    """What `source` holds; see [`Clip`] for the kinds of source and the errors."""
-    return Clip(source).info
+def probe(source: Source, audio_track: int | str | None = None) -> MediaInfo:
+    """What `source` holds; see [`Clip`] for the arguments and the errors."""
+    with Clip(source, audio_track) as clip:
+        return clip.info
 
 
 class Clip:
@@ -539,9 +540,14 @@ def _is_counted(container) -> bool:
 
 def _to_float(frame) -> np.ndarray:
     """(channels, n) float32 of a decoded sound frame; integer formats are scaled by their half range."""
-    sound = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels > 7:  # PyAV's own conversion reads beyond the eighth
+        dtype = av.AudioFrame(frame.format, "mono", 1).to_ndarray().dtype
+        sound = np.stack([np.frombuffer(frame.planes[i], dtype)[: frame.samples] for i in range(channels)])
+    else:
+        sound = frame.to_ndarray()
     if not frame.format.is_planar:
-        sound = sound.reshape(-1, frame.layout.nb_channels).T
+        sound = sound.reshape(-1, channels).T
     if sound.dtype.kind == "f":
         return sound.astype(np.float32, copy=False)
     half_range = 2.0 ** (8 * sound.dtype.itemsize - 1)

@@ -2,148 +2,26 @@
 
 import difflib
 import inspect
-import re
-import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils.chat_template_utils import _get_template_variables, render_jinja_template
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
+from .clip_reader import ClipContent, ClipInput, ClipReader, deduplicate, is_frames, utterance_spans
 from .face_regions import find_regions
-from .feature_extraction_microemo import MicroEmoFeatureExtractor, as_samples
-from .media import AudioTrack, Clip, load_audio
-from .utterances import (
-    Utterance,
-    clip_windows,
-    frame_windows,
-    merge_utterances,
-    read_utterances,
-    sliding_windows,
-    transcribe,
-)
+from .feature_extraction_microemo import MicroEmoFeatureExtractor
+from .prompt_microemo import CHAT_TEMPLATE, OTHER_NAMES, SYSTEM_TEXT, ClipPrompt, PromptBuilder, RenderedPrompt
+from .utterances import Utterance, clip_windows, frame_windows, sliding_windows
 from .video_processing_microemo import FIELDS, FIXED, MicroEmoVideoProcessor
 
-SYSTEM_TEXT = (
-    "You are an expert in human emotions. You watch a video dialogue and say what the speaker feels and why: "
-    "from the face, the tone of voice and the words."
-)
-
-# The prompt (paper 3.4): system text, video tokens, audio tokens, transcript, instruction, answer. Besides the
-# messages the template sees `clip`, made by `_template_clip`, and `system_text`; `part` asks for the text of one medium
-# alone. Text pipelines, TRL and servers render the template without any of these: it has a default for each.
-CHAT_TEMPLATE = """\
-{%- if system_text is not defined -%}{%- set system_text = "SYSTEM_TEXT" -%}{%- endif -%}
-{%- if clip is not defined -%}{%- set clip = {"video_tokens": "<video>", "audio_tokens": "<audio>"} -%}{%- endif -%}
-{%- macro times(window) -%}
-({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
-{%- endmacro -%}
-{%- macro marker(unit, window) -%}
-{{ unit }} {{ window.index }} {{ times(window) }}
-{%- endmacro -%}
-{%- macro media(name, tokens, unit, windows, window_tokens) -%}
-{%- if tokens -%}{{ (name + ": " if clip.unit else "") + tokens + "\\n" }}{%- endif -%}
-{%- if window_tokens and not (clip.interleaved and unit == "utterance") -%}
-{%- for window in windows -%}
-{%- if loop.first and not tokens -%}{{ name + ":\\n" }}{%- endif -%}
-{{ marker(unit, window) }}: {{ window_tokens + "\\n" }}
-{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
-{%- macro speech(utterance, tokens) -%}
-utterance {{ utterance.index }} {{ tokens + " " if tokens }}{{ times(utterance) }}
-{{- " " + utterance.speaker if utterance.speaker }}:{{ " " + utterance.text if utterance.text }}
-{%- endmacro -%}
-{%- macro transcript() -%}
-{%- if clip.interleaved -%}
-{%- set tokens = (clip.window_video_tokens if clip.unit == "utterance" and clip.windows else "") -%}
-{%- set tokens = tokens + clip.window_audio_tokens -%}
-{%- for utterance in clip.utterances if utterance.text or tokens -%}
-{{ speech(utterance, tokens) + "\\n" }}
-{%- endfor -%}
-{%- else -%}
-{%- for utterance in clip.utterances if utterance.text -%}
-{%- if loop.first -%}{{ "Transcript:\\n" }}{%- endif -%}
-{{ speech(utterance, "") + "\\n" }}
-{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
-{%- macro part_of_content(item) -%}
-{%- if item is string -%}{{ item }}
-{%- elif item.type == "text" -%}{{ item.text }}
-{%- elif item.type == "video" -%}
-{{ media("Video", clip.video_tokens, clip.unit, clip.windows, clip.window_video_tokens) }}
-{%- elif item.type == "audio" -%}
-{{ media("Audio", clip.audio_tokens, "utterance", clip.utterances, clip.window_audio_tokens) }}
-{%- elif item.type == "transcript" -%}{{ transcript() }}
-{%- elif item.type == "utterance" and clip.windows -%}
-{{ marker("utterance", clip.windows[item.index - 1]) }}: {{ clip.window_video_tokens + clip.window_audio_tokens }}
-{%- elif item.type == "utterance" -%}
-{{ raise_exception("an utterance can only be cited where the processor has read its clip") }}
-{%- else -%}
-{{ raise_exception("content of a message must be text, video, audio or utterance, got " + item.type | string) }}
-{%- endif -%}
-{%- endmacro -%}
-{%- macro content(items) -%}
-{%- if items is string -%}{{ items }}
-{%- else -%}
-{%- for item in items or [] if item.type in ("video", "audio", "transcript") -%}{{ part_of_content(item) }}
-{%- endfor -%}
-{%- for item in items or [] if item.type not in ("video", "audio", "transcript") -%}{{ part_of_content(item) }}
-{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
-{%- if part is defined -%}
-{{ content([{"type": part}]) }}
-{%- else -%}
-{{ bos_token }}
-{%- if system_text and messages[0].role != "system" -%}{{ system_text + "\\n\\n" }}{%- endif -%}
-{%- for message in messages -%}
-{%- if message.role == "system" -%}{{ content(message.content) + "\\n\\n" }}
-{%- elif message.role == "assistant" -%}{{ "Assistant:\\n" }}
-{%- generation -%}{{ content(message.content) + eos_token }}{%- endgeneration -%}{{ "\\n" }}
-{%- else -%}{{ "User:\\n" + content(message.content) + "\\n" }}
-{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ "Assistant:\\n" }}{%- endif -%}
-{%- endif -%}
-""".replace("SYSTEM_TEXT", SYSTEM_TEXT)
-
-# What a clip brings into its message, in this order.
-MEDIA = [{"type": "video"}, {"type": "audio"}, {"type": "transcript"}]
-
-
-# Keywords of a call that go to the tokenizer, the chat item keys by type, and what other libraries call ours.
+# Keywords of a call that go to the tokenizer, and to the video processor.
 TEXT_KEYWORDS = frozenset(("padding", "padding_side", "pad_to_multiple_of", "max_length"))
 VIDEO_KEYWORDS = frozenset((*FIELDS, *FIXED))
-_SOURCES = ("path", "url")
-_ABOUT_A_CLIP = ("utterances", "landmarks", "video_metadata", "sampling_rate")
-ITEM_KEYS = {
-    "text": ("type", "text"),
-    "video": ("type", "video", *_SOURCES, *_ABOUT_A_CLIP),
-    "audio": ("type", "audio", *_SOURCES, *_ABOUT_A_CLIP),
-    "utterance": ("type", "index"),
-}
-_OF_THE_CALL = "an argument of the call, for all its clips"
-OTHER_NAMES = {
-    "video": "videos",
-    "image": "videos",
-    "images": "videos",
-    "frames": "videos",
-    "audios": "audio",
-    "subtitle": "utterances",
-    "subtitles": "utterances",
-    "transcript": "utterances",
-    "nframes": "num_frames",
-    "texts": "text",
-}
 # What the processor and the model must agree on, by one name in both.
 SWITCHES = (
     "num_query_tokens",
@@ -157,37 +35,6 @@ SWITCHES = (
     "use_utterance_audio",
     "use_frame_timestamps",
 )
-
-
-@dataclass
-class _Given:
-    """What the user gives for one row of the batch."""
-
-    video: object = None
-    audio: object = None  # None: the video's own sound; False: no sound
-    sampling_rate: int | None = None
-    utterances: object = None
-    landmarks: object = None
-    video_metadata: object = None
-
-
-@dataclass
-class ClipPrompt:
-    """What the prompt says of one clip.
-
-    Attributes:
-        has_video, has_audio (`bool`): Whether there are pictures, and sound.
-        utterances (`list[Utterance]`): The lines of the transcript, and the windows of sound.
-        spans (`np.ndarray`):
-            Start and end of each window of frames in seconds, (K, 2): the utterances, or sliding windows.
-        cited (`list[int]`): 0-based windows that the prompt cites, in the order of the citations.
-    """
-
-    has_video: bool = False
-    has_audio: bool = False
-    utterances: list[Utterance] = field(default_factory=list)
-    spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    cited: list[int] = field(default_factory=list)
 
 
 class MicroEmoProcessor(ProcessorMixin):
@@ -289,9 +136,16 @@ class MicroEmoProcessor(ProcessorMixin):
         tokenizer.chat_template = self.chat_template
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         self.audio_token_id = tokenizer.convert_tokens_to_ids(self.audio_token)
-        # Subtitles and messages that spell one of these must not become it.
-        control = sorted((t for t in tokenizer.get_added_vocab() if len(t) > 1 and not t.isspace()), key=len)
-        self._control_tokens = re.compile("|".join(map(re.escape, reversed(control))))
+        self._clip_reader: ClipReader | None = None
+
+    @property
+    def clip_reader(self) -> ClipReader:
+        """What reads clips: a [`ClipReader`], or whatever else has its `read`, such as a [`FeatureCache`]."""
+        return self._clip_reader or ClipReader(self)
+
+    @clip_reader.setter
+    def clip_reader(self, reader: ClipReader | None) -> None:
+        self._clip_reader = reader
 
     @classmethod
     def from_config(cls, config: MicroEmoConfig, tokenizer, qformer_tokenizer, **overrides) -> "MicroEmoProcessor":
@@ -375,6 +229,7 @@ class MicroEmoProcessor(ProcessorMixin):
         landmarks=None,
         video_metadata=None,
         sampling_rate=None,
+        audio_track=None,
         asr=None,
         return_tensors=None,
         return_metadata=False,
@@ -398,6 +253,9 @@ class MicroEmoProcessor(ProcessorMixin):
             landmarks, video_metadata (*optional*):
                 Precomputed face landmarks, and times of decoded frames, see [`MicroEmoVideoProcessor`]; or lists.
             sampling_rate (`int`, *optional*): Of the waveforms in `audio`.
+            audio_track (`int` or `str`, *optional*):
+                Which sound track of a file is heard, by its number (from 0) or its language (`"eng"`), of all clips or a
+                list with that of each; by default FFmpeg's best.
             asr (`Callable`, *optional*):
                 Speech-recognition pipeline that makes the utterances of clips without subtitles.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
@@ -432,10 +290,11 @@ class MicroEmoProcessor(ProcessorMixin):
             raise ValueError(f"{len(texts)} texts, but {len(clips)} clips")
         features, prompts, metadata = self._encode_clips(clips, asr, video_kwargs)
         if texts is not None:
-            rendered = [self._render_text(row, *pair) for row, pair in enumerate(zip(texts, prompts, strict=True))]
+            builder = PromptBuilder(self)
+            rendered = [builder.render_text(row, *pair) for row, pair in enumerate(zip(texts, prompts, strict=True))]
             features |= self._tokenize(rendered, prompts, **text_kwargs)
-            metadata["prompts"] = rendered
-        return self._gather(features, prompts, metadata if return_metadata else {}, return_tensors)
+            metadata["prompts"] = [prompt.text for prompt in rendered]
+        return self._gather(features, metadata if return_metadata else {}, return_tensors)
 
     def apply_chat_template(
         self,
@@ -484,22 +343,20 @@ class MicroEmoProcessor(ProcessorMixin):
         """
         is_batched = not isinstance(conversation[0], dict)
         conversations = conversation if is_batched else [conversation]
+        builder = PromptBuilder(self)
         kwargs = {**(processor_kwargs or {}), **kwargs}
         asr, return_metadata = kwargs.pop("asr", None), kwargs.pop("return_metadata", False)
-        variables = _get_template_variables(self._resolve_chat_template(chat_template)) - {"messages", "clip", "part"}
-        variables |= {"system_text"}
+        variables = builder.template_variables(chat_template)
         template_kwargs = {name: kwargs.pop(name) for name in variables & kwargs.keys()}
         text_kwargs, video_kwargs = self._split_keywords(kwargs)
 
-        clips, messages = zip(*(self.read_conversation(c, tokenize) for c in conversations), strict=True)
-        known = [clip for clip in clips if clip is not None]
-        features, prompts, metadata = self._encode_clips(known, asr, video_kwargs)
-        filled = iter(prompts)
-        prompts = [None if clip is None else next(filled) for clip in clips]
-        rendered, answers = [], []
-        for row, prompt in zip(messages, prompts, strict=True):
-            text, spans = self._render(
-                row,
+        pairs = [builder.read_conversation(one, tokenize, TEXT_KEYWORDS | VIDEO_KEYWORDS) for one in conversations]
+        features, found, metadata = self._encode_clips([c for c, _ in pairs if c is not None], asr, video_kwargs)
+        remaining = iter(found)
+        prompts = [None if clip is None else next(remaining) for clip, _ in pairs]
+        rendered = [
+            builder.render(
+                messages,
                 prompt,
                 chat_template=chat_template,
                 add_generation_prompt=add_generation_prompt,
@@ -507,14 +364,15 @@ class MicroEmoProcessor(ProcessorMixin):
                 return_assistant_tokens_mask=return_assistant_tokens_mask,
                 **template_kwargs,
             )
-            rendered.append(text)
-            answers.append(spans)
+            for (_, messages), prompt in zip(pairs, prompts, strict=True)
+        ]
+        texts = [prompt.text for prompt in rendered]
         if not tokenize:
-            return rendered if is_batched else rendered[0]
+            return texts if is_batched else texts[0]
 
-        features |= self._tokenize(rendered, prompts, answers if return_assistant_tokens_mask else None, **text_kwargs)
-        metadata["prompts"] = rendered
-        output = self._gather(features, prompts, metadata if return_metadata else {}, return_tensors)
+        features |= self._tokenize(rendered, prompts, return_assistant_tokens_mask, **text_kwargs)
+        metadata["prompts"] = texts
+        output = self._gather(features, metadata if return_metadata else {}, return_tensors)
         return output if return_dict else output["input_ids"]
 
     def _split_keywords(self, kwargs: dict) -> tuple[dict, dict]:
@@ -526,19 +384,24 @@ class MicroEmoProcessor(ProcessorMixin):
 
     # --- clips -----------------------------------------------------------------------------------------------------
 
-    def _as_clips(self, videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts) -> list[_Given]:
+    def _as_clips(
+        self, videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts, audio_track
+    ) -> list[ClipInput]:
         """The rows of the batch; every argument is for one clip, or a list as long as the others."""
         belongings = {"utterances": utterances, "landmarks": landmarks, "video_metadata": video_metadata}
+        belongings["audio_track"] = audio_track
         if videos is None and (audio is None or audio is False):
             if texts is None:
                 raise ValueError("nothing to process: pass text, videos or audio")
             for name, value in belongings.items():
                 if value is not None:
                     raise ValueError(f"{name} belong to a clip: pass videos or audio")
-            return [_Given() for _ in texts]
+            return [ClipInput() for _ in texts]
         clips = audio if videos is None else videos
-        if not isinstance(clips, (list, tuple)) or _is_frames(clips):
-            return [_Given(videos, audio, sampling_rate, **belongings)]
+        if not isinstance(clips, (list, tuple)) or is_frames(clips):
+            return [ClipInput(videos, audio, sampling_rate, **belongings)]
+        if isinstance(audio_track, (int, str)):
+            belongings["audio_track"] = [None if clip is None else audio_track for clip in clips]
 
         columns = {"video": videos, "audio": audio, **belongings}
         for name, value in columns.items():
@@ -553,143 +416,66 @@ class MicroEmoProcessor(ProcessorMixin):
                     f"utterances of a batch of {len(clips)} clips must be a list with a list for each clip"
                 )
         rows = zip(*columns.values(), strict=True)
-        return [_Given(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
+        return [ClipInput(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
 
-    def _encode_clips(self, clips: Sequence[_Given], asr, video_kwargs: dict) -> tuple[dict, list[ClipPrompt], dict]:
-        """Features of all media, what the prompts say of them, and the metadata. A clip is read once, however many rows
-        are about it."""
-        different, number = _different(clips)
-        features, prompts, metadata = self.read_clips(different, asr, video_kwargs)
-        if len(different) < len(clips):
-            features = {name: value[number] for name, value in features.items()}
-            prompts = [replace(prompts[index]) for index in number]
-            metadata = {name: [values[index] for index in number] for name, values in metadata.items()}
-        features |= self._place_windows(prompts, metadata)
-        if self.use_frame_timestamps and "frame_mask" in features:
-            features |= self.read_timestamps(metadata["video_metadata"], features["frame_mask"].shape[1])
-        return features, prompts, metadata
+    def _encode_clips(
+        self, clips: Sequence[ClipInput], asr: Callable | None, video_kwargs: dict[str, Any]
+    ) -> tuple[dict[str, np.ndarray], list[ClipPrompt], dict[str, list]]:
+        """The features of all media, what each row's prompt says of its clip, and the metadata of each row.
 
-    def read_clips(self, clips: Sequence[_Given], asr=None, video_kwargs: dict | None = None):
-        """All that takes files, and time: frames, clue regions and mels of clips.
-
-        Returns:
-            `tuple[dict, list[ClipPrompt], dict]`: the arrays `(B, ...)`; for each clip what the prompt says of it,
-            windows left out; and lists with an entry for each clip, `video_metadata` ([`ClipMetadata`] or `None`),
-            `utterances` and `audio_clip_times` ((C, 2) in seconds, or `None`).
+        A clip is read and held once, however many rows are about it; `clip_index` then names the clip of each row.
         """
-        prompts, sources, tracks = [], [], []
-        with ExitStack() as files:
-            for clip in clips:
-                source, info, duration = clip.video, None, None
-                if source is not None and not _is_frames(source):
-                    source = files.enter_context(Clip(source))
-                    info = source.info
-                    duration = info.duration
-                elif clip.video_metadata is not None:
-                    duration = dict(clip.video_metadata).get("duration")
-                track = self._sound(clip, has_own=info is not None and info.has_audio)
-                has_video = source is not None if info is None else info.has_video
-                if source is None and track is not None:
-                    duration = track.samples.shape[1] / track.rate
-                said = self._find_utterances(clip, track, duration, asr)
-                prompts.append(ClipPrompt(has_video, track is not None, said))
-                sources.append(source)
-                tracks.append(track)
-            features, video_metadata = self._see(clips, sources, prompts, video_kwargs or {})
-        sound, clip_times = self._hear(tracks)
-        metadata = {
-            "video_metadata": video_metadata,
-            "utterances": [prompt.utterances for prompt in prompts],
-            "audio_clip_times": clip_times,
-        }
-        return features | sound, prompts, metadata
-
-    def _find_utterances(self, clip: _Given, track: AudioTrack | None, duration: float | None, asr) -> list[Utterance]:
-        if clip.utterances is not None:
-            said = read_utterances(clip.utterances, duration)
-        elif asr is not None and track is not None:
-            said = transcribe(asr, track, duration)
-        else:
-            said = []
-        if len(said) > self.max_utterances:
-            warnings.warn(
-                f"{len(said)} utterances, but max_utterances is {self.max_utterances}: short neighbours were merged",
-                stacklevel=4,
+        unique, clip_index = deduplicate(clips)
+        features, contents = self.clip_reader.read(unique, asr, video_kwargs) if unique else ({}, [])
+        windows, spans = self._place_windows(contents)
+        features |= windows
+        if self.use_frame_timestamps and "frame_mask" in features:
+            features |= self.read_timestamps(
+                [content.video_metadata for content in contents], features["frame_mask"].shape[1]
             )
-        return merge_utterances(said, self.max_utterances)
-
-    def _sound(self, clip: _Given, has_own: bool) -> AudioTrack | None:
-        if clip.audio is False:
-            return None
-        if clip.audio is None:
-            return load_audio(clip.video) if has_own else None
-        if isinstance(clip.audio, AudioTrack):
-            return clip.audio
-        rate, samples = clip.sampling_rate, clip.audio
-        if isinstance(samples, dict):  # as the `datasets` library gives it
-            rate, samples = samples["sampling_rate"], samples["array"]
-        if hasattr(samples, "ndim"):
-            return AudioTrack(as_samples(samples, rate).numpy(), int(rate))
-        return load_audio(samples)
-
-    def _see(self, clips, sources, prompts, video_kwargs) -> tuple[dict, list]:
-        """Frames and clue regions of the clips that have pictures."""
-        rows = [row for row, prompt in enumerate(prompts) if prompt.has_video]
-        metadata: list = [None] * len(clips)
-        if not rows:
-            return {}, metadata
-        seen = self.video_processor(
-            [sources[row] for row in rows],
-            spans=[_spans(prompts[row].utterances if self.windows == "utterance" else []) for row in rows],
-            landmarks=[clips[row].landmarks for row in rows],
-            video_metadata=[clips[row].video_metadata for row in rows],
-            return_metadata=True,
-            return_tensors="np",
-            **video_kwargs,
-        )
-        for row, of_clip in zip(rows, seen.pop("video_metadata"), strict=True):
-            metadata[row] = of_clip
-        return {name: _scatter(value, rows, len(clips)) for name, value in seen.items()}, metadata
-
-    def _hear(self, tracks) -> tuple[dict, list]:
-        """Mel clips of the clips that have sound."""
-        times = [
-            self.feature_extractor.clip_times(track.samples.shape[1], track.rate) if track is not None else None
-            for track in tracks
+        if len(unique) < len(clips):
+            features["clip_index"] = np.array(clip_index, dtype=np.int64)
+        prompts = [
+            ClipPrompt(content.has_video, content.has_audio, content.utterances, of_clip)
+            for content, of_clip in zip(contents, spans, strict=True)
         ]
-        if all(track is None for track in tracks):
-            return {}, times
-        features = self.feature_extractor(
-            [None if track is None else track.samples for track in tracks],
-            sampling_rate=[None if track is None else track.rate for track in tracks],
-        )
-        return dict(features), times
+        metadata = {
+            "video_metadata": [contents[index].video_metadata for index in clip_index],
+            "utterances": [contents[index].utterances for index in clip_index],
+            "audio_clip_times": [contents[index].segment_times for index in clip_index],
+        }
+        return features, [prompts[index] for index in clip_index], metadata
 
-    def _place_windows(self, prompts: list[ClipPrompt], metadata: dict) -> dict:
-        """Which frames and which mel clips each window holds. Gives the prompts their `spans`."""
+    def _place_windows(self, contents: Sequence[ClipContent]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+        """Which frames and which mel segments each window holds, and the seconds `(K, 2)` of each clip's windows."""
         no_windows = np.zeros((0, 2), np.int64)
-        frames, sound, sound_spans = [], [], []
-        for prompt, of_clip, clip_times in zip(
-            prompts, metadata["video_metadata"], metadata["audio_clip_times"], strict=True
-        ):
-            prompt.spans = _spans(prompt.utterances if self.windows == "utterance" else [])
-            windows = no_windows
-            if of_clip is not None and self.windows == "sliding":
-                windows, prompt.spans = sliding_windows(
-                    of_clip.frame_times, self.window_size, self.window_stride, self.window_unit, of_clip.duration
+        frames, sound, spans, sound_spans = [], [], [], []
+        for content in contents:
+            video_metadata, windows = content.video_metadata, no_windows
+            spans.append(utterance_spans(content.utterances if self.windows == "utterance" else []))
+            if video_metadata is not None and self.windows == "sliding":
+                windows, spans[-1] = sliding_windows(
+                    video_metadata.frame_times,
+                    self.window_size,
+                    self.window_stride,
+                    self.window_unit,
+                    video_metadata.duration,
                 )
-            elif of_clip is not None:
-                windows = frame_windows(of_clip.frame_times, prompt.spans)
-            if of_clip is not None and not self.use_global_window and not len(windows):
-                raise ValueError(f"{of_clip.source}: no utterances, and use_global_window=False: no window is left")
+            elif video_metadata is not None:
+                windows = frame_windows(video_metadata.frame_times, spans[-1])
+            if video_metadata is not None and not self.use_global_window and not len(windows):
+                raise ValueError(
+                    f"{video_metadata.source}: no utterances, and use_global_window=False: no window is left"
+                )
             frames.append(windows)
             # Without windows of its own the sound has the frames', which the model passes over.
-            sound_spans.append(_spans(prompt.utterances) if self.use_utterance_audio else prompt.spans)
-            sound.append(no_windows if clip_times is None else clip_windows(clip_times, sound_spans[-1]))
-        features = {"utterance_windows": _pad(frames, [prompt.spans for prompt in prompts])}
-        if any(clip_times is not None for clip_times in metadata["audio_clip_times"]):
+            sound_spans.append(utterance_spans(content.utterances) if self.use_utterance_audio else spans[-1])
+            has_sound = content.segment_times is not None
+            sound.append(clip_windows(content.segment_times, sound_spans[-1]) if has_sound else no_windows)
+        features = {"utterance_windows": _pad(frames, spans)}
+        if any(content.segment_times is not None for content in contents):
             features["audio_windows"] = _pad(sound, sound_spans)
-        return features
+        return features, spans
 
     def read_timestamps(self, metadata, num_frames: int) -> dict:
         """Tokens of "This frame is sampled at 2.0s." for each frame, all of the batch in one call.
@@ -729,187 +515,30 @@ class MicroEmoProcessor(ProcessorMixin):
             return [f"This frame is sampled at {time:.1f} second." for time in times]
         return [self.timestamp_format.format(time) for time in metadata.frame_times]
 
-    # --- prompts ---------------------------------------------------------------------------------------------------
-
-    def _escape(self, text: str) -> str:
-        """Text in which no special token is one any more: "<video>" becomes "< video>"."""
-        return self._control_tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
-
-    def _count_placeholders(self, prompt: ClipPrompt) -> tuple[int, int]:
-        """`<video>` and `<audio>` placeholders of a clip, citations included."""
-        video = self.num_video_query_tokens * prompt.has_video
-        audio = self.num_audio_query_tokens * prompt.has_audio
-        video *= self.use_global_window + len(prompt.spans) + len(prompt.cited)
-        audio *= 1 + (len(prompt.utterances) + len(prompt.cited)) * self.use_utterance_audio
-        return video, audio
-
-    def _template_clip(self, prompt: ClipPrompt | None) -> dict:
-        """`clip`, as the chat template sees it."""
-        if prompt is None:  # media of which nothing is known yet
-            return {"video_tokens": self.video_token, "audio_tokens": self.audio_token}
-        video = self.video_token * self.num_video_query_tokens * prompt.has_video
-        audio = self.audio_token * self.num_audio_query_tokens * prompt.has_audio
-        lines = [
-            {
-                "index": index,
-                "start": said.start,
-                "end": said.end,
-                "text": self._escape(said.text),
-                "speaker": self._escape(said.speaker or ""),
-            }
-            for index, said in enumerate(prompt.utterances, start=1)
-        ]
-        by_utterance = self.windows == "utterance"
-        return {
-            "unit": "utterance" if self.windows != "sliding" else "window",
-            "video_tokens": video if self.use_global_window else "",
-            "audio_tokens": audio,
-            "window_video_tokens": video,
-            "window_audio_tokens": audio if self.use_utterance_audio else "",
-            "utterances": lines,
-            "windows": lines
-            if by_utterance
-            else [
-                {"index": index, "start": start, "end": end}
-                for index, (start, end) in enumerate(prompt.spans.tolist(), start=1)
-            ],
-            "interleaved": self.prompt_layout == "interleaved" and (by_utterance or self.use_utterance_audio),
-        }
-
-    def read_conversation(self, conversation, with_media: bool) -> tuple[_Given | None, list[dict]]:
-        """The clip of a conversation, and its messages in the template's terms.
-
-        The clip is `None` where media without a source stand in the messages, which only a text prompt may have.
-        """
-        clip, messages, seen = _Given(), [], set()
-        for message in conversation:
-            refuse_unknown(_present(message), ("role", "content"), "a message")
-            items = message.get("content") or []
-            media, rest = [], []
-            for item in [{"type": "text", "text": items}] if isinstance(items, str) else items:
-                item = self._check_item(item)
-                kind = item["type"]
-                if kind == "text":
-                    # Neighbours are joined before they are escaped: two halves must not make a special token.
-                    if rest and rest[-1]["type"] == "text":
-                        rest[-1]["text"] += item["text"]
-                    else:
-                        rest.append({"type": "text", "text": item["text"]})
-                elif kind == "utterance":
-                    rest.append({"type": "utterance", "index": item.get("index")})
-                else:
-                    if kind in seen:
-                        raise ValueError(f"a conversation holds one clip, but a second {kind} was given")
-                    seen.add(kind)
-                    media.append({"type": kind})
-                    setattr(clip, kind, next((item[key] for key in (kind, *_SOURCES) if key in item), None))
-                    for name in _ABOUT_A_CLIP:
-                        if name in item:
-                            setattr(clip, name, item[name])
-            for item in rest:
-                if item["type"] == "text":
-                    item["text"] = self._escape(item["text"])
-            messages.append({"role": message["role"], "content": media + rest})
-        if not seen:
-            return clip, messages
-        # Audio without a source beside a video is the video's own sound.
-        if (clip.video if "video" in seen else clip.audio) is None:
-            if with_media:
-                raise ValueError("a video or audio item has no source: give it a path, url, video or audio")
-            return None, messages
-        # All of the clip stands where its first medium does: frames, sound (the video's own, too), transcript.
-        for message in messages:
-            rest = [item for item in message["content"] if item["type"] not in ("video", "audio")]
-            if seen and len(rest) < len(message["content"]):
-                seen, rest = None, MEDIA + rest
-            message["content"] = rest
-        return clip, messages
-
-    @staticmethod
-    def _check_item(item) -> dict:
-        """An item of a message's content without the keys that are `None`: rows of a table share their keys."""
-        if isinstance(item, str):
-            return {"type": "text", "text": item}
-        item = _present(item)
-        kind = item.get("type")
-        if kind not in ITEM_KEYS:
-            raise ValueError(f"content of a message must be {', '.join(ITEM_KEYS)}, got {kind!r}")
-        of_the_call = dict.fromkeys(VIDEO_KEYWORDS | TEXT_KEYWORDS, _OF_THE_CALL)
-        refuse_unknown(item, ITEM_KEYS[kind], f"{kind!r} content of a message", of_the_call | OTHER_NAMES)
-        sources = [key for key in (kind, *_SOURCES) if key in item]
-        if len(sources) > 1:
-            raise ValueError(f"{kind!r} content of a message has one source, got {' and '.join(sources)}")
-        if kind == "text" and not isinstance(item.get("text"), str):
-            raise ValueError(f"text of a message must be a string, got {item.get('text')!r}")
-        return item
-
-    def _render(self, messages: list[dict], prompt: ClipPrompt | None, chat_template=None, **options):
-        """The prompt of a conversation, and the characters [start, end) of its answers. Notes what is cited."""
-        cited = [i["index"] for message in messages for i in message["content"] if i["type"] == "utterance"]
-        if cited:
-            windows = 0 if prompt is None or self.windows != "utterance" else len(prompt.spans)
-            for index in cited:
-                if not isinstance(index, int) or not 1 <= index <= windows:
-                    raise ValueError(f"utterance {index} is cited, but the clip has {windows} windows of utterances")
-            prompt.cited = [index - 1 for index in cited]
-        rendered, answers = render_jinja_template(
-            conversations=[messages],
-            chat_template=self._resolve_chat_template(chat_template),
-            clip=self._template_clip(prompt),
-            **{"system_text": self.system_text, **self.tokenizer.special_tokens_map, **options},
-        )
-        return rendered[0], answers[0] if answers else []
-
-    def _render_text(self, row: int, text: str, prompt: ClipPrompt) -> str:
-        """The prompt of `text`: a question for the chat template, or a prompt with its own placeholders."""
-        found = text.count(self.video_token), text.count(self.audio_token)
-        if found == (0, 0):
-            question = [{"type": "text", "text": self._escape(text)}]
-            messages = [{"role": "user", "content": MEDIA + question}]
-            return self._render(messages, prompt, add_generation_prompt=True)[0]
-
-        expected = self._count_placeholders(prompt)
-        if found != expected:
-            text = self._expand(row, text, prompt, found, expected)
-        bos = self.tokenizer.bos_token or ""
-        return text if text.startswith(bos) else bos + text
-
-    def _expand(self, row: int, text: str, prompt: ClipPrompt, found, expected) -> str:
-        """Each placeholder of `text` stands for a whole medium; the transcript follows the last of them.
-
-        Sound that has no placeholder of its own follows the video's.
-        """
-        single = int(prompt.has_video), int(prompt.has_audio)
-        if found not in (single, (single[0], 0)):
-            raise ValueError(
-                f"text {row} holds {found[0]} {self.video_token} and {found[1]} {self.audio_token}, but its clip "
-                f"needs {expected[0]} and {expected[1]} (or {single[0]} and {single[1]}, to be expanded)"
-            )
-        part = {item["type"]: self._render([], prompt, part=item["type"])[0].removesuffix("\n") for item in MEDIA}
-        if not found[1]:
-            part["video"] = "\n".join(filter(None, (part["video"], part["audio"])))
-        before, last, after = re.fullmatch(
-            f"(.*)({self.video_token}|{self.audio_token})(.*)", text, re.DOTALL
-        ).groups()
-        before = before.replace(self.video_token, part["video"]).replace(self.audio_token, part["audio"])
-        last = part["video"] if last == self.video_token else part["audio"]
-        return before + "\n".join(filter(None, (last, part["transcript"]))) + after
+    # --- tokens ----------------------------------------------------------------------------------------------------
 
     def _tokenize(
-        self, texts: list[str], prompts: list[ClipPrompt], answers=None, padding=True, padding_side="left", **kwargs
-    ) -> dict:
+        self,
+        rendered: Sequence[RenderedPrompt],
+        prompts: Sequence[ClipPrompt],
+        with_assistant_masks: bool = False,
+        padding: bool | str = True,
+        padding_side: str = "left",
+        **kwargs,
+    ) -> dict[str, Any]:
         """Token ids of finished prompts, checked against the clips and the language model's context."""
         tokens = self.tokenizer(
-            texts,
+            [prompt.text for prompt in rendered],
             add_special_tokens=False,
             padding=padding,
             padding_side=padding_side,
             return_attention_mask=True,
             return_token_type_ids=False,
-            return_offsets_mapping=answers is not None,
+            return_offsets_mapping=with_assistant_masks,
             verbose=False,
             **kwargs,
         )
+        builder = PromptBuilder(self)
         for row, (ids, prompt) in enumerate(zip(tokens["input_ids"], prompts, strict=True)):
             length, context = sum(tokens["attention_mask"][row]), self.tokenizer.model_max_length
             if length > context:
@@ -917,26 +546,27 @@ class MicroEmoProcessor(ProcessorMixin):
                     f"prompt {row} is {length} tokens long, but the language model's context holds {context}"
                 )
             found = ids.count(self.video_token_id), ids.count(self.audio_token_id)
-            expected = self._count_placeholders(prompt)
+            expected = builder.count_placeholders(prompt, len(rendered[row].cited))
             if found != expected:
                 raise ValueError(
                     f"prompt {row} holds {found[0]} {self.video_token} and {found[1]} {self.audio_token}, "
                     f"but its clip needs {expected[0]} and {expected[1]}"
                 )
         features = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
-        if answers is not None:
+        if with_assistant_masks:
             features["assistant_masks"] = [
-                [int(any(start < stop and end > first for first, stop in spans)) for start, end in offsets]
-                for offsets, spans in zip(tokens["offset_mapping"], answers, strict=True)
+                [int(any(start < stop and end > first for first, stop in prompt.answers)) for start, end in offsets]
+                for offsets, prompt in zip(tokens["offset_mapping"], rendered, strict=True)
             ]
-        return features
-
-    def _gather(self, features: dict, prompts, metadata: dict, return_tensors) -> BatchFeature:
-        if any(prompt.cited for prompt in prompts):
-            cited = np.full((len(prompts), max(len(prompt.cited) for prompt in prompts)), -1, dtype=np.int64)
-            for row, prompt in enumerate(prompts):
+        if any(prompt.cited for prompt in rendered):
+            cited = np.full((len(rendered), max(len(prompt.cited) for prompt in rendered)), -1, dtype=np.int64)
+            for row, prompt in enumerate(rendered):
                 cited[row, : len(prompt.cited)] = prompt.cited
             features["cited_utterances"] = cited
+        return features
+
+    @staticmethod
+    def _gather(features: dict[str, Any], metadata: dict[str, list], return_tensors: str | None) -> BatchFeature:
         output = BatchFeature(features, tensor_type=return_tensors)
         output.update(metadata)
         return output
@@ -955,6 +585,7 @@ class MicroEmoProcessor(ProcessorMixin):
             *self.feature_extractor.model_input_names,
             "audio_windows",
             "cited_utterances",
+            "clip_index",
         ]
 
     def check_argument_for_proper_class(self, argument_name, argument):
@@ -989,47 +620,8 @@ class MicroEmoProcessor(ProcessorMixin):
         ]
 
 
-def _present(fields: dict) -> dict:
-    """The fields that are not `None`."""
-    if not isinstance(fields, dict):
-        raise ValueError(f"messages and the items of their contents are dictionaries, got {fields!r}")
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _is_frames(video) -> bool:
-    """Whether a clip is given as decoded frames: (T, H, W, 3), or a list of (H, W, 3) or of pictures."""
-    if isinstance(video, (list, tuple)):
-        return len(video) > 0 and (getattr(video[0], "ndim", None) == 3 or hasattr(video[0], "convert"))
-    return hasattr(video, "ndim")
-
-
-def _different(clips: Sequence[_Given]) -> tuple[list[_Given], list[int]]:
-    """The clips without those that are the very same as an earlier one, and which of these each is."""
-    keys = [
-        tuple(value if isinstance(value, (str, Path)) else id(value) for value in vars(clip).values())
-        for clip in clips
-    ]
-    first = {key: row for row, key in reversed(list(enumerate(keys)))}
-    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    return [clips[first[key]] for key in places], [places[key] for key in keys]
-
-
 def _has_times(entry) -> bool:
     return isinstance(entry, dict) and ("start" in entry or "timestamp" in entry)
-
-
-def _scatter(values, rows: list[int], count: int) -> np.ndarray:
-    """Values of some rows of a batch as those of all `count`, 0 elsewhere."""
-    if len(rows) == count:
-        return values
-    scattered = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
-    scattered[rows] = values
-    return scattered
-
-
-def _spans(utterances: list[Utterance]) -> np.ndarray:
-    """Start and end of each utterance in seconds, (K, 2)."""
-    return np.array([(said.start, said.end) for said in utterances]).reshape(-1, 2)
 
 
 def _pad(windows: list[np.ndarray], spans: list[np.ndarray]) -> np.ndarray:

@@ -282,6 +282,8 @@ class FeatureCache:
     def _key(self, clip) -> str:
         """Of the content of a clip's files: their names and places do not count."""
         parts = [self._digest(clip.video), self._digest(clip.audio), self._digest(clip.utterances)]
+        if clip.audio_track is not None:
+            parts.append(clip.audio_track)
         if clip.landmarks is not None or clip.video_metadata is not None:
             raise ValueError(f"{_name(clip)}: a feature cache holds clips from files, without landmarks of their own")
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
