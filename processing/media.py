@@ -155,10 +155,10 @@ class Clip:
         self._container = container = self._files.enter_context(_open(source))
         video, audio = _best(container, "video"), _sound(container, audio_track, name)
         if video is None and audio is None:
+            what = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             self._files.close()
-            kinds = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            hint = "; subtitles are given as utterances, beside the clip" if kinds == "subtitle" else ""
-            raise MediaError(f"{name} has neither pictures nor sound, but {kinds} ({container.format.name}){hint}")
+            hint = "; subtitles are given as utterances (--subtitles), beside a clip" if what == "subtitle" else ""
+            raise MediaError(f"{name} has neither pictures nor sound, but {what} ({container.format.name}){hint}")
         streams = [stream for stream in (video, audio) if stream is not None]
         packets = index_packets(_demux(container, *streams), streams)
         clock = ClipClock(
