@@ -179,7 +179,6 @@ class EmotionPipeline:
             questions, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
         )
         inputs = inputs.to(self.model.device, self.model.dtype)
-        inputs["mm_encoder_outputs"] = self.model.model.encode_media([str(clip)] * len(questions), **inputs)
         answers = self.processor.batch_decode(self._generate(inputs, **generate_kwargs), skip_special_tokens=True)
         return [{**one, "description": answer.strip()} for one, answer in zip(spoken, answers, strict=True)]
 

@@ -1,7 +1,6 @@
 """MicroEmo: the multimodal model and its language modelling head (paper 3.1, 3.4)."""
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +30,16 @@ VIDEO_INPUTS = (
     "vision_features",
     "face_features",
     "frame_tokens",
+    "clip_index",
 )
-AUDIO_INPUTS = ("input_features", "audio_clip_mask", "audio_windows", "cited_utterances", "audio_features")
+AUDIO_INPUTS = (
+    "input_features",
+    "audio_clip_mask",
+    "audio_windows",
+    "cited_utterances",
+    "audio_features",
+    "clip_index",
+)
 MEDIA_INPUTS = frozenset((*VIDEO_INPUTS, *AUDIO_INPUTS))
 # Of the text half of a batch, and of the loss.
 TEXT_INPUTS = frozenset(("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"))
@@ -145,7 +152,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         vision_features: torch.Tensor | None = None,
         face_features: torch.Tensor | None = None,
         frame_tokens: torch.Tensor | None = None,
-        clip_of_row: torch.Tensor | None = None,
+        clip_index: torch.Tensor | None = None,
     ) -> BaseModelOutputWithPooling:
         r"""
         Frames to language-model tokens (paper 3.2, 3.3).
@@ -168,9 +175,9 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
                 Output of the frozen image encoder in place of `pixel_values_videos` and `pixel_values_faces`.
             frame_tokens (`torch.Tensor` of shape `(B, T, num_query_tokens, hidden_size)`):
                 Output of a visual encoder that is frozen as a whole, in place of all that it reads.
-            clip_of_row (`torch.LongTensor` of shape `(rows,)`, *optional*):
-                Where several prompts are about one clip: the clip of each, from 0. `cited_utterances` then has a row for
-                each prompt, all else for each clip.
+            clip_index (`torch.LongTensor` of shape `(rows,)`, *optional*):
+                The clip of each prompt, from 0, where several prompts are about one clip. `cited_utterances` then has a
+                row for each prompt, all else for each clip.
 
         Returns:
             `pooler_output`: per prompt a tensor `(tokens, width of the language model)` in the order
@@ -228,8 +235,8 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
 
         tokens, real = self.video_qformer(frame_tokens, token_mask, utterance_windows)
         features, has_frames = _project(self.video_projection, tokens), frame_mask.any(dim=1)
-        if clip_of_row is not None:
-            features, real, has_frames = features[clip_of_row], real[clip_of_row], has_frames[clip_of_row]
+        if clip_index is not None:
+            features, real, has_frames = features[clip_index], real[clip_index], has_frames[clip_index]
         if cited_utterances is not None:  # a sound file among videos has utterances and no frames
             cited_utterances = cited_utterances.masked_fill(~has_frames[:, None], -1)
         return BaseModelOutputWithPooling(
@@ -253,7 +260,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         audio_windows: torch.Tensor | None = None,
         cited_utterances: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
-        clip_of_row: torch.Tensor | None = None,
+        clip_index: torch.Tensor | None = None,
     ) -> BaseModelOutputWithPooling:
         r"""
         Mel clips to language-model tokens (paper 3.4).
@@ -266,7 +273,7 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             cited_utterances (`torch.LongTensor` of shape `(B, N)`, *optional*): As for the video.
             audio_features (`torch.Tensor` of shape `(B, C, projection_dim)`):
                 Output of the frozen audio tower in place of `input_features`.
-            clip_of_row (`torch.LongTensor` of shape `(rows,)`, *optional*): As for the video.
+            clip_index (`torch.LongTensor` of shape `(rows,)`, *optional*): As for the video.
 
         Returns:
             `pooler_output`: per prompt a tensor `(tokens, width of the language model)`, none for a clip without sound;
@@ -281,8 +288,8 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         audio_windows = _real_windows_first(audio_windows)
         tokens, real = self.audio_branch(input_features, audio_clip_mask, audio_windows, audio_features)
         features, has_sound = _project(self.audio_projection, tokens), audio_clip_mask.any(dim=1)
-        if clip_of_row is not None:
-            features, real, has_sound = features[clip_of_row], real[clip_of_row], has_sound[clip_of_row]
+        if clip_index is not None:
+            features, real, has_sound = features[clip_index], real[clip_index], has_sound[clip_index]
         if cited_utterances is not None:
             # Only where utterances have sound of their own, and in clips that have sound.
             has_own = has_sound[:, None] & self.config.use_utterance_audio
@@ -318,39 +325,31 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         flat = take_steps(features, row, order[real]).flatten(0, 1)
         return list(flat.split((real.sum(dim=1) * features.shape[2]).tolist()))
 
-    def encode_media(self, clips: Sequence[str] | None = None, **media: torch.Tensor | None) -> MediaEncodings:
+    def encode_media(self, **media: torch.Tensor | None) -> MediaEncodings:
         """The features of all media inputs given (see `VIDEO_INPUTS`, `AUDIO_INPUTS`), by modality.
 
-        What `forward` and `generate` take as `mm_encoder_outputs`, so that several prompts about a clip or several
-        beams share one encoding.
+        What `forward` and `generate` take as `mm_encoder_outputs`, so that several calls share one encoding.
 
         Args:
-            clips (`Sequence[str]`, *optional*):
-                A name for the clip of each row. Rows of one name differ in the utterances they cite alone, and their
-                clip is encoded once.
             media: As the processor gives them; `input_ids` and what else belongs to the text is passed over.
 
         Raises:
             TypeError: for an input that MicroEmo does not have.
         """
         refuse_unknown(media, MEDIA_INPUTS | TEXT_INPUTS, "MicroEmoModel.encode_media", OTHER_NAMES)
+        if media.get("clip_index") is not None and getattr(self, "_is_replica", False):
+            raise ValueError(
+                "nn.DataParallel deals out the rows of a batch and not the clips that they share: start one process for "
+                "each GPU (accelerate launch, torchrun)"
+            )
         video = {name: media.get(name) for name in VIDEO_INPUTS}
         audio = {name: media.get(name) for name in AUDIO_INPUTS}
-        if clips is not None:
-            number = {clip: number for number, clip in enumerate(dict.fromkeys(clips))}
-            first = [list(clips).index(clip) for clip in number]
-            for inputs in (video, audio):
-                for name in inputs.keys() - {"cited_utterances"}:
-                    inputs[name] = None if inputs[name] is None else inputs[name][first]
-                inputs["clip_of_row"] = torch.tensor([number[clip] for clip in clips], device=self.device)
         outputs = {}
         if any(video[name] is not None for name in ("pixel_values_videos", "vision_features", "frame_tokens")):
             outputs["video"] = self.get_video_features(**video, return_dict=True)
         if audio["input_features"] is not None or audio["audio_features"] is not None:
             outputs["audio"] = self.get_audio_features(**audio, return_dict=True)
-        # Where clips are shared their rows are gone: no other model can encode the batch anew.
-        given = None if clips is not None else {name: media[name] for name in MEDIA_INPUTS & media.keys()}
-        return MediaEncodings(outputs, given, self)
+        return MediaEncodings(outputs, {name: media[name] for name in MEDIA_INPUTS & media.keys()}, self)
 
     def _fill_placeholders(self, input_ids, inputs_embeds, modality: str, features: list[torch.Tensor]):
         """Puts a modality's features where its placeholders stand, row by row.
@@ -515,6 +514,7 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, GenerationMixin)
         face_features: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
         frame_tokens: torch.Tensor | None = None,
+        clip_index: torch.LongTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values=None,
         inputs_embeds: torch.Tensor | None = None,
@@ -559,6 +559,7 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, GenerationMixin)
             face_features=face_features,
             audio_features=audio_features,
             frame_tokens=frame_tokens,
+            clip_index=clip_index,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,

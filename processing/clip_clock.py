@@ -100,7 +100,7 @@ class ClipClock:
         """Numbers of the packets at which a stream's clock jumps. Notes those whose time is wrong."""
         row, times = self._packets[index], self._times[index]
         for number, (pts, dts) in enumerate(zip(row.pts, row.dts, strict=True)):
-            if pts is not None and dts is not None and (pts - dts) * row.tick > LONGEST_GAP:
+            if pts is not None and dts is not None and (pts - dts) * row.tick > gap:
                 self._wrong[index].add(number)
         steps = np.diff(times)
         found = []
@@ -112,18 +112,14 @@ class ClipClock:
             back = times[number] < times[before]
             if (following is None and not back) or (following is not None and -RESTART <= following <= gap):
                 self._wrong[index].add(int(number))
-            elif back or not self._goes_on_elsewhere(index, number, gap):
+            elif back or not self._goes_on_elsewhere(index, times[before], times[number]):
                 found.append(int(number))
         return found
 
-    def _goes_on_elsewhere(self, index: int, number: int, gap: float) -> bool:
-        """Whether another stream reaches up to a packet behind a gap: then it is a pause, not a jump."""
-        order, time = self._packets[index].order[number], self._times[index][number]
-        for other, row in self._packets.items():
-            reached = np.searchsorted(row.order, order) - 1
-            if other != index and reached >= 0 and time - gap < self._times[other][reached] < time + gap:
-                return True
-        return False
+    def _goes_on_elsewhere(self, index: int, start: float, end: float) -> bool:
+        """Whether another stream has packets in a gap of this one: then it is a pause, not a jump."""
+        others = [times for other, times in self._times.items() if other != index]
+        return any(((times > start + 1) & (times < end - 1)).any() for times in others)
 
     def _split(self, jumps: list[tuple[int, int]]) -> dict[int, list[int]]:
         """The first packet of each part in each stream.

@@ -273,6 +273,8 @@ class MicroEmoProcessor(ProcessorMixin):
             - `pixel_values_videos` (B, T, 3, H, W), `frame_mask` (B, T), `region_masks` (B, T, R, P),
               `pixel_values_faces` (B, T, 3, H, W) with `local_view="face_crop"`: if any clip has pictures
             - `qformer_input_ids`, `qformer_attention_mask` (B, T, L): likewise, with `use_frame_timestamps`
+            - `clip_index` (rows,): the clip of each text, only where several texts are about one clip: B then counts the
+              different clips
             - `utterance_windows` (B, K, 2): frames [start, end) of each window, -1 where padded
             - `input_features` (B, C, 1, num_mel_bins, num_mel_frames), `audio_clip_mask` (B, C), `audio_windows`
               (B, U, 2): if any clip has sound; clips [start, end) of each utterance, read with `use_utterance_audio`
@@ -285,7 +287,7 @@ class MicroEmoProcessor(ProcessorMixin):
         """
         texts = [text] if isinstance(text, str) else text
         text_kwargs, video_kwargs = self._split_keywords(kwargs)
-        clips = self._as_clips(videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts)
+        clips = self._as_clips(videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts, audio_track)
         if texts is not None and len(texts) != len(clips):
             raise ValueError(f"{len(texts)} texts, but {len(clips)} clips")
         features, prompts, metadata = self._encode_clips(clips, asr, video_kwargs)
@@ -294,6 +296,9 @@ class MicroEmoProcessor(ProcessorMixin):
             rendered = [builder.render_text(row, *pair) for row, pair in enumerate(zip(texts, prompts, strict=True))]
             features |= self._tokenize(rendered, prompts, **text_kwargs)
             metadata["prompts"] = [prompt.text for prompt in rendered]
+        elif "clip_index" in features:  # without prompts the clips themselves are the rows
+            clip_index = features.pop("clip_index")
+            features = {name: value[clip_index] for name, value in features.items()}
         return self._gather(features, metadata if return_metadata else {}, return_tensors)
 
     def apply_chat_template(

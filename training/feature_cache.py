@@ -14,7 +14,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
-from ..processing.processing_microemo import ClipPrompt, MicroEmoProcessor
+from ..processing.clip_reader import ClipContent, ClipInput
+from ..processing.processing_microemo import MicroEmoProcessor
+from ..processing.prompt_microemo import PromptBuilder
 from ..processing.utterances import Utterance
 from ..processing.video_processing_microemo import ClipMetadata, uniform_indices
 from ..utils.files import write_text
@@ -98,7 +100,8 @@ class FeatureCache:
     ```python
     >>> cache = FeatureCache("features", processor, model)
     >>> cache.add(rows, model)
-    >>> collator = MicroEmoCollator(cache.reader())
+    >>> processor.clip_reader = cache
+    >>> collator = MicroEmoCollator(processor)
     ```"""
 
     def __init__(
@@ -109,7 +112,7 @@ class FeatureCache:
         frame_tokens: bool | None = None,
     ):
         self.folder = Path(folder)
-        self.processor = processor
+        self.processor = copy.copy(processor)  # whose own clip reader may become this cache
         file = self.folder / SETTINGS
         made_with = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         self.frame_tokens = "visual_encoder" in (made_with or {}) if frame_tokens is None else frame_tokens
@@ -205,29 +208,33 @@ class FeatureCache:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def reader(self) -> MicroEmoProcessor:
-        """The processor, only that clips come from this cache: windows, timestamps, prompts and batches are its own."""
+        """A copy of the processor that reads its clips from this cache: windows, timestamps, prompts and batches are its
+        own."""
         processor = copy.copy(self.processor)
-        processor.read_clips = self.read_clips
+        processor.clip_reader = self
         return processor
 
-    def read_clips(self, clips, asr=None, video_kwargs=None) -> tuple[dict, list[ClipPrompt], dict]:
-        """As [`MicroEmoProcessor.read_clips`], with features of the towers for pixels and mels."""
+    def read(
+        self, clips: Sequence[ClipInput], asr=None, video_kwargs: dict | None = None
+    ) -> tuple[dict[str, torch.Tensor], list[ClipContent]]:
+        """As [`ClipReader.read`], with features of the towers for pixels and mels."""
         if video_kwargs:
             raise ValueError(f"a feature cache has its own {', '.join(sorted(video_kwargs))}")
-        tensors, known = zip(*(self._read(clip) for clip in clips), strict=True)
-        prompts, seen = [], []
-        for clip, features, about in zip(clips, tensors, known, strict=True):
-            said = [Utterance(**one) for one in about["utterances"]]
-            seen.append(about["video"] and ClipMetadata(**about["video"], landmarks=None))
-            prompts.append(ClipPrompt(about["has_video"], about["has_audio"], said))
-            if about["video"] and about["frames_for"] != self._frames_for():
-                self._keep_frames(clip, features, seen[-1], said)
-        metadata = {
-            "video_metadata": seen,
-            "utterances": [prompt.utterances for prompt in prompts],
-            "audio_clip_times": [about["audio_clip_times"] for about in known],
-        }
-        return pad_together(list(tensors)), prompts, metadata
+        tensors, contents = [], []
+        for clip in clips:
+            features, about = self._read(clip)
+            content = ClipContent(
+                has_video=about["has_video"],
+                has_audio=about["has_audio"],
+                utterances=[Utterance(**utterance) for utterance in about["utterances"]],
+                video_metadata=about["video"] and ClipMetadata(**about["video"], landmarks=None),
+                segment_times=about["audio_clip_times"],
+            )
+            if content.video_metadata and about["frames_for"] != self._frames_for():
+                self._keep_frames(clip, features, content.video_metadata, content.utterances)
+            tensors.append(features)
+            contents.append(content)
+        return pad_together(tensors), contents
 
     def _frames_for(self) -> str:
         """Frames are sampled for the clip; with windows of utterances some more where one of these would hold none."""
@@ -274,7 +281,7 @@ class FeatureCache:
     # --- keys ------------------------------------------------------------------------------------------------------
 
     def _given(self, row: dict):
-        return self.processor.read_conversation(to_conversation(row), with_media=True)[0]
+        return PromptBuilder(self.processor).read_conversation(to_conversation(row), with_media=True)[0]
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
@@ -320,19 +327,19 @@ class _Encode:
     def __call__(self, waiting):
         ((number, row, key),) = waiting
         try:
-            clip, _ = self.processor.read_conversation(to_conversation(row), with_media=True)
-            features, (prompt,), metadata = self.processor.read_clips([clip])
+            clip, _ = PromptBuilder(self.processor).read_conversation(to_conversation(row), with_media=True)
+            features, (content,) = self.processor.clip_reader.read([clip])
         except (ValueError, OSError) as error:
             return number, key, None, None, str(error)
-        (seen,), (clip_times,) = metadata["video_metadata"], metadata["audio_clip_times"]
-        if self.with_timestamps and seen is not None:
-            features |= self.processor.read_timestamps([seen], len(seen.frame_times))
+        video = content.video_metadata
+        if self.with_timestamps and video is not None:
+            features |= self.processor.read_timestamps([video], len(video.frame_times))
         about = {
-            "has_video": prompt.has_video,
-            "has_audio": prompt.has_audio,
-            "utterances": [asdict(said) for said in prompt.utterances],
-            "video": seen and {k: _plain(v) for k, v in vars(seen).items() if k not in ("landmarks", "blendshapes")},
-            "audio_clip_times": _plain(clip_times),
+            "has_video": content.has_video,
+            "has_audio": content.has_audio,
+            "utterances": [asdict(utterance) for utterance in content.utterances],
+            "video": video and {k: _plain(v) for k, v in vars(video).items() if k not in ("landmarks", "blendshapes")},
+            "audio_clip_times": _plain(content.segment_times),
             "frames_for": "utterances" if self.processor.windows == "utterance" else "clip",
         }
         return number, key, features, about, None

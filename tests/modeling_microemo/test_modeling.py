@@ -135,9 +135,17 @@ def test_prompts_about_one_clip_share_its_encoding(tiny):
     handle = model.model.visual_encoder.vision_model.register_forward_pre_hook(
         lambda _, given: calls.append(len(given[0]))
     )
-    shared = model.model.encode_media(["b", "a", "b"], **repeated, cited_utterances=cited)
+    shared = model.model.encode_media(**media, cited_utterances=cited, clip_index=torch.tensor(rows))
     handle.remove()
     assert calls[0] == inputs["frame_mask"].sum(), "each clip's frames once"
+    text = {name: inputs[name][rows] for name in ("input_ids", "attention_mask")}
+    ours = model(**text, **media, clip_index=torch.tensor(rows)).logits
+    torch.testing.assert_close(ours, model(**text, **repeated).logits, atol=1e-5, rtol=0)
+    answers = [
+        model.generate(**text, **given, max_new_tokens=4)
+        for given in (repeated, media | {"clip_index": torch.tensor(rows)})
+    ]
+    assert torch.equal(*answers)
     for modality in ("video", "audio"):
         ours, theirs = shared[modality].pooler_output, expected[modality].pooler_output
         assert len(ours) == 3

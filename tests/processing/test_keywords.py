@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from microemo import MicroEmoConfig, MicroEmoFeatureExtractor, MicroEmoProcessor, MicroEmoVideoProcessor
 from microemo.inference.emotion_pipeline import SHIPPED
 from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
-from microemo.processing.processing_microemo import ITEM_KEYS, SYSTEM_TEXT
+from microemo.processing.prompt_microemo import ITEM_KEYS, SYSTEM_TEXT
 from microemo.utils.keywords import refuse_unknown
 
 QUESTION = "What does the speaker feel, and why?"
@@ -178,7 +178,7 @@ def test_the_template_alone_refuses_what_it_cannot_show():
 
 
 def test_the_shipped_template_is_the_code_s():
-    from microemo.processing.processing_microemo import CHAT_TEMPLATE
+    from microemo.processing.prompt_microemo import CHAT_TEMPLATE
 
     assert (SHIPPED / "chat_template.jinja").read_text(encoding="utf-8") == CHAT_TEMPLATE
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from microemo import MicroEmoConfig, MicroEmoProcessor
 from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
-from microemo.processing.processing_microemo import SYSTEM_TEXT
+from microemo.processing.prompt_microemo import SYSTEM_TEXT
 
 QUESTION = "What does the speaker feel, and why?"
 SAID = [

@@ -57,7 +57,6 @@ def answer_utterance_questions(
             add_generation_prompt=True,
             return_tensors="pt",
         ).to(model.device)
-        inputs["mm_encoder_outputs"] = model.model.encode_media([known["clip"] for known, _ in asked], **inputs)
         tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for (known, _), answer in zip(asked, answers, strict=True):

@@ -1,0 +1,227 @@
+"""From files to arrays: the frames, clue regions, mel segments and utterances of clips."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .feature_extraction_microemo import as_samples
+from .media import AudioTrack, Clip, load_audio
+from .utterances import Utterance, merge_utterances, read_utterances, transcribe
+
+if TYPE_CHECKING:
+    from .processing_microemo import MicroEmoProcessor
+    from .video_processing_microemo import ClipMetadata
+
+
+@dataclass
+class ClipInput:
+    """What the user gives for one row of a batch.
+
+    Attributes:
+        video: A clip as [`MicroEmoVideoProcessor`] takes it, or `None`.
+        audio: Sound in place of the video's own; `None` stands for the video's own sound, `False` for no sound.
+        sampling_rate (`int`, *optional*): Samples per second of a waveform in `audio`.
+        utterances: Subtitles as [`read_utterances`] takes them, or `None`.
+        landmarks, video_metadata: As [`MicroEmoVideoProcessor`] takes them, or `None`.
+        audio_track: Which sound track of the file is read, as [`load_audio`] takes it; `None` stands for the best one.
+    """
+
+    video: Any = None
+    audio: Any = None
+    sampling_rate: int | None = None
+    utterances: Any = None
+    landmarks: Any = None
+    video_metadata: Any = None
+    audio_track: Any = None
+
+    @property
+    def has_media(self) -> bool:
+        """Whether there is a video or a sound at all."""
+        return self.video is not None or (self.audio is not None and self.audio is not False)
+
+
+@dataclass
+class ClipContent:
+    """What was found in one clip, besides its arrays.
+
+    Attributes:
+        has_video, has_audio (`bool`): Whether there are frames, and sound.
+        utterances (`list[Utterance]`): In order of time, at most `max_utterances` of the processor.
+        video_metadata ([`ClipMetadata`], *optional*): The sampled frames; `None` without frames.
+        segment_times (`np.ndarray` of shape `(C, 2)`, *optional*):
+            Start and end of each segment of sound in seconds; `None` without sound.
+    """
+
+    has_video: bool = False
+    has_audio: bool = False
+    utterances: list[Utterance] = field(default_factory=list)
+    video_metadata: "ClipMetadata | None" = None
+    segment_times: np.ndarray | None = None
+
+
+class ClipReader:
+    """Reads clips from files: all that takes time, before windows and prompts are made.
+
+    A processor reads its clips with one of these; [`FeatureCache`] is another, which reads precomputed features instead.
+
+    Args:
+        processor ([`MicroEmoProcessor`]): Its video processor and feature extractor do the work.
+    """
+
+    def __init__(self, processor: "MicroEmoProcessor"):
+        self.processor = processor
+
+    def read(
+        self, clips: Sequence[ClipInput], asr: Callable | None = None, video_kwargs: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], list[ClipContent]]:
+        """Reads clips.
+
+        Args:
+            clips (`Sequence[ClipInput]`): B clips.
+            asr (`Callable`, *optional*): Speech-recognition pipeline for clips with sound and without utterances.
+            video_kwargs (`dict`, *optional*): Keyword arguments of the video processor.
+
+        Returns:
+            `tuple[dict, list[ClipContent]]`: The arrays `(B, ...)` of the video processor and of the feature extractor,
+            those of one modality only where some clip has it, and what each clip holds besides.
+
+        Raises:
+            MediaError: If a file cannot be used.
+            ValueError: If subtitles or waveforms cannot be used.
+        """
+        contents, sources, tracks = [], [], []
+        with ExitStack() as files:
+            for clip in clips:
+                source, info, duration = clip.video, None, None
+                if source is not None and not is_frames(source):
+                    # A sound of its own is heard in place of the clip's: the choice of a track is among its tracks.
+                    source = files.enter_context(Clip(source, clip.audio_track if clip.audio is None else None))
+                    info = source.info
+                elif clip.video_metadata is not None:
+                    duration = dict(clip.video_metadata).get("duration")
+                track = _load_sound(clip, source if info is not None else None)
+                has_video = source is not None
+                if info is not None:
+                    duration, has_video = info.duration, info.has_video
+                if source is None and track is not None:
+                    duration = track.samples.shape[1] / track.rate
+                utterances = self._find_utterances(clip, track, duration, asr)
+                contents.append(ClipContent(has_video, track is not None, utterances))
+                sources.append(source)
+                tracks.append(track)
+            features = self._process_videos(clips, sources, contents, video_kwargs or {})
+        return features | self._process_audio(tracks, contents), contents
+
+    def _find_utterances(
+        self, clip: ClipInput, track: AudioTrack | None, duration: float | None, asr: Callable | None
+    ) -> list[Utterance]:
+        utterances: list[Utterance] = []
+        if clip.utterances is not None:
+            utterances = read_utterances(clip.utterances, duration)
+        elif asr is not None and track is not None:
+            utterances = transcribe(asr, track, duration)
+        most = self.processor.max_utterances
+        if len(utterances) > most:
+            warnings.warn(
+                f"{len(utterances)} utterances, but max_utterances is {most}: short neighbours were merged",
+                stacklevel=5,
+            )
+        return merge_utterances(utterances, most)
+
+    def _process_videos(
+        self, clips: Sequence[ClipInput], sources: list, contents: list[ClipContent], video_kwargs: dict
+    ) -> dict[str, np.ndarray]:
+        """Frames and clue regions of the clips that have frames; notes their metadata in `contents`."""
+        rows = [row for row, content in enumerate(contents) if content.has_video]
+        if not rows:
+            return {}
+        by_utterance = self.processor.windows == "utterance"
+        output = self.processor.video_processor(
+            [sources[row] for row in rows],
+            spans=[utterance_spans(contents[row].utterances if by_utterance else []) for row in rows],
+            landmarks=[clips[row].landmarks for row in rows],
+            video_metadata=[clips[row].video_metadata for row in rows],
+            return_metadata=True,
+            return_tensors="np",
+            **video_kwargs,
+        )
+        for row, video_metadata in zip(rows, output.pop("video_metadata"), strict=True):
+            contents[row].video_metadata = video_metadata
+        return {name: _scatter(value, rows, len(clips)) for name, value in output.items()}
+
+    def _process_audio(self, tracks: list[AudioTrack | None], contents: list[ClipContent]) -> dict[str, np.ndarray]:
+        """Mel segments of the clips that have sound; notes their times in `contents`."""
+        if all(track is None for track in tracks):
+            return {}
+        extractor = self.processor.feature_extractor
+        for track, content in zip(tracks, contents, strict=True):
+            if track is not None:
+                content.segment_times = extractor.clip_times(track.samples.shape[1], track.rate)
+        return dict(
+            extractor(
+                [None if track is None else track.samples for track in tracks],
+                sampling_rate=[None if track is None else track.rate for track in tracks],
+            )
+        )
+
+
+def deduplicate(clips: Sequence[ClipInput]) -> tuple[list[ClipInput], list[int]]:
+    """The clips without those that are the very same as an earlier one, and for each row the index of its clip.
+
+    Files are the same by their path, all else by identity. Rows without any media stay on their own.
+    """
+    keys = [
+        tuple(value if isinstance(value, (str, Path, int)) else id(value) for value in vars(clip).values())
+        if clip.has_media
+        else id(clip)
+        for clip in clips
+    ]
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return [clips[first[key]] for key in places], [places[key] for key in keys]
+
+
+def is_frames(video: Any) -> bool:
+    """Whether a clip is given as decoded frames: (T, H, W, 3), or a list of (H, W, 3) or of pictures."""
+    if isinstance(video, (list, tuple)):
+        return len(video) > 0 and (getattr(video[0], "ndim", None) == 3 or hasattr(video[0], "convert"))
+    return hasattr(video, "ndim")
+
+
+def utterance_spans(utterances: Sequence[Utterance]) -> np.ndarray:
+    """Start and end of each utterance in seconds, `(K, 2)`."""
+    return np.array([(utterance.start, utterance.end) for utterance in utterances]).reshape(-1, 2)
+
+
+def _load_sound(clip: ClipInput, opened: Clip | None) -> AudioTrack | None:
+    if clip.audio is None and opened is not None:
+        return opened.load_audio()
+    in_memory = clip.audio is None or clip.audio is False or isinstance(clip.audio, AudioTrack | dict)
+    if clip.audio_track is not None and (in_memory or hasattr(clip.audio, "ndim")):
+        raise ValueError(
+            f"audio_track={clip.audio_track!r} chooses among the sound tracks of a file, but there is none"
+        )
+    if clip.audio is None or clip.audio is False:
+        return None
+    if isinstance(clip.audio, AudioTrack):
+        return clip.audio
+    rate, samples = clip.sampling_rate, clip.audio
+    if isinstance(samples, dict):  # as the `datasets` library gives it
+        rate, samples = samples["sampling_rate"], samples["array"]
+    if hasattr(samples, "ndim"):
+        return AudioTrack(as_samples(samples, rate).numpy(), int(rate))
+    return load_audio(samples, clip.audio_track)
+
+
+def _scatter(values: np.ndarray, rows: list[int], count: int) -> np.ndarray:
+    """Values of some rows of a batch as those of all `count`, 0 elsewhere."""
+    if len(rows) == count:
+        return values
+    scattered = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
+    scattered[rows] = values
+    return scattered

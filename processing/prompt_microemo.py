@@ -1,0 +1,384 @@
+"""The prompt: its template, what stands in it for clips, and the escaping of what users write (paper 3.4)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers.utils.chat_template_utils import _get_template_variables, render_jinja_template
+
+from ..utils.keywords import refuse_unknown
+from .clip_reader import ClipInput
+from .utterances import Utterance
+
+if TYPE_CHECKING:
+    from .processing_microemo import MicroEmoProcessor
+
+SYSTEM_TEXT = (
+    "You are an expert in human emotions. You watch a video dialogue and say what the speaker feels and why: "
+    "from the face, the tone of voice and the words."
+)
+
+# The prompt (paper 3.4): system text, video tokens, audio tokens, transcript, instruction, answer. Besides the
+# messages the template sees `clip`, made by `_template_clip`, and `system_text`; `part` asks for the text of one medium
+# alone. Text pipelines, TRL and servers render the template without any of these: it has a default for each.
+CHAT_TEMPLATE = """\
+{%- if system_text is not defined -%}{%- set system_text = "SYSTEM_TEXT" -%}{%- endif -%}
+{%- if clip is not defined -%}{%- set clip = {"video_tokens": "<video>", "audio_tokens": "<audio>"} -%}{%- endif -%}
+{%- macro times(window) -%}
+({{ "%.1f" | format(window.start) }}-{{ "%.1f" | format(window.end) }}s)
+{%- endmacro -%}
+{%- macro marker(unit, window) -%}
+{{ unit }} {{ window.index }} {{ times(window) }}
+{%- endmacro -%}
+{%- macro media(name, tokens, unit, windows, window_tokens) -%}
+{%- if tokens -%}{{ (name + ": " if clip.unit else "") + tokens + "\\n" }}{%- endif -%}
+{%- if window_tokens and not (clip.interleaved and unit == "utterance") -%}
+{%- for window in windows -%}
+{%- if loop.first and not tokens -%}{{ name + ":\\n" }}{%- endif -%}
+{{ marker(unit, window) }}: {{ window_tokens + "\\n" }}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro speech(utterance, tokens) -%}
+utterance {{ utterance.index }} {{ tokens + " " if tokens }}{{ times(utterance) }}
+{{- " " + utterance.speaker if utterance.speaker }}:{{ " " + utterance.text if utterance.text }}
+{%- endmacro -%}
+{%- macro transcript() -%}
+{%- if clip.interleaved -%}
+{%- set tokens = (clip.window_video_tokens if clip.unit == "utterance" and clip.windows else "") -%}
+{%- set tokens = tokens + clip.window_audio_tokens -%}
+{%- for utterance in clip.utterances if utterance.text or tokens -%}
+{{ speech(utterance, tokens) + "\\n" }}
+{%- endfor -%}
+{%- else -%}
+{%- for utterance in clip.utterances if utterance.text -%}
+{%- if loop.first -%}{{ "Transcript:\\n" }}{%- endif -%}
+{{ speech(utterance, "") + "\\n" }}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro part_of_content(item) -%}
+{%- if item is string -%}{{ item }}
+{%- elif item.type == "text" -%}{{ item.text }}
+{%- elif item.type == "video" -%}
+{{ media("Video", clip.video_tokens, clip.unit, clip.windows, clip.window_video_tokens) }}
+{%- elif item.type == "audio" -%}
+{{ media("Audio", clip.audio_tokens, "utterance", clip.utterances, clip.window_audio_tokens) }}
+{%- elif item.type == "transcript" -%}{{ transcript() }}
+{%- elif item.type == "utterance" and clip.windows -%}
+{{ marker("utterance", clip.windows[item.index - 1]) }}: {{ clip.window_video_tokens + clip.window_audio_tokens }}
+{%- elif item.type == "utterance" -%}
+{{ raise_exception("an utterance can only be cited where the processor has read its clip") }}
+{%- else -%}
+{{ raise_exception("content of a message must be text, video, audio or utterance, got " + item.type | string) }}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro content(items) -%}
+{%- if items is string -%}{{ items }}
+{%- else -%}
+{%- for item in items or [] if item.type in ("video", "audio", "transcript") -%}{{ part_of_content(item) }}
+{%- endfor -%}
+{%- for item in items or [] if item.type not in ("video", "audio", "transcript") -%}{{ part_of_content(item) }}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- if part is defined -%}
+{{ content([{"type": part}]) }}
+{%- else -%}
+{{ bos_token }}
+{%- if system_text and messages[0].role != "system" -%}{{ system_text + "\\n\\n" }}{%- endif -%}
+{%- for message in messages -%}
+{%- if message.role == "system" -%}{{ content(message.content) + "\\n\\n" }}
+{%- elif message.role == "assistant" -%}{{ "Assistant:\\n" }}
+{%- generation -%}{{ content(message.content) + eos_token }}{%- endgeneration -%}{{ "\\n" }}
+{%- else -%}{{ "User:\\n" + content(message.content) + "\\n" }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ "Assistant:\\n" }}{%- endif -%}
+{%- endif -%}
+""".replace("SYSTEM_TEXT", SYSTEM_TEXT)
+
+# What a clip brings into its message, in this order.
+MEDIA = [{"type": "video"}, {"type": "audio"}, {"type": "transcript"}]
+
+_SOURCES = ("path", "url")
+_ABOUT_A_CLIP = ("utterances", "landmarks", "video_metadata", "sampling_rate", "audio_track")
+# The keys that the items of a message's content may have, by their type.
+ITEM_KEYS = {
+    "text": ("type", "text"),
+    "video": ("type", "video", *_SOURCES, *_ABOUT_A_CLIP),
+    "audio": ("type", "audio", *_SOURCES, *_ABOUT_A_CLIP),
+    "utterance": ("type", "index"),
+}
+# What other libraries call our keywords.
+OTHER_NAMES = {
+    "video": "videos",
+    "image": "videos",
+    "images": "videos",
+    "frames": "videos",
+    "audios": "audio",
+    "subtitle": "utterances",
+    "subtitles": "utterances",
+    "transcript": "utterances",
+    "nframes": "num_frames",
+    "texts": "text",
+}
+
+
+@dataclass
+class ClipPrompt:
+    """What the prompt says of one clip.
+
+    Attributes:
+        has_video, has_audio (`bool`): Whether there are frames, and sound.
+        utterances (`list[Utterance]`): The lines of the transcript, and the windows of sound.
+        spans (`np.ndarray` of shape `(K, 2)`):
+            Start and end of each window of frames in seconds: the utterances, or sliding windows.
+    """
+
+    has_video: bool = False
+    has_audio: bool = False
+    utterances: list[Utterance] = field(default_factory=list)
+    spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+
+
+@dataclass
+class RenderedPrompt:
+    """A finished prompt.
+
+    Attributes:
+        text (`str`): With as many placeholders as there are tokens of its clip.
+        answers (`list[tuple[int, int]]`): The characters [start, end) of each answer in it.
+        cited (`list[int]`): Windows (from 0) that it cites, in the order of the citations.
+    """
+
+    text: str
+    answers: list[tuple[int, int]] = field(default_factory=list)
+    cited: list[int] = field(default_factory=list)
+
+
+class PromptBuilder:
+    """Makes prompts out of messages and of what is known about their clips.
+
+    Args:
+        processor ([`MicroEmoProcessor`]): Its switches, its tokenizer and its template decide.
+    """
+
+    def __init__(self, processor: "MicroEmoProcessor"):
+        self.processor = processor
+        # Subtitles and messages that spell one of these must not become it.
+        added = (token for token in processor.tokenizer.get_added_vocab() if len(token) > 1 and not token.isspace())
+        self._control_tokens = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))))
+
+    def template_variables(self, chat_template: str | None) -> frozenset[str]:
+        """The names that a template reads, but for those that are made here."""
+        found = _get_template_variables(self.processor._resolve_chat_template(chat_template))
+        return (found | {"system_text"}) - {"messages", "clip", "part"}
+
+    def escape(self, text: str) -> str:
+        """Text in which no special token is one any more: "<video>" becomes "< video>"."""
+        return self._control_tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+
+    def count_placeholders(self, prompt: ClipPrompt, num_cited: int = 0) -> tuple[int, int]:
+        """The number of `<video>` and of `<audio>` placeholders of a clip, with those of `num_cited` citations."""
+        processor = self.processor
+        video = processor.num_video_query_tokens * prompt.has_video
+        audio = processor.num_audio_query_tokens * prompt.has_audio
+        video *= processor.use_global_window + len(prompt.spans) + num_cited
+        audio *= 1 + (len(prompt.utterances) + num_cited) * processor.use_utterance_audio
+        return video, audio
+
+    def _template_clip(self, prompt: ClipPrompt | None) -> dict[str, Any]:
+        """`clip`, as the chat template sees it."""
+        processor = self.processor
+        if prompt is None:  # media of which nothing is known yet
+            return {"video_tokens": processor.video_token, "audio_tokens": processor.audio_token}
+        video = processor.video_token * processor.num_video_query_tokens * prompt.has_video
+        audio = processor.audio_token * processor.num_audio_query_tokens * prompt.has_audio
+        lines = [
+            {
+                "index": index,
+                "start": utterance.start,
+                "end": utterance.end,
+                "text": self.escape(utterance.text),
+                "speaker": self.escape(utterance.speaker or ""),
+            }
+            for index, utterance in enumerate(prompt.utterances, start=1)
+        ]
+        by_utterance = processor.windows == "utterance"
+        windows = (
+            lines
+            if by_utterance
+            else [
+                {"index": index, "start": start, "end": end}
+                for index, (start, end) in enumerate(prompt.spans.tolist(), start=1)
+            ]
+        )
+        return {
+            "unit": "utterance" if processor.windows != "sliding" else "window",
+            "video_tokens": video if processor.use_global_window else "",
+            "audio_tokens": audio,
+            "window_video_tokens": video,
+            "window_audio_tokens": audio if processor.use_utterance_audio else "",
+            "utterances": lines,
+            "windows": windows,
+            "interleaved": processor.prompt_layout == "interleaved"
+            and (by_utterance or processor.use_utterance_audio),
+        }
+
+    def read_conversation(
+        self, conversation: Sequence[dict], with_media: bool, call_keywords: frozenset[str] = frozenset()
+    ) -> tuple[ClipInput | None, list[dict]]:
+        """Takes a conversation apart.
+
+        Args:
+            conversation (`Sequence[dict]`): Messages with `role` and `content`.
+            with_media (`bool`): Whether media must have a source.
+            call_keywords (`frozenset[str]`, *optional*): Keywords of a call, for the error about one in an item.
+
+        Returns:
+            `tuple`: The clip, `None` where media without a source stand in the messages, and the messages in the
+            template's terms.
+
+        Raises:
+            TypeError: For a key that nobody reads.
+            ValueError: For content that is none, and for more than one clip.
+        """
+        clip, messages, media_types = ClipInput(), [], set()
+        for message in conversation:
+            refuse_unknown(_without_none(message), ("role", "content"), "a message")
+            role, content = message.get("role"), message.get("content") or []
+            if not isinstance(role, str):
+                raise ValueError(f"a message needs a role, such as user or assistant, got {role!r}")
+            if not isinstance(content, (str, list, tuple)):
+                raise ValueError(f"content of a message must be a string or a list of items, got {content!r}")
+            media, rest = [], []
+            for item in [content] if isinstance(content, str) else content:
+                item = check_item(item, call_keywords)
+                kind = item["type"]
+                if kind == "text":
+                    # Neighbours are joined before they are escaped: two halves must not make a special token.
+                    if rest and rest[-1]["type"] == "text":
+                        rest[-1]["text"] += item["text"]
+                    else:
+                        rest.append({"type": "text", "text": item["text"]})
+                elif kind == "utterance":
+                    rest.append({"type": "utterance", "index": item.get("index")})
+                else:
+                    if kind in media_types:
+                        raise ValueError(f"a conversation holds one clip, but a second {kind} was given")
+                    media_types.add(kind)
+                    media.append({"type": kind})
+                    setattr(clip, kind, next((item[key] for key in (kind, *_SOURCES) if key in item), None))
+                    for name in _ABOUT_A_CLIP:
+                        if name in item:
+                            setattr(clip, name, item[name])
+            for item in rest:
+                if item["type"] == "text":
+                    item["text"] = self.escape(item["text"])
+            messages.append({"role": role, "content": media + rest})
+        if not media_types:
+            return clip, messages
+        # Audio without a source beside a video is the video's own sound.
+        if (clip.video if "video" in media_types else clip.audio) is None:
+            if with_media:
+                raise ValueError("a video or audio item has no source: give it a path, url, video or audio")
+            return None, messages
+        # All of the clip stands where its first medium does: frames, sound (the video's own, too), transcript.
+        is_placed = False
+        for message in messages:
+            rest = [item for item in message["content"] if item["type"] not in ("video", "audio")]
+            if not is_placed and len(rest) < len(message["content"]):
+                is_placed, rest = True, MEDIA + rest
+            message["content"] = rest
+        return clip, messages
+
+    def render(
+        self, messages: list[dict], prompt: ClipPrompt | None, chat_template: str | None = None, **options
+    ) -> RenderedPrompt:
+        """The prompt of a conversation.
+
+        Raises:
+            ValueError: If an utterance is cited that is no window of the clip.
+        """
+        processor = self.processor
+        cited = [i["index"] for message in messages for i in message["content"] if i["type"] == "utterance"]
+        windows = 0 if prompt is None or processor.windows != "utterance" else len(prompt.spans)
+        for index in cited:
+            if not isinstance(index, int) or not 1 <= index <= windows:
+                raise ValueError(f"utterance {index} is cited, but the clip has {windows} windows of utterances")
+        rendered, answers = render_jinja_template(
+            conversations=[messages],
+            chat_template=processor._resolve_chat_template(chat_template),
+            clip=self._template_clip(prompt),
+            **{"system_text": processor.system_text, **processor.tokenizer.special_tokens_map, **options},
+        )
+        return RenderedPrompt(rendered[0], answers[0] if answers else [], [index - 1 for index in cited])
+
+    def render_text(self, row: int, text: str, prompt: ClipPrompt) -> RenderedPrompt:
+        """The prompt of `text`: a question for the chat template, or a prompt with its own placeholders."""
+        processor = self.processor
+        found = text.count(processor.video_token), text.count(processor.audio_token)
+        if found == (0, 0):
+            question = [{"type": "text", "text": self.escape(text)}]
+            messages = [{"role": "user", "content": MEDIA + question}]
+            return self.render(messages, prompt, add_generation_prompt=True)
+
+        expected = self.count_placeholders(prompt)
+        if found != expected:
+            text = self._expand(row, text, prompt, found, expected)
+        bos = processor.tokenizer.bos_token or ""
+        return RenderedPrompt(text if text.startswith(bos) else bos + text)
+
+    def _expand(
+        self, row: int, text: str, prompt: ClipPrompt, found: tuple[int, int], expected: tuple[int, int]
+    ) -> str:
+        """Each placeholder of `text` stands for a whole medium; the transcript follows the last of them.
+
+        Sound that has no placeholder of its own follows the video's.
+        """
+        video_token, audio_token = self.processor.video_token, self.processor.audio_token
+        single = int(prompt.has_video), int(prompt.has_audio)
+        if found not in (single, (single[0], 0)):
+            raise ValueError(
+                f"text {row} holds {found[0]} {video_token} and {found[1]} {audio_token}, but its clip "
+                f"needs {expected[0]} and {expected[1]} (or {single[0]} and {single[1]}, to be expanded)"
+            )
+        part = {item["type"]: self.render([], prompt, part=item["type"]).text.removesuffix("\n") for item in MEDIA}
+        if not found[1]:
+            part["video"] = "\n".join(filter(None, (part["video"], part["audio"])))
+        before, last, after = re.fullmatch(f"(.*)({video_token}|{audio_token})(.*)", text, re.DOTALL).groups()
+        before = before.replace(video_token, part["video"]).replace(audio_token, part["audio"])
+        last = part["video"] if last == video_token else part["audio"]
+        return before + "\n".join(filter(None, (last, part["transcript"]))) + after
+
+
+def check_item(item: Any, call_keywords: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """An item of a message's content without the keys that are `None`: rows of a table share their keys.
+
+    Raises:
+        TypeError: For a key that items of its type do not have.
+        ValueError: For an unknown type, a text that is none, and more than one source.
+    """
+    if isinstance(item, str):
+        return {"type": "text", "text": item}
+    item = _without_none(item)
+    kind = item.get("type")
+    if not isinstance(kind, str) or kind not in ITEM_KEYS:
+        raise ValueError(f"content of a message must be {', '.join(ITEM_KEYS)}, got {kind!r}")
+    hints = dict.fromkeys(call_keywords, "an argument of the call, for all its clips") | OTHER_NAMES
+    refuse_unknown(item, ITEM_KEYS[kind], f"{kind!r} content of a message", hints)
+    sources = [key for key in (kind, *_SOURCES) if key in item]
+    if kind in ("video", "audio") and len(sources) > 1:
+        raise ValueError(f"{kind!r} content of a message has one source, got {' and '.join(sources)}")
+    if kind == "text" and not isinstance(item.get("text"), str):
+        raise ValueError(f"text of a message must be a string, got {item.get('text')!r}")
+    return item
+
+
+def _without_none(fields: Any) -> dict[str, Any]:
+    if not isinstance(fields, dict):
+        raise ValueError(f"messages and the items of their contents are dictionaries, got {fields!r}")
+    return {name: value for name, value in fields.items() if value is not None}
