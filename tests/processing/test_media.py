@@ -6,14 +6,17 @@ import re
 import socket
 import threading
 import warnings
+from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
+from microemo.processing.clip_clock import ClipClock, Packets
 from microemo.processing.media import PTS_TOLERANCE, Clip, MediaError, load_audio, probe
 
 
@@ -317,3 +320,342 @@ class TestSharedClips:
             whole = np.concatenate(frames, axis=1)
             scale = 2**15 if whole.dtype == np.int16 else 1
             np.testing.assert_allclose(load_audio(path).samples, whole / scale, atol=1e-6)
+
+
+def encode_parts(path, parts, codec="mpeg2video", audio_codec="mp2"):
+    """Several recordings one behind the other in one file, as `cat` makes it.
+
+    Args:
+        parts: Of each the seconds at which its clock starts, its number of frames, and the rate, layout and tone (Hz) of
+            its sound.
+    """
+    content = b""
+    for clock, frames, rate, layout, tone in parts:
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format={".ts": "mpegts", ".mpg": "mpeg"}[path.suffix]) as container:
+            video = container.add_stream(codec, rate=25)
+            video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+            audio = container.add_stream(audio_codec, rate=rate, layout=layout)
+            for number in range(frames):
+                frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), number * 4 % 256, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = number + round(clock * 25), Fraction(1, 25)
+                container.mux(video.encode(frame))
+            container.mux(video.encode())
+            samples = frames * rate // 25
+            wave = np.sin(2 * np.pi * tone * np.arange(samples) / rate) * 0.5
+            step = audio.codec_context.frame_size or 1152
+            for first in range(0, samples - step, step):
+                channels = audio.codec_context.layout.nb_channels
+                cut = np.repeat(wave[None, first : first + step], channels, 0)
+                name = audio.codec_context.format.name
+                if name.startswith("s16"):
+                    cut = np.round(cut * 32767).astype(np.int16)
+                    cut = cut if name.endswith("p") else np.ascontiguousarray(cut.T).reshape(1, -1)
+                sound = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(cut if cut.dtype == np.int16 else cut.astype(np.float32)), name, layout
+                )
+                sound.rate, sound.time_base = rate, Fraction(1, rate)
+                sound.pts = first + round(clock * rate)
+                container.mux(audio.encode(sound))
+            container.mux(audio.encode())
+        content += buffer.getvalue()
+    path.write_bytes(content)
+    return path
+
+
+def tone_at(track, second: float) -> float:
+    """Frequency of the loudest tone in the half second from `second` on."""
+    cut = track.samples[0, round(second * track.rate) :][: track.rate // 2]
+    spectrum = np.abs(np.fft.rfft(cut * np.hanning(len(cut))))
+    return float(spectrum.argmax() * track.rate / len(cut))
+
+
+STEREO = (48_000, "stereo")
+
+
+class TestClocks:
+    @pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+    @pytest.mark.parametrize("clocks", [(0, 0), (0, 7200), (50, 3), (2, 0.5), (0, 0, 0)])
+    def test_recordings_put_together_are_laid_end_to_end(self, tmp_path, suffix, clocks):
+        tones = (440, 880, 1320)[: len(clocks)]
+        parts = [(clock, 50, *STEREO, tone) for clock, tone in zip(clocks, tones, strict=True)]
+        path = encode_parts(tmp_path / f"joined{suffix}", parts)
+        with pytest.warns(UserWarning, match=r"its clock restarts or jumps at 2\.\d s"):
+            clip = Clip(path)
+        with clip:
+            total = 50 * len(clocks)
+            _, times, shades = clip.read(
+                lambda times: np.arange(len(times)), lambda frame: int(frame.to_ndarray(format="gray").mean())
+            )
+            track = clip.load_audio()
+            info = clip.info
+        assert len(times) == pytest.approx(total, abs=2)
+        assert (np.diff(times) > 0.02).all() and np.diff(times).max() < 0.2
+        assert info.duration == pytest.approx(2 * len(clocks), abs=0.25)
+        assert track.samples.shape[1] / track.rate == pytest.approx(2 * len(clocks), abs=0.25)
+        for number, tone in enumerate(tones):  # pictures and sound of a part stand at the same time
+            assert tone_at(track, 2 * number + 0.7) == pytest.approx(tone, abs=8)
+            middle = np.searchsorted(times, 2 * number + 1)
+            assert shades[middle] == pytest.approx(shades[25], abs=12)
+
+    def test_a_chosen_frame_is_the_same_as_in_a_plain_decode(self, tmp_path):
+        path = encode_parts(tmp_path / "joined.ts", [(0, 50, *STEREO, 440), (0, 50, *STEREO, 440)])
+        with pytest.warns(UserWarning, match="clock"), Clip(path) as clip:
+            _, pictures = decode_all(path)
+            indices = [0, 30, 60, len(clip.info.frame_times) - 1]
+            _, _, views = clip.read(lambda _: np.array(indices), lambda frame: frame.to_ndarray())
+        for index, view in zip(indices, views, strict=True):
+            np.testing.assert_array_equal(view, pictures[index])
+
+    def test_a_clock_that_wraps_around_is_no_restart(self, tmp_path):
+        path = encode_parts(tmp_path / "wrap.ts", [(2**33 / 90_000 - 2.5, 75, *STEREO, 440)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            info, track = probe(path), load_audio(path)
+        assert len(info.frame_times) == 75 and np.diff(info.frame_times).max() < 0.05
+        assert track.samples.shape[1] / track.rate == pytest.approx(3, abs=0.1)
+
+    def test_a_pause_is_no_restart(self, make_clip):
+        for suffix in ("mkv", "mp4"):
+            times = [0.0, 0.1, 60.0, 60.1]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                info = probe(make_clip(f"slides.{suffix}", times, sound=None))
+            np.testing.assert_allclose(info.frame_times, times, atol=2e-3)
+
+    @pytest.mark.parametrize("broken", [1, 10, 23])
+    def test_one_wrong_time_is_forgotten(self, broken):
+        packets = Packets(0.001)
+        for number in range(25):
+            time = number * 40 if number != broken else 10**9
+            packets.pts.append(time)
+            packets.dts.append(time)
+            packets.durations.append(40)
+            packets.keys.append(number == 0)
+            packets.discarded.append(False)
+            packets.order.append(number)
+            packets.places.append(number * 1000)
+        clock = ClipClock({0: packets}, 10.0)
+        assert clock.restarts == [] and clock.end == pytest.approx(1.0)
+        assert clock.pts(0) == [number * 40 for number in range(25) if number != broken]
+
+    def test_streams_jump_at_the_same_place_of_the_file(self):
+        """Late packets of the old clock stay on it, and a stream that does not jump itself moves on with the other."""
+        video, audio = Packets(0.001), Packets(0.001)
+        for part in range(2):
+            for number in range(50):
+                for row, time, place in ((video, 40, 0), (audio, 40, 500)):
+                    if row is audio and part == 0 and number > 1:
+                        continue  # its sound ends at once: the second part's goes on behind it
+                    row.pts.append(number * time + (100 if row is audio and part else 0))
+                    row.dts.append(row.pts[-1])
+                    row.durations.append(40)
+                    row.keys.append(True)
+                    row.discarded.append(False)
+                    row.order.append(len(video.pts) * 2 + (row is audio))
+                    row.places.append((part * 50 + number) * 1000 + place)
+        clock = ClipClock({0: video, 1: audio}, 10.0)
+        assert len(clock.restarts) == 1
+        assert clock.pts(0) == list(range(0, 4000, 40))
+        assert clock.pts(1)[2:] == [2100 + 40 * number for number in range(50)]
+
+
+class TestChangingSound:
+    @pytest.mark.parametrize(
+        "formats",
+        [
+            [(48_000, "stereo"), (48_000, "mono")],
+            [(48_000, "mono"), (48_000, "stereo")],
+            [(48_000, "stereo"), (32_000, "stereo")],
+            [(32_000, "mono"), (48_000, "stereo"), (32_000, "mono")],
+        ],
+    )
+    def test_all_of_it_is_heard(self, tmp_path, formats):
+        parts = [(2 * n, 50, *form, 440 * (n + 1)) for n, form in enumerate(formats)]
+        path = encode_parts(tmp_path / "switch.ts", parts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            track = load_audio(path)
+        assert (track.rate, len(track.samples)) == (formats[0][0], {"mono": 1, "stereo": 2}[formats[0][1]])
+        assert track.samples.shape[1] / track.rate == pytest.approx(2 * len(formats), abs=0.2)
+        for number in range(len(formats)):
+            cut = track.samples[:, round((2 * number + 0.7) * track.rate) :][:, : track.rate // 2]
+            assert tone_at(track, 2 * number + 0.7) == pytest.approx(440 * (number + 1), abs=8)
+            assert np.abs(cut).max(1) == pytest.approx(0.5, abs=0.1)
+
+    def test_surround_sound(self, tmp_path):
+        parts = [(0, 50, 48_000, "stereo", 440), (2, 50, 48_000, "5.1(side)", 880)]
+        track = load_audio(encode_parts(tmp_path / "switch.ts", parts, audio_codec="ac3"))
+        assert track.samples.shape[1] / track.rate == pytest.approx(4, abs=0.2)
+        assert tone_at(track, 2.7) == pytest.approx(880, abs=8)
+
+    @pytest.mark.parametrize("first", [(48_000, "stereo"), (32_000, "mono")])
+    def test_bare_sound_streams_joined(self, tmp_path, first):
+        second = (32_000, "mono") if first[0] == 48_000 else (48_000, "stereo")
+        content = b""
+        for (rate, layout), tone in ((first, 440), (second, 880)):
+            buffer = io.BytesIO()
+            with av.open(buffer, "w", format="adts") as container:
+                stream = container.add_stream("aac", rate=rate, layout=layout)
+                wave = (0.5 * np.sin(2 * np.pi * tone * np.arange(3 * rate) / rate)).astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(np.stack([wave] * (1 + (layout == "stereo"))), "fltp", layout)
+                frame.rate = rate
+                container.mux([*stream.encode(frame), *stream.encode()])
+            content += buffer.getvalue()
+        path = tmp_path / "joined.aac"
+        path.write_bytes(content)
+        with Clip(path) as clip:
+            track = clip.load_audio()
+        assert track.samples.shape[1] / track.rate == pytest.approx(6, abs=0.2)
+        assert clip.info.duration == pytest.approx(6, abs=0.2) or clip.info.duration > 6
+        assert np.abs(track.samples[0, track.rate : 5 * track.rate]).reshape(-1, 1000).max(1).min() > 0.3, "no hole"
+        for second, tone in ((1, 440), (4, 880)):
+            assert tone_at(track, second) == pytest.approx(tone, abs=8)
+
+    def test_eight_channels(self, tmp_path):
+        path = tmp_path / "eight.mka"
+        with av.open(str(path), "w", format="matroska") as container:
+            stream = container.add_stream("pcm_f32le", rate=8000, layout="7.1")
+            interleaved = np.arange(80, dtype=np.float32)[None] / 100
+            frame = av.AudioFrame.from_ndarray(interleaved, "flt", "7.1")
+            frame.rate = 8000
+            container.mux([*stream.encode(frame), *stream.encode()])
+        np.testing.assert_allclose(load_audio(path).samples[:, 0], np.arange(8) / 100, atol=1e-6)
+
+
+class TestCuts:
+    @pytest.mark.parametrize(
+        ("suffix", "codec", "sound"), [(".ts", "mpeg2video", "mp2"), (".mpg", "mpeg2video", "mp2")]
+    )
+    def test_a_stream_that_starts_between_keyframes(self, tmp_path, suffix, codec, sound):
+        whole = encode_parts(tmp_path / f"whole{suffix}", [(0, 75, *STEREO, 440)], codec, sound)
+        data = whole.read_bytes()
+        cut = tmp_path / f"cut{suffix}"
+        packet = 188 if suffix == ".ts" else 2048
+        cut.write_bytes(data[len(data) * 2 // 5 // packet * packet :])
+        expected, pictures = decode_all(cut)
+        assert 20 < len(expected) < 70
+        with Clip(cut) as clip:
+            _, times, views = clip.read(lambda times: np.arange(len(times)), lambda frame: frame.to_ndarray())
+            _, some_times, _ = clip.read(lambda times: some(8, len(times)), lambda frame: None)
+            total = len(clip.info.frame_times)
+        assert len(times) == len(expected) == total
+        np.testing.assert_allclose(np.diff(times), np.diff(expected), atol=1e-9)
+        assert (np.diff(some_times) > 0).all()
+        for view, picture in zip(views, pictures, strict=True):
+            np.testing.assert_array_equal(view, picture)
+
+    def test_frames_that_never_come_out_do_not_count(self, make_clip, monkeypatch):
+        """As a packet that is not shown: the decoder gives no frame for it."""
+        path = make_clip("hidden.mp4", np.arange(50) / 25, sound=None)
+
+        def without(frames):
+            return (frame for frame in frames if frame.pts != hidden)
+
+        with Clip(path) as clip:
+            hidden = clip._pts[10]
+            for name in ("_from", "_from_start"):
+                original = getattr(Clip, name)
+                monkeypatch.setattr(Clip, name, lambda self, *key, original=original: without(original(self, *key)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                _, times, _ = clip.read(lambda times: np.arange(len(times)), lambda frame: None)
+            assert len(times) == len(clip.info.frame_times) == 49
+            assert (np.diff(times) > 0).all()
+
+    @pytest.mark.parametrize("suffix", ["mkv", "avi", "flv"])
+    def test_half_a_file_says_that_it_was_cut(self, make_clip, tmp_path, suffix):
+        whole = make_clip(f"whole_to_cut.{suffix}", np.arange(100) / 25, sound=4.0)
+        half = tmp_path / f"half.{suffix}"
+        half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            length = probe(whole).duration
+        assert length == pytest.approx(4, abs=0.2)
+        with pytest.warns(
+            UserWarning, match=rf"half.{suffix} is cut off: its header states 4\.\d s, but it ends after"
+        ):
+            info = probe(half)
+        assert 0.5 < info.duration < 3.3
+
+    def test_half_a_sound_file(self, make_clip, tmp_path):
+        whole = make_clip("whole_to_cut.mka", [], sound=4.0)
+        half = tmp_path / "half.mka"
+        half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        with pytest.warns(UserWarning, match="half.mka is cut off"):
+            track = load_audio(half)
+        assert 1 < track.samples.shape[1] / track.rate < 3
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("clip.srt", "1\n00:00:00,000 --> 00:00:01,000\nHello\n\n2\n00:00:01,000 --> 00:00:02,000\nthere\n"),
+            ("clip.vtt", "WEBVTT\n\n00:00.000 --> 00:01.000\nHello\n"),
+            ("clip.ass", "[Script Info]\nScriptType: v4.00+\n\n[Events]\nFormat: Start, End, Text\n"),
+            ("clip.lrc", "[00:01.00]Hello\n[00:02.00]there\n"),
+        ],
+    )
+    def test_subtitles_as_a_clip(self, tmp_path, name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        for function in (probe, load_audio):
+            with pytest.raises(MediaError, match=rf"{name} has neither pictures nor sound, but subtitle.*utterances"):
+                function(path)
+
+    def test_a_picture_is_a_clip_of_one_frame(self, tmp_path):
+        path = tmp_path / "picture.png"
+        Image.fromarray(np.full((64, 96, 3), 80, np.uint8)).save(path)
+        _, times, views = read(path, [0])
+        assert times == [0.0] and views[0].mean() == pytest.approx(80, abs=2)
+
+
+class TestSoundTracks:
+    @pytest.fixture(scope="class")
+    def two_tracks(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("tracks") / "two.mkv"
+        with av.open(str(path), "w") as container:
+            streams = []
+            for rate, layout, language, title in (
+                (16_000, "mono", "deu", "Kommentar"),
+                (48_000, "stereo", "eng", None),
+            ):
+                stream = container.add_stream("aac", rate=rate, layout=layout)
+                stream.metadata["language"] = language
+                if title:
+                    stream.metadata["title"] = title
+                streams.append(stream)
+            for stream, tone in zip(streams, (440, 880), strict=True):
+                rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
+                wave = (0.5 * np.sin(2 * np.pi * tone * np.arange(2 * rate) / rate)).astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(
+                    np.stack([wave] * channels), "fltp", stream.codec_context.layout.name
+                )
+                frame.rate = rate
+                container.mux([*stream.encode(frame), *stream.encode()])
+        return path
+
+    def test_they_are_listed(self, two_tracks):
+        info = probe(two_tracks)
+        assert info.audio_track == 0
+        assert [vars(track) for track in info.sound_tracks] == [
+            {"index": 0, "language": "deu", "title": "Kommentar", "codec": "aac", "channels": 1, "rate": 16_000},
+            {"index": 1, "language": "eng", "title": None, "codec": "aac", "channels": 2, "rate": 48_000},
+        ]
+
+    @pytest.mark.parametrize(
+        ("choice", "tone"), [(None, 440), (0, 440), (1, 880), ("0", 440), ("deu", 440), ("eng", 880)]
+    )
+    def test_a_choice(self, two_tracks, choice, tone):
+        assert tone_at(load_audio(two_tracks, choice), 0.7) == pytest.approx(tone, abs=8)
+
+    @pytest.mark.parametrize("choice", [2, -1, "fra", "7"])
+    def test_an_unknown_one_lists_those_there_are(self, two_tracks, choice):
+        wrong = (
+            f"two.mkv has no sound track {choice!r}; it has 0: aac, deu, Kommentar, 1 channels, 16000 Hz; 1: aac, eng"
+        )
+        with pytest.raises(MediaError, match=re.escape(wrong)):
+            probe(two_tracks, choice)
+
+    def test_a_clip_without_sound_has_none(self, make_clip):
+        with pytest.raises(MediaError, match=r"silent.mp4 has no sound track 0; it has no sound"):
+            load_audio(make_clip("silent.mp4", sound=None), 0)
