@@ -66,14 +66,15 @@ class ClipClock:
         gap: Seconds that a clock may go forward at once.
 
     Attributes:
+        wrong: Numbers of each stream's packets that have a wrong time.
         restarts: Seconds at which the second and further parts begin, on the time line.
         end: End of the last packet in seconds.
     """
 
     def __init__(self, packets: dict[int, Packets], gap: float):
         self._packets = packets
-        self._times = {index: _decoding_times(row) for index, row in packets.items()}
-        self._wrong = {index: set() for index in packets}
+        self._times = {index: _decoding_times(row, gap) for index, row in packets.items()}
+        self.wrong: dict[int, set[int]] = {index: set() for index in packets}
         jumps = [(index, number) for index in packets for number in self._jumps(index, gap)]
         self._firsts = self._split(jumps)
         self._shifts, self.restarts, self.end = self._lay_out()
@@ -87,7 +88,7 @@ class ClipClock:
     def pts(self, index: int, keys: bool = False) -> list:
         """Presentation times of a stream's packets on the time line in ticks: of all that are shown, or of its
         keyframes. `None` where they have none."""
-        row, wrong = self._packets[index], self._wrong[index]
+        row, wrong = self._packets[index], self.wrong[index]
         wanted = row.keys if keys else [not discarded for discarded in row.discarded]
         return [
             None if row.pts[number] is None else row.pts[number] + ticks
@@ -98,20 +99,17 @@ class ClipClock:
 
     def _jumps(self, index: int, gap: float) -> list[int]:
         """Numbers of the packets at which a stream's clock jumps. Notes those whose time is wrong."""
-        row, times = self._packets[index], self._times[index]
-        for number, (pts, dts) in enumerate(zip(row.pts, row.dts, strict=True)):
-            if pts is not None and dts is not None and (pts - dts) * row.tick > gap:
-                self._wrong[index].add(number)
+        times = self._times[index]
         steps = np.diff(times)
         found = []
         for number in np.flatnonzero((steps < -RESTART) | (steps > gap)) + 1:
-            before = number - 1 - (number - 1 in self._wrong[index])
+            before = number - 1 - (number - 1 in self.wrong[index])
             if before < 0 or -RESTART <= times[number] - times[before] <= gap:
                 continue  # back on its clock after a wrong time
             following = times[number + 1] - times[before] if number + 1 < len(times) else None
             back = times[number] < times[before]
             if (following is None and not back) or (following is not None and -RESTART <= following <= gap):
-                self._wrong[index].add(int(number))
+                self.wrong[index].add(int(number))
             elif back or not self._goes_on_elsewhere(index, times[before], times[number]):
                 found.append(int(number))
         return found
@@ -152,7 +150,7 @@ class ClipClock:
         for index, row in self._packets.items():
             firsts = [*self._firsts[index], len(row.pts)]
             for span, (first, last) in zip(spans, pairwise(firsts), strict=True):
-                shown = [n for n in range(first, last) if row.pts[n] is not None and n not in self._wrong[index]]
+                shown = [n for n in range(first, last) if row.pts[n] is not None and n not in self.wrong[index]]
                 if shown:
                     span[0] = min(span[0], min(row.pts[n] for n in shown) * row.tick)
                     span[1] = max(span[1], max(row.pts[n] + row.durations[n] for n in shown) * row.tick)
@@ -168,15 +166,15 @@ class ClipClock:
         return shifts, restarts, 0.0 if end is None else end
 
 
-def _decoding_times(row: Packets) -> np.ndarray:
+def _decoding_times(row: Packets, gap: float) -> np.ndarray:
     """Seconds at which the packets are decoded, which only grow on one clock; what has no time has that before it."""
     known = next((time for time in row.dts if time is not None), None)
     if known is None:  # presentation times come in another order, so that only their growth says something
         return np.maximum.accumulate([0 if time is None else time for time in row.pts] or [0]) * row.tick
     times = []
     for pts, dts in zip(row.pts, row.dts, strict=True):
-        if dts is not None and pts is not None and (dts - pts) * row.tick > RESTART:
-            dts = pts  # nothing is shown before it is decoded: FFmpeg counted on where a new clock starts
+        if dts is not None and pts is not None and not -gap <= (dts - pts) * row.tick <= RESTART:
+            dts = pts  # not shown before it is decoded, nor long after: FFmpeg counted on where a new clock starts
         known = known if dts is None else dts
         times.append(known * row.tick)
     return np.array(times)

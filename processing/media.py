@@ -165,13 +165,14 @@ class Clip:
             packets, longest_gap(container.format.name, bool(container.format.flags & Flags.ts_discont.value))
         )
         self._shifts = {stream.index: clock.shifts(stream.index) for stream in streams}
+        self._wrong = clock.wrong
 
         rate = float(video.average_rate or video.base_rate or 25) if video else 0.0
         pts = [] if video is None else clock.pts(video.index)
-        self._untimed = bool(pts) and None in pts
+        self._in_order = bool(pts) and None in pts  # frames have no times, or wrong ones, that count
         self._leading, self._keys, self._damaged = set(), np.zeros(0, np.int64), False
         self._declared = len(packets[video.index].keys) if video else 0
-        if self._untimed:  # a raw stream: its frames follow each other at the stated rate
+        if self._in_order:  # a raw stream: its frames follow each other at the stated rate
             self._pts, self._time_base, self._start = np.arange(len(pts)), 1 / rate, 0.0
             duration = max(clock.end, len(pts) / rate)
         else:
@@ -323,7 +324,11 @@ class Clip:
                 f"{self.info.source} is damaged: {len(pts)} of {self._declared} frames were decoded, the rest is left out",
                 stacklevel=3,
             )
-        self._pts, self._keys, self._damaged = np.unique(pts), np.zeros(0, np.int64), False
+        self._keys, self._damaged = np.zeros(0, np.int64), False
+        self._in_order = self._in_order or bool((np.diff(pts) <= 0).any())  # AVI times its frames as they are stored
+        self._pts = np.unique(pts)
+        if len(self._pts) < len(pts):
+            self._pts = pts[0] + np.arange(len(pts)) * max(1, round(1 / (self.info.fps * self._time_base)))
         self.info.frame_times = self._pts * self._time_base - self._start
 
     def _decode(self, indices) -> Iterator:
@@ -363,8 +368,10 @@ class Clip:
                     continue
                 raise
             for frame in frames:
-                if self._untimed:
-                    frame.pts = number
+                if self._in_order:
+                    if number == len(self._pts):
+                        return
+                    frame.pts = int(self._pts[number])
                 number += 1
                 yield frame
 
@@ -377,6 +384,8 @@ class Clip:
                 number += 1
                 while number >= last:
                     _, last, ticks = next(parts, (0, np.inf, ticks))
+                if number in self._wrong[stream.index]:
+                    packet.pts = None
                 if ticks and packet.pts is not None:
                     packet.pts += ticks
                 if ticks and packet.dts is not None:
