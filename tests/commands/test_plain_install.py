@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from microemo.inference.command_line import EXTRAS
+from microemo.commands.main import EXTRAS
 
 # Imports once, then runs each command in a fork; prints its exit code and the last line of its errors.
 RUNS = """
 import json, os, sys, tempfile
 for module in {modules!r}:
     sys.modules[module] = None
-from microemo.inference.command_line import main
+from microemo.commands.main import main
 for command in {commands!r}:
     with tempfile.TemporaryFile("w+") as errors:
         child = os.fork()

@@ -77,11 +77,11 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Every answer, as JSON lines.")] = None,
 ):
     """Ask CHECKPOINT about each utterance of the dialogues of CORPUS, and say how many answers are right."""
+    from ..inference.emotion_pipeline import EmotionPipeline
     from ..training.data import load_table
     from ..training.from_scratch.dialogue_scores import accuracy, answer_utterance_questions
     from ..training.synthetic.synthetic_dialogues import TABLE, read_truth
     from ..utils.files import write_text
-    from .emotion_pipeline import EmotionPipeline
 
     truth, rows = read_truth(corpus), load_table(corpus / TABLE, split).to_list()
     if seed is not None:
@@ -97,7 +97,7 @@ def score(
 
 def _start(run) -> Path:
     """The checkpoint with random weights that all begins with."""
-    from .initialize import initialize
+    from ..publishing.initialize import initialize
 
     folder = run.work / "start"
     return folder if folder.exists() else initialize("microemo-tiny", folder)

@@ -13,7 +13,7 @@ from microemo.training.synthetic.dialogue_plan import EMOTIONS
 
 
 def microemo(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "microemo.inference.command_line", *map(str, arguments)]
+    command = [sys.executable, "-m", "microemo.commands.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from microemo.commands.evaluate_command import app
 from microemo.evaluation.checkpoint_choice import TestSetSelectionError
 from microemo.evaluation.emotion_wheel import DEFAULT_FOLDER
 from microemo.evaluation.prediction_files import read_answers
-from microemo.inference.evaluate_command import app
 
 NAMES = [f"clip_{i}" for i in range(12)]
 

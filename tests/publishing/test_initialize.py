@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.inference import initialize as module
-from microemo.inference.initialize import initialize, tiny_qformer_tokenizer, tiny_tokenizer
+from microemo.publishing import initialize as module
+from microemo.publishing.initialize import initialize, tiny_qformer_tokenizer, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def test_everything_loads(folder):
     assert type(AutoModelForMultimodalLM.from_pretrained(folder)) is MicroEmoForConditionalGeneration
     processor = AutoProcessor.from_pretrained(folder)
     assert type(processor) is MicroEmoProcessor and processor.video_processor.num_frames == 24
-    assert (processor.feature_extractor.num_clips, processor.feature_extractor.clip_duration) == (32, 0.5)
+    assert (processor.feature_extractor.num_segments, processor.feature_extractor.segment_duration) == (32, 0.5)
     processor.check_config(model.config)
     assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
     inputs = processor(text="What does the speaker feel?", return_tensors="pt")

@@ -53,7 +53,7 @@ def precompute(
     num_proc: Annotated[int, typer.Option(help="Processes that decode.", min=0)] = 0,
     on_error: Annotated[str, typer.Option(help="fail, or skip clips that cannot be used.")] = "fail",
     dtype: Annotated[str, typer.Option(help="As in training: auto, bfloat16, float16, float32.")] = "auto",
-    switches: Annotated[str | None, typer.Option(help="As in training, JSON.")] = None,
+    config_overrides: Annotated[str | None, typer.Option(help="As in training, JSON.")] = None,
     frame_tokens: Annotated[
         bool, typer.Option("--frame-tokens", help="The visual encoder's output, where all of it will be frozen.")
     ] = False,
@@ -68,7 +68,7 @@ def precompute(
     if on_error not in ("fail", "skip"):
         raise ValueError(f"--on-error must be fail or skip, got {on_error!r}")
     rows = [load_table(table, None, media_folder, emer_subtitles) for table in tables]
-    arguments = ModelArguments(model_name_or_path=model, dtype=dtype, switches=switches)
+    arguments = ModelArguments(model_name_or_path=model, dtype=dtype, config_overrides=config_overrides)
     loaded, processor = load_model_and_processor(arguments)
     if torch.cuda.is_available():
         for part in (loaded.model.visual_encoder, loaded.model.audio_branch.audio_tower):

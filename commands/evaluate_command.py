@@ -391,9 +391,9 @@ def run(
     """Run MicroEmo or a zero-shot baseline over a data set; may be stopped and started again."""
     from transformers import AutoConfig
 
-    from .baselines import load_baseline
-    from .emotion_pipeline import EmotionPipeline
-    from .run_dataset import open_answers, read_samples, run_dataset
+    from ..inference.baselines import load_baseline
+    from ..inference.emotion_pipeline import EmotionPipeline
+    from ..inference.run_dataset import open_answers, read_samples, run_dataset
 
     samples = read_samples(data)
     system = name or model.rstrip("/").split("/")[-1]
