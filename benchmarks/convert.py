@@ -20,9 +20,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
-from microemo.inference.convert_command import convert_checkpoints
-from microemo.inference.initialize import tiny_qformer_tokenizer
+from microemo.commands.convert_command import convert_checkpoints
 from microemo.modeling_microemo.convert_original import original_names, part_of
+from microemo.publishing.initialize import tiny_qformer_tokenizer
 
 FILES = ("vision", "qformer", "video_branch", "audio_branch", "imagebind")
 OLD_VOCABULARY = 32000

@@ -38,7 +38,7 @@ def make_clip(folder: Path, seconds: int) -> Path:
 def make_processor(view: str, num_frames: int):
     """The processor of the paper's frame size; 96 frames and the utterances' own need a larger `max_frames`."""
     from microemo import MicroEmoConfig, MicroEmoProcessor
-    from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
+    from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 
     config = MicroEmoConfig.from_preset("microemo-tiny", local_view=view, max_frames=num_frames + 3)
     config.vision_config.image_size = 224

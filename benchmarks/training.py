@@ -139,7 +139,7 @@ def step(options) -> None:
 
 def tiny(options) -> None:
     from microemo import MicroEmoProcessor
-    from microemo.inference.initialize import initialize
+    from microemo.publishing.initialize import initialize
     from microemo.training.collator import MicroEmoCollator
     from microemo.training.feature_cache import FeatureCache
     from microemo.training.synthetic.media_writer import write_demo_dialogue

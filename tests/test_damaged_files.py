@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from microemo.inference.command_line import app
+from microemo.commands.main import app
 from microemo.inference.emotion_pipeline import EmotionPipeline
 
 SEEDS = {

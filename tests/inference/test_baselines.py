@@ -36,8 +36,8 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
+from microemo.commands.evaluate_command import app
 from microemo.inference.baselines import BASELINES, load_baseline, uniform_frames
-from microemo.inference.evaluate_command import app
 from microemo.inference.run_dataset import run_dataset
 from microemo.processing.media import MediaError
 

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from microemo.inference.emotion_pipeline import EmotionPipeline
-from microemo.inference.initialize import initialize
 from microemo.inference.run_dataset import run_dataset
+from microemo.publishing.initialize import initialize
 from microemo.training.from_scratch.dialogue_scores import labels_of_answer
 from microemo.training.synthetic.dialogue_plan import EMOTIONS
 from microemo.training.synthetic.media_writer import DEMO_LINES

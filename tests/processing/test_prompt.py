@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from microemo import MicroEmoConfig, MicroEmoProcessor
-from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 from microemo.processing.prompt_microemo import SYSTEM_TEXT
+from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 
 QUESTION = "What does the speaker feel, and why?"
 SAID = [

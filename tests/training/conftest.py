@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.inference.initialize import initialize
+from microemo.publishing.initialize import initialize
 from microemo.training.data import load_table
 from microemo.training.feature_cache import FeatureCache
 from microemo.training.from_scratch.stages import RECIPE, Run, from_scratch

@@ -5,7 +5,7 @@ import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from microemo.inference.train_command import TRAIN_CONTEXT, merge, precompute, train
+from microemo.commands.train_command import TRAIN_CONTEXT, merge, precompute, train
 
 
 @pytest.fixture(scope="module")
