@@ -95,28 +95,29 @@ class MicroEmoAudioQFormerConfig(MicroEmoVideoQFormerConfig):
 @strict
 class MicroEmoAudioConfig(PreTrainedConfig):
     r"""
-    ImageBind's audio tower: a ViT over the log-mel picture of a clip.
+    ImageBind's audio tower: a ViT over the log-mel picture of a segment of sound.
 
     Args:
-        clip_duration (`float`, *optional*, defaults to 2.0): Seconds of a clip, a mel frame every 10 ms.
+        segment_duration (`float`, *optional*, defaults to 2.0): Seconds of a segment of sound, a mel frame every 10 ms.
         num_mel_bins (`int`, *optional*, defaults to 128): Height of the mel picture.
-        num_mel_frames (`int`, *optional*, defaults to 204): Width of the mel picture; it must hold a whole clip.
+        num_mel_frames (`int`, *optional*, defaults to 204): Width of the mel picture; it must hold a whole segment.
         kernel_size (`int`, *optional*, defaults to 16): Side of the convolution stem's square kernel.
         stride (`int`, *optional*, defaults to 10): Its stride in both directions.
-        projection_dim (`int`, *optional*, defaults to 1024): Width of ImageBind's joint space, hence of a clip feature.
+        projection_dim (`int`, *optional*, defaults to 1024): Width of ImageBind's joint space, hence of a segment's features.
         stem_layer_norm_eps (`float`, *optional*, defaults to 1e-5): Epsilon of the stem's LayerNorm only.
-        logit_scale_init_value (`float`, *optional*, defaults to 20.0): Initial length of a clip feature.
+        logit_scale_init_value (`float`, *optional*, defaults to 20.0): Length of a segment's features.
         initializer_range (`float`, *optional*, defaults to 0.02): See [`MicroEmoVisionConfig`].
     """
 
     model_type = "microemo_audio"
     base_config_key = "audio_config"
+    attribute_map = {"clip_duration": "segment_duration"}  # the name of version 0.1
 
     hidden_size: int = 768
     intermediate_size: int = 3072
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
-    clip_duration: float | int = 2.0
+    segment_duration: float | int = 2.0
     num_mel_bins: int = 128
     num_mel_frames: int = 204
     kernel_size: int = 16
@@ -152,7 +153,7 @@ class MicroEmoConfig(PreTrainedConfig):
         num_video_query_tokens (`int`, *optional*, defaults to 32): Queries n of the video Q-Former, per window.
         num_audio_query_tokens (`int`, *optional*, defaults to 8): Queries m of the audio Q-Former, per window.
         max_frames (`int`, *optional*, defaults to 32): Rows of the frame position table.
-        max_audio_clips (`int`, *optional*, defaults to 8): Rows of the clip position table.
+        max_audio_segments (`int`, *optional*, defaults to 8): Rows of the segment position table.
         num_regions (`int`, *optional*, defaults to 11):
             Facial clue regions R: the paper's eleven, or 1 for the whole face as a control (the video processor's
             `clue_regions`).
@@ -195,6 +196,7 @@ class MicroEmoConfig(PreTrainedConfig):
     ```"""
 
     model_type = "microemo"
+    attribute_map = {"max_audio_clips": "max_audio_segments"}  # the name of version 0.1
     # Lists of tensors, one of another length for each clip, which `Trainer.predict` cannot gather.
     keys_to_ignore_at_inference = ["past_key_values", "video_hidden_states", "audio_hidden_states"]
     sub_configs_defaults = {
@@ -217,7 +219,7 @@ class MicroEmoConfig(PreTrainedConfig):
     num_video_query_tokens: int = 32
     num_audio_query_tokens: int = 8
     max_frames: int = 32
-    max_audio_clips: int = 8
+    max_audio_segments: int = 8
     num_regions: int = 11
 
     use_local_clue_attention: bool = True
@@ -253,7 +255,7 @@ class MicroEmoConfig(PreTrainedConfig):
             "num_video_query_tokens",
             "num_audio_query_tokens",
             "max_frames",
-            "max_audio_clips",
+            "max_audio_segments",
             "num_regions",
             "local_clue_num_attention_heads",
             "window_size",

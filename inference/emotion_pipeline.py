@@ -105,7 +105,7 @@ class EmotionPipeline:
             return_metadata=True,
         )
         metadata, said = inputs.pop("video_metadata")[0], inputs.pop("utterances")[0]
-        for name in ("audio_clip_times", "prompts"):
+        for name in ("audio_segment_times", "prompts"):
             inputs.pop(name)
         processed = time.perf_counter()
         answer = self._generate(inputs, **generate_kwargs)[0]

@@ -93,7 +93,7 @@ def _write(path: Path, save) -> Path:
 
 def _numbers(features, clue_regions: str) -> dict:
     """What was sampled, found and put together, as plain numbers."""
-    seen, times = features["video_metadata"][0], features["audio_clip_times"][0]
+    seen, times = features["video_metadata"][0], features["audio_segment_times"][0]
     report = {
         "shapes": {name: list(value.shape) for name, value in features.items() if hasattr(value, "shape")},
         "frames": [],
@@ -216,7 +216,7 @@ def _time_line(features, report):
     from matplotlib.figure import Figure
 
     sound = report["audio_clips"]
-    mels = features["input_features"][0, :, 0][features["audio_clip_mask"][0]] if sound else []
+    mels = features["input_features"][0, :, 0][features["audio_segment_mask"][0]] if sound else []
     figure = Figure(figsize=(15, 7 if len(mels) else 4), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2 if len(mels) else 1, max(1, len(mels)), height_ratios=[1.6, 1] if len(mels) else None)

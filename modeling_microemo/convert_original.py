@@ -31,8 +31,6 @@ from ..configuration.configuration_microemo import MicroEmoConfig
 from .modeling_microemo import MicroEmoForConditionalGeneration
 from .original_files import ConversionError, WeightFile, open_sources
 from .original_names import (
-    CLIP_POSITIONS,
-    CLIP_POSITIONS_KEY,
     FRAME_POSITIONS,
     FRAME_POSITIONS_KEY,
     IMAGE_QFORMER,
@@ -41,6 +39,8 @@ from .original_names import (
     NEW,
     NEW_WITHOUT_AUDIO,
     PARTS,
+    SEGMENT_POSITIONS,
+    SEGMENT_POSITIONS_KEY,
     ignored_tensors,
     original_names,
     part_of,
@@ -107,7 +107,7 @@ def original_config(
     """The configuration of a converted model.
 
     Args:
-        files (`list[WeightFile]`): Their position tables give `max_frames` and `max_audio_clips`.
+        files (`list[WeightFile]`): Their position tables give `max_frames` and `max_audio_segments`.
         text_config (`PreTrainedConfig`): Of the language model.
         preset (`str`, *optional*, defaults to `"microemo"`): A name of `SOURCE_PRESETS`.
         base ([`MicroEmoConfig`], *optional*): Sizes; those of the paper by default.
@@ -124,7 +124,7 @@ def original_config(
         fields.pop(key, None)
         fields["text_config"].pop(key, None)
     fields.pop("tie_word_embeddings")  # follows the language model
-    for name, key in (("max_frames", FRAME_POSITIONS_KEY), ("max_audio_clips", CLIP_POSITIONS_KEY)):
+    for name, key in (("max_frames", FRAME_POSITIONS_KEY), ("max_audio_segments", SEGMENT_POSITIONS_KEY)):
         holders = sorted((file for file in files if key in file.shapes), key=lambda file: file.is_fine_tuned)
         if holders:
             fields[name] = holders[-1].shapes[key][0]
@@ -242,7 +242,7 @@ class Conversion:
                 problems.append(f"{filling.file.name}: {key} is missing; {name} needs it, of shape {tuple(expected)}")
                 continue
             actual = list(filling.file.shapes[key])
-            if name in (FRAME_POSITIONS, CLIP_POSITIONS) and len(actual) == 2:
+            if name in (FRAME_POSITIONS, SEGMENT_POSITIONS) and len(actual) == 2:
                 expected[0] = actual[0]  # resized
             elif self._grows(name):
                 expected[0] = self.old_vocab_size
@@ -440,7 +440,7 @@ class Conversion:
         tensor, rows = parts[0], self.shapes[name][0] if self.shapes[name] else 0
         if not rows:  # the logit scale, a number that half precision would round
             return tensor.float().clone()
-        if name in (FRAME_POSITIONS, CLIP_POSITIONS) and len(tensor) != rows:
+        if name in (FRAME_POSITIONS, SEGMENT_POSITIONS) and len(tensor) != rows:
             tensor = resize_positions(tensor, rows)
         elif self._grows(name) and len(tensor) != rows:
             grown = torch.empty(self.shapes[name], dtype=dtype)

@@ -34,7 +34,7 @@ VIDEO_INPUTS = (
 )
 AUDIO_INPUTS = (
     "input_features",
-    "audio_clip_mask",
+    "audio_segment_mask",
     "audio_windows",
     "cited_utterances",
     "audio_features",
@@ -51,9 +51,14 @@ OTHER_NAMES = {
     "images": "pixel_values_videos",
     "pixel_mask": "frame_mask",
     "input_values": "input_features",
-    "input_features_mask": "audio_clip_mask",
-    "feature_attention_mask": "audio_clip_mask",
+    "audio_clip_mask": "audio_segment_mask",
+    "input_features_mask": "audio_segment_mask",
+    "feature_attention_mask": "audio_segment_mask",
 }
+
+
+# Saved keys of version 0.1.
+OLD_KEYS = {r"audio_branch\.clip_positions\.": "audio_branch.segment_positions."}
 
 
 class MediaEncodings(dict):
@@ -108,6 +113,19 @@ class MicroEmoPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["GlobalLocalVisualEncoder", "UtteranceAwareVideoQFormer", "AudioBranch"]
     _skip_keys_device_placement = ["past_key_values"]
     _keep_in_fp32_modules_strict = MicroEmoAudioModel._keep_in_fp32_modules_strict
+
+    @classmethod
+    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
+        """As in Transformers; the saved keys of version 0.1 are known, and saved by their new names."""
+        loaded = super().from_pretrained(*args, key_mapping=OLD_KEYS | (key_mapping or {}), **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        targets = set(OLD_KEYS.values())
+        model._weight_conversions = [
+            conversion
+            for conversion in model._weight_conversions or []
+            if not targets & set(conversion.target_patterns)
+        ] or None
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -256,20 +274,21 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
     def get_audio_features(
         self,
         input_features: torch.Tensor | None = None,
-        audio_clip_mask: torch.Tensor | None = None,
+        audio_segment_mask: torch.Tensor | None = None,
         audio_windows: torch.Tensor | None = None,
         cited_utterances: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
         clip_index: torch.Tensor | None = None,
     ) -> BaseModelOutputWithPooling:
         r"""
-        Mel clips to language-model tokens (paper 3.4).
+        Mel segments to language-model tokens (paper 3.4).
 
         Args:
-            input_features (`torch.Tensor` of shape `(B, C, 1, num_mel_bins, num_mel_frames)`): ImageBind mel clips.
-            audio_clip_mask (`torch.BoolTensor` of shape `(B, C)`, *optional*): Real clips; all of them by default.
+            input_features (`torch.Tensor` of shape `(B, C, 1, num_mel_bins, num_mel_frames)`): ImageBind mel segments.
+            audio_segment_mask (`torch.BoolTensor` of shape `(B, C)`, *optional*):
+                Real segments, wherever they stand in the padded row; all of them by default.
             audio_windows (`torch.LongTensor` of shape `(B, K, 2)`, *optional*):
-                Clips [start, end) of each utterance, -1 where padded; read with `use_utterance_audio`.
+                Segments [start, end) of each utterance, -1 where padded; read with `use_utterance_audio`.
             cited_utterances (`torch.LongTensor` of shape `(B, N)`, *optional*): As for the video.
             audio_features (`torch.Tensor` of shape `(B, C, projection_dim)`):
                 Output of the frozen audio tower in place of `input_features`.
@@ -279,15 +298,15 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
             `pooler_output`: per prompt a tensor `(tokens, width of the language model)`, none for a clip without sound;
             `last_hidden_state`: the audio Q-Former's output `(B, W, num_audio_query_tokens, hidden_size)`.
         """
-        clips = audio_features if audio_features is not None else input_features
-        self._check_inputs({"input_features": (True, clips)})
-        if audio_clip_mask is None:
-            audio_clip_mask = torch.ones(clips.shape[:2], dtype=torch.bool, device=clips.device)
+        segments = audio_features if audio_features is not None else input_features
+        self._check_inputs({"input_features": (True, segments)})
+        if audio_segment_mask is None:
+            audio_segment_mask = torch.ones(segments.shape[:2], dtype=torch.bool, device=segments.device)
         if audio_windows is None:
-            audio_windows = torch.full((clips.shape[0], 0, 2), -1, device=clips.device)
+            audio_windows = torch.full((segments.shape[0], 0, 2), -1, device=segments.device)
         audio_windows = _real_windows_first(audio_windows)
-        tokens, real = self.audio_branch(input_features, audio_clip_mask, audio_windows, audio_features)
-        features, has_sound = _project(self.audio_projection, tokens), audio_clip_mask.any(dim=1)
+        tokens, real = self.audio_branch(input_features, audio_segment_mask, audio_windows, audio_features)
+        features, has_sound = _project(self.audio_projection, tokens), audio_segment_mask.any(dim=1)
         if clip_index is not None:
             features, real, has_sound = features[clip_index], real[clip_index], has_sound[clip_index]
         if cited_utterances is not None:
@@ -507,7 +526,7 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, GenerationMixin)
         qformer_attention_mask: torch.Tensor | None = None,
         utterance_windows: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
-        audio_clip_mask: torch.Tensor | None = None,
+        audio_segment_mask: torch.Tensor | None = None,
         audio_windows: torch.Tensor | None = None,
         cited_utterances: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
@@ -552,7 +571,7 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, GenerationMixin)
             qformer_attention_mask=qformer_attention_mask,
             utterance_windows=utterance_windows,
             input_features=input_features,
-            audio_clip_mask=audio_clip_mask,
+            audio_segment_mask=audio_segment_mask,
             audio_windows=audio_windows,
             cited_utterances=cited_utterances,
             vision_features=vision_features,

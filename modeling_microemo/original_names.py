@@ -38,8 +38,8 @@ IMAGE_QFORMER = "model.visual_encoder.image_qformer."
 AUDIO_TOWER = "model.audio_branch.audio_tower."
 LANGUAGE_MODEL = "model.language_model."
 FRAME_POSITIONS = "model.video_qformer.frame_positions.weight"
-CLIP_POSITIONS = "model.audio_branch.clip_positions.weight"
-FRAME_POSITIONS_KEY, CLIP_POSITIONS_KEY = "video_frame_position_embedding.weight", "audio_position_embedding.weight"
+SEGMENT_POSITIONS = "model.audio_branch.segment_positions.weight"
+FRAME_POSITIONS_KEY, SEGMENT_POSITIONS_KEY = "video_frame_position_embedding.weight", "audio_position_embedding.weight"
 
 # What a tensor belongs to, and the option of `microemo convert` that brings it. The first match counts.
 PARTS = {
@@ -99,7 +99,7 @@ def original_names(name: str, llm_names: Mapping[str, str]) -> list[tuple[str, .
     fixed = {
         "model.visual_encoder.query_tokens": "query_tokens",
         FRAME_POSITIONS: FRAME_POSITIONS_KEY,
-        CLIP_POSITIONS: CLIP_POSITIONS_KEY,
+        SEGMENT_POSITIONS: SEGMENT_POSITIONS_KEY,
     }
     projections = {"model.video_projection.": "llama_proj.", "model.audio_projection.": "audio_llama_proj."}
     return [(fixed.get(name) or _replace(name, projections),)]

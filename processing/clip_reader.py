@@ -161,7 +161,7 @@ class ClipReader:
         extractor = self.processor.feature_extractor
         for track, content in zip(tracks, contents, strict=True):
             if track is not None:
-                content.segment_times = extractor.clip_times(track.samples.shape[1], track.rate)
+                content.segment_times = extractor.segment_times(track.samples.shape[1], track.rate)
         return dict(
             extractor(
                 [None if track is None else track.samples for track in tracks],

@@ -1,4 +1,4 @@
-"""From sound to ImageBind's log-mel clips of 2 s, in torch alone."""
+"""From sound to ImageBind's log-mel segments of 2 s, in torch alone."""
 
 import functools
 import inspect
@@ -18,37 +18,38 @@ FRAME_LENGTH, FRAME_SHIFT = 400, 160  # 25 ms and 10 ms
 FFT_LENGTH = 512
 # What a saved file holds beside the fields.
 _SAVED = ("feature_extractor_type", "processor_class", "auto_map", "sampling_rate", "padding_value")
-_OTHER_NAMES = {"feature_size": "num_mel_bins", "chunk_length": "clip_duration"}
+_OLD_NAMES = {"num_clips": "num_segments", "clip_duration": "segment_duration"}  # of version 0.1
+_OTHER_NAMES = {"feature_size": "num_mel_bins", "chunk_length": "segment_duration"}
 
 
 class MicroEmoFeatureExtractor(FeatureExtractionMixin):
     r"""
-    Cuts a waveform into evenly spaced clips and turns each into ImageBind's log-mel picture (paper 3.4: the audio
-    branch reads ImageBind features of such clips).
+    Cuts a waveform into evenly spaced segments and turns each into ImageBind's log-mel picture (paper 3.4: the audio
+    branch reads ImageBind features of such segments).
 
     Args:
-        num_clips (`int`, *optional*, defaults to 8): Clips C per sound.
-        clip_duration (`float`, *optional*, defaults to 2.0): Seconds per clip.
+        num_segments (`int`, *optional*, defaults to 8): Segments C per sound.
+        segment_duration (`float`, *optional*, defaults to 2.0): Seconds per segment.
         num_mel_bins (`int`, *optional*, defaults to 128): Height of the picture.
-        num_mel_frames (`int`, *optional*, defaults to 204): Width of the picture; what a clip leaves is 0.
+        num_mel_frames (`int`, *optional*, defaults to 204): Width of the picture; what a segment leaves is 0.
         mel_mean (`float`, *optional*, defaults to -4.268): Subtracted from the log-mel values.
         mel_std (`float`, *optional*, defaults to 9.138): Divides them.
         short_audio_padding (`"waveform"` or `"mel"`, *optional*, defaults to `"waveform"`):
-            Where a sound shorter than a clip is filled with zeros: in its samples (AffectGPT) or, after the filter
+            Where a sound shorter than a segment is filled with zeros: in its samples (AffectGPT) or, after the filter
             bank, in its picture (Video-LLaMA).
 
     Raises:
-        ValueError: for another `short_audio_padding`, and if a clip has more mel frames than the picture.
+        ValueError: for another `short_audio_padding`, and if a segment has more mel frames than the picture.
     """
 
-    model_input_names = ["input_features", "audio_clip_mask"]
+    model_input_names = ["input_features", "audio_segment_mask"]
     # What Transformers' pipelines put where they pad; there is never anything to pad.
     padding_value = 0.0
 
     def __init__(
         self,
-        num_clips: int = 8,
-        clip_duration: float = 2.0,
+        num_segments: int = 8,
+        segment_duration: float = 2.0,
         num_mel_bins: int = 128,
         num_mel_frames: int = 204,
         mel_mean: float = -4.268,
@@ -58,10 +59,10 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
     ):
         if short_audio_padding not in ("waveform", "mel"):
             raise ValueError(f"short_audio_padding must be 'waveform' or 'mel', got {short_audio_padding!r}")
-        needed = 1 + (int(clip_duration * SAMPLING_RATE) - FRAME_LENGTH) // FRAME_SHIFT
+        needed = 1 + (int(segment_duration * SAMPLING_RATE) - FRAME_LENGTH) // FRAME_SHIFT
         if needed > num_mel_frames:
             raise ValueError(
-                f"a clip of clip_duration={clip_duration} s has {needed} mel frames, but num_mel_frames is "
+                f"a segment of segment_duration={segment_duration} s has {needed} mel frames, but num_mel_frames is "
                 f"{num_mel_frames}"
             )
         fields = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
@@ -71,8 +72,8 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"sampling_rate is ImageBind's own, {SAMPLING_RATE}; got {rate}")
         super().__init__(**kwargs)
         self.sampling_rate = SAMPLING_RATE
-        self.num_clips = num_clips
-        self.clip_duration = clip_duration
+        self.num_segments = num_segments
+        self.segment_duration = segment_duration
         self.num_mel_bins = num_mel_bins
         self.num_mel_frames = num_mel_frames
         self.mel_mean = mel_mean
@@ -84,6 +85,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         """As the base class; keywords that a saved file lacks are honoured, others are refused."""
         fields = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
         known = {*fields, *_SAVED, *LOADING_KEYWORDS}
+        feature_extractor_dict = {_OLD_NAMES.get(name, name): value for name, value in feature_extractor_dict.items()}
         refuse_unknown(kwargs, known, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
         given = {name: kwargs.pop(name) for name in fields & kwargs.keys()}
         return super().from_dict(feature_extractor_dict | given, **kwargs)
@@ -98,9 +100,9 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
             return_tensors (`str`, *optional*): `"pt"` or `"np"`; numpy arrays without it.
 
         Returns:
-            `BatchFeature`: `input_features` (B, C, 1, num_mel_bins, num_mel_frames) float32 and `audio_clip_mask`
-            (B, C) bool, all False (and features 0) for a clip without sound; the attribute `clip_times` of the
-            extractor's method of that name gives the seconds of the clips.
+            `BatchFeature`: `input_features` (B, C, 1, num_mel_bins, num_mel_frames) float32 and `audio_segment_mask`
+            (B, C) bool, all False (and features 0) for a clip without sound. The method `segment_times` gives the seconds of the
+            segments.
 
         Raises:
             ValueError: for a waveform of a wrong shape or type, or with values that are not finite.
@@ -110,60 +112,60 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         if len(rates) != len(waveforms):
             raise ValueError(f"{len(waveforms)} waveforms, but {len(rates)} sampling rates")
 
-        mask = torch.zeros(len(waveforms), self.num_clips, dtype=torch.bool)
-        features = torch.zeros(len(waveforms), self.num_clips, 1, self.num_mel_bins, self.num_mel_frames)
-        clips, rows = [], []
+        mask = torch.zeros(len(waveforms), self.num_segments, dtype=torch.bool)
+        features = torch.zeros(len(waveforms), self.num_segments, 1, self.num_mel_bins, self.num_mel_frames)
+        segments, rows = [], []
         for row, (waveform, rate) in enumerate(zip(waveforms, rates, strict=True)):
             if waveform is not None:
-                clips.append(self._cut(as_samples(waveform, rate), int(rate)))
+                segments.append(self._cut(as_samples(waveform, rate), int(rate)))
                 rows.append(row)
-        # One filter bank call for all sounds whose clips are equally long: all of them, but for short sounds
+        # One filter bank call for all sounds whose segments are equally long: all of them, but for short sounds
         # under short_audio_padding="mel".
-        for length in {clip.shape[-1] for clip in clips}:
-            picked = [i for i, clip in enumerate(clips) if clip.shape[-1] == length]
-            mel = log_mel(torch.stack([clips[i] for i in picked]), self.num_mel_bins)
+        for length in {segment.shape[-1] for segment in segments}:
+            picked = [i for i, segment in enumerate(segments) if segment.shape[-1] == length]
+            mel = log_mel(torch.stack([segments[i] for i in picked]), self.num_mel_bins)
             mel = F.pad(mel, (0, self.num_mel_frames - mel.shape[-1]))
             where = [rows[i] for i in picked]
             features[where] = ((mel - self.mel_mean) / self.mel_std)[:, :, None]
             mask[where] = True
-        data = {"input_features": features.numpy(), "audio_clip_mask": mask.numpy()}
+        data = {"input_features": features.numpy(), "audio_segment_mask": mask.numpy()}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def clip_times(self, num_samples: int, sampling_rate: int) -> np.ndarray:
-        """Start and end of each clip in seconds, (C, 2): evenly spaced, the last one step before the sound's end."""
-        starts, _ = self._clip_starts(_resampled_length(num_samples, sampling_rate))
-        return np.array([[float(start), float(start) + self.clip_duration] for start in starts])
+    def segment_times(self, num_samples: int, sampling_rate: int) -> np.ndarray:
+        """Start and end of each segment in seconds, (C, 2): evenly spaced, the last one step before the sound's end."""
+        starts, _ = self._segment_starts(_resampled_length(num_samples, sampling_rate))
+        return np.array([[float(start), float(start) + self.segment_duration] for start in starts])
 
-    def _clip_starts(self, length: int) -> tuple[list[Fraction], int]:
-        """Exact start of each clip in seconds, and the samples per clip, of a sound of `length` samples at 16 kHz."""
-        clip_length = int(self.clip_duration * SAMPLING_RATE)
+    def _segment_starts(self, length: int) -> tuple[list[Fraction], int]:
+        """Exact start of each segment in seconds, and the samples per segment, of a sound of `length` samples at 16 kHz."""
+        segment_length = int(self.segment_duration * SAMPLING_RATE)
         # From the float, not from the exact quotient: the originals floor starts that fall just short of a sample.
-        duration = Fraction(max(length, clip_length) / SAMPLING_RATE)
-        spare = duration - Fraction(self.clip_duration)
-        return [index * spare / self.num_clips for index in range(self.num_clips)], clip_length
+        duration = Fraction(max(length, segment_length) / SAMPLING_RATE)
+        spare = duration - Fraction(self.segment_duration)
+        return [index * spare / self.num_segments for index in range(self.num_segments)], segment_length
 
     def _cut(self, waveform: torch.Tensor, rate: int) -> torch.Tensor:
-        """The clips of a waveform (channels, samples): channel 0, at 16 kHz, mean subtracted; (C, samples)."""
+        """The segments of a waveform (channels, samples): channel 0, at 16 kHz, mean subtracted; (C, samples)."""
         length = _resampled_length(waveform.shape[1], rate)
-        starts, clip_length = self._clip_starts(length)
+        starts, segment_length = self._segment_starts(length)
         starts = [int(start * SAMPLING_RATE) for start in starts]
         # Two signals are all it takes: channel 0 for the picture, the mean of the channels for its offset.
         signals = torch.stack([waveform[0], waveform.mean(0)])
-        if starts[-1] >= (self.num_clips - 1) * clip_length:
-            # The clips lie apart: resample only them, whatever the length of the sound.
-            parts = [resample(signals, rate, SAMPLING_RATE, start, start + clip_length) for start in starts]
+        if starts[-1] >= (self.num_segments - 1) * segment_length:
+            # The segments lie apart: resample only them, whatever the length of the sound.
+            parts = [resample(signals, rate, SAMPLING_RATE, start, start + segment_length) for start in starts]
             return torch.stack([part[0] - part[1].mean() for part in parts])
 
         signals = resample(signals, rate, SAMPLING_RATE)
-        if self.short_audio_padding == "waveform" and length < clip_length:
-            signals = F.pad(signals, (0, clip_length - length))
-        clips = []
+        if self.short_audio_padding == "waveform" and length < segment_length:
+            signals = F.pad(signals, (0, segment_length - length))
+        segments = []
         for start in starts:
-            # In place, so that a clip sees what an earlier one that it overlaps has subtracted, as in the originals.
-            clip = signals[:, start : start + clip_length]
-            clip -= clip[1].mean()
-            clips.append(clip[0].clone())
-        return torch.stack(clips)
+            # In place, so that a segment sees what an earlier one that it overlaps has subtracted, as in the originals.
+            segment = signals[:, start : start + segment_length]
+            segment -= segment[1].mean()
+            segments.append(segment[0].clone())
+        return torch.stack(segments)
 
 
 def resample(waveform: torch.Tensor, rate: int, new_rate: int, start: int = 0, end: int | None = None) -> torch.Tensor:

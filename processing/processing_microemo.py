@@ -16,7 +16,7 @@ from .clip_reader import ClipContent, ClipInput, ClipReader, deduplicate, is_fra
 from .face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
 from .prompt_microemo import CHAT_TEMPLATE, OTHER_NAMES, SYSTEM_TEXT, ClipPrompt, PromptBuilder, RenderedPrompt
-from .utterances import Utterance, clip_windows, frame_windows, sliding_windows
+from .utterances import Utterance, frame_windows, segment_windows, sliding_windows
 from .video_processing_microemo import FIELDS, FIXED, MicroEmoVideoProcessor
 
 # Keywords of a call that go to the tokenizer, and to the video processor.
@@ -184,8 +184,8 @@ class MicroEmoProcessor(ProcessorMixin):
             )
         if "feature_extractor" not in overrides:
             parts["feature_extractor"] = MicroEmoFeatureExtractor(
-                num_clips=config.max_audio_clips,
-                clip_duration=config.audio_config.clip_duration,
+                num_segments=config.max_audio_segments,
+                segment_duration=config.audio_config.segment_duration,
                 num_mel_bins=config.audio_config.num_mel_bins,
                 num_mel_frames=config.audio_config.num_mel_frames,
             )
@@ -208,7 +208,7 @@ class MicroEmoProcessor(ProcessorMixin):
             pairs["num_regions"] = (len(find_regions(video_processor.clue_regions)), config.num_regions)
         pairs["size"] = (video_processor.size["height"], vision.image_size)
         pairs["patch_size"] = (video_processor.patch_size, vision.patch_size)
-        pairs["clip_duration"] = (feature_extractor.clip_duration, sound.clip_duration)
+        pairs["segment_duration"] = (feature_extractor.segment_duration, sound.segment_duration)
         pairs["num_mel_frames"] = (feature_extractor.num_mel_frames, sound.num_mel_frames)
         pairs["video_token_id"] = (self.video_token_id, config.video_token_id)
         pairs["audio_token_id"] = (self.audio_token_id, config.audio_token_id)
@@ -260,7 +260,7 @@ class MicroEmoProcessor(ProcessorMixin):
                 Speech-recognition pipeline that makes the utterances of clips without subtitles.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
             return_metadata (`bool`, *optional*, defaults to `False`):
-                Add lists with an entry for each clip: `video_metadata`, `utterances`, `audio_clip_times` and `prompts`.
+                Add lists with an entry for each clip: `video_metadata`, `utterances`, `audio_segment_times` and `prompts`.
             kwargs:
                 `padding` (defaults to `True`), `padding_side` (`"left"`, as generation needs), `pad_to_multiple_of`,
                 `max_length` go to the tokenizer, the rest to the video processor (`num_frames`, `fps`, ...).
@@ -276,7 +276,7 @@ class MicroEmoProcessor(ProcessorMixin):
             - `clip_index` (rows,): the clip of each text, only where several texts are about one clip: B then counts the
               different clips
             - `utterance_windows` (B, K, 2): frames [start, end) of each window, -1 where padded
-            - `input_features` (B, C, 1, num_mel_bins, num_mel_frames), `audio_clip_mask` (B, C), `audio_windows`
+            - `input_features` (B, C, 1, num_mel_bins, num_mel_frames), `audio_segment_mask` (B, C), `audio_windows`
               (B, U, 2): if any clip has sound; clips [start, end) of each utterance, read with `use_utterance_audio`
 
         Raises:
@@ -447,7 +447,7 @@ class MicroEmoProcessor(ProcessorMixin):
         metadata = {
             "video_metadata": [contents[index].video_metadata for index in clip_index],
             "utterances": [contents[index].utterances for index in clip_index],
-            "audio_clip_times": [contents[index].segment_times for index in clip_index],
+            "audio_segment_times": [contents[index].segment_times for index in clip_index],
         }
         return features, [prompts[index] for index in clip_index], metadata
 
@@ -476,7 +476,7 @@ class MicroEmoProcessor(ProcessorMixin):
             # Without windows of its own the sound has the frames', which the model passes over.
             sound_spans.append(utterance_spans(content.utterances) if self.use_utterance_audio else spans[-1])
             has_sound = content.segment_times is not None
-            sound.append(clip_windows(content.segment_times, sound_spans[-1]) if has_sound else no_windows)
+            sound.append(segment_windows(content.segment_times, sound_spans[-1]) if has_sound else no_windows)
         features = {"utterance_windows": _pad(frames, spans)}
         if any(content.segment_times is not None for content in contents):
             features["audio_windows"] = _pad(sound, sound_spans)

@@ -138,22 +138,24 @@ def sliding_windows(frame_times, size: float, stride: float, unit: str, duration
     return frame_windows(times, spans), spans
 
 
-def clip_windows(clip_times, spans) -> np.ndarray:
-    """The audio clips of each utterance.
+def segment_windows(segment_times, spans) -> np.ndarray:
+    """The audio segments of each utterance.
 
     Args:
-        clip_times: Start and end of each clip in seconds, (C, 2), starts ascending, all equally long.
+        segment_times: Start and end of each segment in seconds, (C, 2), starts ascending, all equally long.
         spans: Start and end of each utterance in seconds, (K, 2).
 
     Returns:
-        `np.ndarray`: (K, 2) int64, clip indices [start, end) of the clips that overlap the utterance; where there is
+        `np.ndarray`: (K, 2) int64, segment indices [start, end) of the segments that overlap the utterance; where there is
         none, the nearest one.
     """
-    clips = np.asarray(clip_times, dtype=np.float64).reshape(-1, 2)
+    segments = np.asarray(segment_times, dtype=np.float64).reshape(-1, 2)
     spans = np.asarray(spans, dtype=np.float64).reshape(-1, 2)
-    start = np.searchsorted(clips[:, 1], spans[:, 0], side="right")  # first clip that ends after the utterance begins
-    end = np.searchsorted(clips[:, 0], spans[:, 1], side="left")  # first clip that begins after it has ended
-    nearest = np.abs(clips.mean(1) - spans.mean(1)[:, None]).argmin(1) if len(spans) else start
+    start = np.searchsorted(
+        segments[:, 1], spans[:, 0], side="right"
+    )  # first segment that ends after the utterance begins
+    end = np.searchsorted(segments[:, 0], spans[:, 1], side="left")  # first segment that begins after it has ended
+    nearest = np.abs(segments.mean(1) - spans.mean(1)[:, None]).argmin(1) if len(spans) else start
     empty = start >= end
     return np.stack([np.where(empty, nearest, start), np.where(empty, nearest + 1, end)], axis=1).astype(np.int64)
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.inference.emotion_pipeline import EmotionPipeline
-from microemo.inference.initialize import initialize, tiny_qformer_tokenizer, tiny_tokenizer
+from microemo.publishing.initialize import initialize, tiny_qformer_tokenizer, tiny_tokenizer
 
 SWITCHES = [
     {},
@@ -121,7 +121,7 @@ def test_a_clip_alone_and_in_a_batch_gives_the_same_logits(demo_clip, make_clip)
         return_tensors="pt",
     )
     assert together["frame_mask"].any(dim=1).tolist() == [True, True, True, False]
-    assert together["audio_clip_mask"].any(dim=1).tolist() == [True, False, True, True]
+    assert together["audio_segment_mask"].any(dim=1).tolist() == [True, False, True, True]
     logits = model(**together).logits
     for row, (video, said) in enumerate(files):
         alone = model(**processor(text=text, videos=video, utterances=said, return_tensors="pt")).logits[0]
@@ -141,7 +141,7 @@ def test_sound_has_windows_of_its_own(demo_clip, make_clip, index, seen):
     }
     inputs = processor(**arguments, return_tensors="pt", return_metadata=True)
     count = len(inputs.pop("utterances")[0])
-    for name in ("video_metadata", "audio_clip_times", "prompts"):
+    for name in ("video_metadata", "audio_segment_times", "prompts"):
         inputs.pop(name)
     assert count > 1
     assert inputs["utterance_windows"].shape == (3, max(seen), 2) and inputs["audio_windows"].shape == (3, count, 2)

@@ -228,7 +228,7 @@ class FeatureCache:
                 has_audio=about["has_audio"],
                 utterances=[Utterance(**utterance) for utterance in about["utterances"]],
                 video_metadata=about["video"] and ClipMetadata(**about["video"], landmarks=None),
-                segment_times=about["audio_clip_times"],
+                segment_times=about["audio_segment_times"],
             )
             if content.video_metadata and about["frames_for"] != self._frames_for():
                 self._keep_frames(clip, features, content.video_metadata, content.utterances)
@@ -339,7 +339,7 @@ class _Encode:
             "has_audio": content.has_audio,
             "utterances": [asdict(utterance) for utterance in content.utterances],
             "video": video and {k: _plain(v) for k, v in vars(video).items() if k not in ("landmarks", "blendshapes")},
-            "audio_clip_times": _plain(content.segment_times),
+            "audio_segment_times": _plain(content.segment_times),
             "frames_for": "utterances" if self.processor.windows == "utterance" else "clip",
         }
         return number, key, features, about, None

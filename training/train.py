@@ -1,7 +1,7 @@
 """Fine-tuning: Transformers' `Trainer`, PEFT's LoRA on the language model, YAML recipes.
 
 microemo train stage2 --model_name_or_path microemo-7b --train_data train.jsonl --output_dir run
-microemo train my_recipe.yaml --learning_rate 1e-4 --switches '{"windows": "none"}'
+microemo train my_recipe.yaml --learning_rate 1e-4 --config_overrides '{"windows": "none"}'
 accelerate launch --config_file training/accelerate/fsdp2.yaml -m microemo.training.train stage2 --train_data ...
 
 A recipe is a YAML file with the fields of the three classes below; the command line goes before it.
@@ -41,13 +41,13 @@ logger = logging.get_logger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
 
 # The paper (3.4, 4.1): all that lies between the frozen towers and the language model is trained.
-TRAINED_MODULES = [
+MODULES_TO_TRAIN = [
     "image_qformer",
     "local_clue_attention",
     "fusion",
     "video_qformer",
     "audio_qformer",
-    "clip_positions",
+    "segment_positions",
     "video_projection",
     "audio_projection",
 ]
@@ -56,7 +56,7 @@ TOWERS = ("vision_model", "audio_tower")
 # The image Q-Former's queries are a parameter of the visual encoder, which holds the frozen image encoder, too.
 IMAGE_QUERIES = "visual_encoder.query_tokens"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# Beside an adapter, the configuration with its switches. As `config.json` it would pass for a whole checkpoint's.
+# Beside an adapter, the configuration with its config_overrides. As `config.json` it would pass for a whole checkpoint's.
 ADAPTER_MODEL_CONFIG = "microemo_config.json"
 
 
@@ -70,11 +70,11 @@ class ModelArguments(ModelConfig):
     lora_target_modules: list[str] | None = field(
         default_factory=lambda: [LORA_TARGETS], metadata={"help": "Names, or one regex, of the modules with LoRA."}
     )
-    trained_modules: list[str] = field(
-        default_factory=lambda: list(TRAINED_MODULES),
+    modules_to_train: list[str] = field(
+        default_factory=lambda: list(MODULES_TO_TRAIN),
         metadata={"help": "Last names of the modules that are trained whole; 'all' (without LoRA) for every one."},
     )
-    switches: dict | str | None = field(
+    config_overrides: dict | str | None = field(
         default=None,
         metadata={
             "help": 'Fields of MicroEmoConfig and of the processor to change, as JSON: \'{"windows": "none"}\'.'
@@ -83,9 +83,9 @@ class ModelArguments(ModelConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.switches = _as_dict(self.switches, "switches")
-        if self.use_peft and "all" in self.trained_modules:
-            raise ValueError("trained_modules: all needs use_peft: false")
+        self.config_overrides = _as_dict(self.config_overrides, "config_overrides")
+        if self.use_peft and "all" in self.modules_to_train:
+            raise ValueError("modules_to_train: all needs use_peft: false")
 
 
 @dataclass
@@ -125,7 +125,7 @@ class MicroEmoTrainingArguments(TrainingArguments):
     prediction_loss_only: bool = field(
         default=True, metadata={"help": "Evaluation gives the loss alone; off, accuracies too."}
     )
-    # `take_part` leaves no parameter without a gradient.
+    # `ensure_gradients` leaves no parameter without a gradient.
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See Transformers."})
 
 
@@ -133,21 +133,23 @@ class MicroEmoTrainingArguments(TrainingArguments):
 
 
 def load_config_and_processor(args: ModelArguments) -> tuple[MicroEmoConfig, MicroEmoProcessor]:
-    """A checkpoint's configuration and processor, with `args.switches` set in both.
+    """A checkpoint's configuration and processor, with `args.config_overrides` set in both.
 
     Raises:
         ValueError: for a switch that neither has, or where the two do not agree.
     """
-    name, switches = args.model_name_or_path, args.switches
+    name, config_overrides = args.model_name_or_path, args.config_overrides
     processor = MicroEmoProcessor.from_pretrained(name, revision=args.model_revision)
-    in_config = {key: value for key, value in switches.items() if key in {f.name for f in fields(MicroEmoConfig)}}
+    in_config = {
+        key: value for key, value in config_overrides.items() if key in {f.name for f in fields(MicroEmoConfig)}
+    }
     config = MicroEmoConfig.from_pretrained(name, revision=args.model_revision, **in_config)
-    for key, value in switches.items():
+    for key, value in config_overrides.items():
         parts = [
             part for part in (processor, processor.video_processor, processor.feature_extractor) if hasattr(part, key)
         ]
         if not parts and key not in in_config:
-            raise ValueError(f"switches: {key!r} is no field of MicroEmoConfig or of the processor")
+            raise ValueError(f"config_overrides: {key!r} is no field of MicroEmoConfig or of the processor")
         for part in parts:
             setattr(part, key, value)
     processor.check_config(config)
@@ -155,7 +157,7 @@ def load_config_and_processor(args: ModelArguments) -> tuple[MicroEmoConfig, Mic
 
 
 def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]:
-    """A checkpoint and its processor, with `args.switches` set in both.
+    """A checkpoint and its processor, with `args.config_overrides` set in both.
 
     Raises:
         ValueError: for a switch that neither has, or where the two do not agree.
@@ -179,7 +181,7 @@ def load_quantization_config(args: ModelArguments):
     quantization = get_quantization_config(args)
     if quantization is not None:
         # Transformers takes a plain name for a module of the first level.
-        in_full = (*TOWERS, *args.trained_modules, "lm_head")
+        in_full = (*TOWERS, *args.modules_to_train, "lm_head")
         quantization.llm_int8_skip_modules = [rf"(.*\.)?{name}" for name in in_full]
         quantization.bnb_4bit_compute_dtype = torch.bfloat16
     return quantization
@@ -195,10 +197,10 @@ def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments,
         A `PeftModel`, or with `use_peft=False` the model itself.
     """
     names = [name for name, _ in model.named_modules()]
-    present = [part for part in args.trained_modules if any(name.split(".")[-1] == part for name in names)]
-    unknown = set(args.trained_modules) - set(present) - set(TRAINED_MODULES) - {"all"}
+    present = [part for part in args.modules_to_train if any(name.split(".")[-1] == part for name in names)]
+    unknown = set(args.modules_to_train) - set(present) - set(MODULES_TO_TRAIN) - {"all"}
     if unknown:
-        raise ValueError(f"trained_modules: the model has no module named {', '.join(sorted(unknown))}")
+        raise ValueError(f"modules_to_train: the model has no module named {', '.join(sorted(unknown))}")
     model.requires_grad_(False)
     if args.use_peft:
         config: LoraConfig = get_peft_config(args)
@@ -208,7 +210,9 @@ def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments,
     else:
         trained = model
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_("all" in args.trained_modules or any(part in name.split(".") for part in present))
+            parameter.requires_grad_(
+                "all" in args.modules_to_train or any(part in name.split(".") for part in present)
+            )
     if "image_qformer" in present:
         model.get_parameter(f"model.{IMAGE_QUERIES}").requires_grad_(True)
     for parameter in trained.parameters():
@@ -217,7 +221,7 @@ def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments,
     for name, module in model.named_modules():
         if name.split(".")[-1] in TOWERS and not any(p.requires_grad for p in module.parameters()):
             module.eval()  # and stays so, see `EvalWhenFrozenMixin`
-    model.register_forward_hook(take_part)
+    model.register_forward_hook(ensure_gradients)
     return trained
 
 
@@ -228,7 +232,7 @@ def _drop_originals(model: PeftModel) -> None:
             module.original_module = module.modules_to_save[module.active_adapters[0]]
 
 
-def take_part(model: MicroEmoForConditionalGeneration, args, output):
+def ensure_gradients(model: MicroEmoForConditionalGeneration, args, output):
     """Forward hook: every trained part has a gradient at every step, 0 where the batch had nothing for it.
 
     Clips without a face, utterances or sound leave parts unused, others on one process than on the next; gradients
@@ -260,7 +264,7 @@ def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 class MicroEmoTrainer(Trainer):
-    """Transformers' own, except that an adapter takes the image queries and the model's switches with it."""
+    """Transformers' own, except that an adapter takes the image queries and the model's config_overrides with it."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -325,7 +329,7 @@ def merge_adapter(folder, output, base=None) -> Path:
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
-class AnswerAloud(TrainerCallback):
+class SampleGenerationCallback(TrainerCallback):
     """Answers the first questions of some rows at each evaluation: in the log, and in `samples.jsonl` of the run."""
 
     def __init__(self, rows: list[dict], processor: MicroEmoProcessor, max_new_tokens: int, num_workers: int):
@@ -366,16 +370,16 @@ def _question_and_answer(row: dict) -> dict:
     return {"clip": Path(clip).name if isinstance(clip, str) else "clip", "question": question, "expected": expected}
 
 
-def likeliest(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
-    """All that [`answer_scores`] needs of the logits (B, S, V): ids (B, S)."""
+def predicted_token_ids(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
+    """All that [`compute_metrics`] needs of the logits (B, S, V): ids (B, S)."""
     return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
 
 
-def answer_scores(evaluated: EvalPrediction) -> dict[str, float]:
+def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
     """What evaluation gives with `prediction_loss_only: false`.
 
     Returns:
-        `dict`: `token_accuracy`, the share of the answers' tokens that are the likeliest ones; `answer_accuracy`, the share
+        `dict`: `token_accuracy`, the share of the answers' tokens that are the most likely ones; `answer_accuracy`, the share
         of answers all of whose tokens are: greedy generation would give them word for word, where the answers before them
         in the conversation are the right ones.
     """
@@ -397,7 +401,7 @@ def train(
     """One training run, from tables to a saved adapter or checkpoint with processor and model card.
 
     Raises:
-        ValueError: for data, switches or a cache that cannot be used; before the first step.
+        ValueError: for data, config_overrides or a cache that cannot be used; before the first step.
     """
     if model_args.model_name_or_path is None or data_args.train_data is None:
         raise ValueError("a run needs model_name_or_path and train_data, in the recipe or on the command line")
@@ -430,7 +434,7 @@ def train(
     callbacks = list(callbacks)
     if "eval" in tables and data_args.num_samples:
         rows = list(tables["eval"].select(range(min(data_args.num_samples, len(tables["eval"])))))
-        callbacks.append(AnswerAloud(rows, reader, data_args.sample_tokens, args.dataloader_num_workers))
+        callbacks.append(SampleGenerationCallback(rows, reader, data_args.sample_tokens, args.dataloader_num_workers))
     trainer = MicroEmoTrainer(
         model=trained,
         args=args,
@@ -439,8 +443,8 @@ def train(
         eval_dataset=tables.get("eval"),
         processing_class=processor,
         callbacks=callbacks,
-        compute_metrics=None if args.prediction_loss_only else answer_scores,
-        preprocess_logits_for_metrics=likeliest,
+        compute_metrics=None if args.prediction_loss_only else compute_metrics,
+        preprocess_logits_for_metrics=predicted_token_ids,
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(args))
     trainer.save_model()
@@ -503,9 +507,9 @@ model = MicroEmoForConditionalGeneration.from_pretrained("{folder.name}")"""
         "learning rate": f"{args.learning_rate} ({args.lr_scheduler_type.value}, warm-up {args.warmup_steps})",
         "weight decay": args.weight_decay,
         "seed": args.seed,
-        "trained": ", ".join(model_args.trained_modules)
+        "trained": ", ".join(model_args.modules_to_train)
         + (f"; LoRA of rank {model_args.lora_r} on the language model" if is_adapter else ""),
-        "switches": json.dumps(model_args.switches),
+        "config_overrides": json.dumps(model_args.config_overrides),
     }
     figures = [{**log} for log in trainer.state.log_history if "eval_loss" in log or "train_loss" in log]
     settings |= {name: log[name] for log in figures for name in ("train_loss", "eval_loss") if name in log}

@@ -65,7 +65,7 @@ def make_inputs(
         "input_features": torch.randn(
             batch, 8, 1, config.audio_config.num_mel_bins, config.audio_config.num_mel_frames, generator=generator
         ),
-        "audio_clip_mask": torch.tensor(sound)[:, None].expand(batch, 8).clone(),
+        "audio_segment_mask": torch.tensor(sound)[:, None].expand(batch, 8).clone(),
     }
 
 
@@ -78,7 +78,7 @@ VIDEO = (
     "qformer_attention_mask",
     "utterance_windows",
 )
-AUDIO = ("input_features", "audio_clip_mask", "audio_windows")
+AUDIO = ("input_features", "audio_segment_mask", "audio_windows")
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def language_model():
 @pytest.fixture(scope="session")
 def bert_tokenizer(tmp_path_factory):
     """A folder with a small tokenizer of BERT's kind."""
-    from microemo.inference.initialize import tiny_qformer_tokenizer
+    from microemo.publishing.initialize import tiny_qformer_tokenizer
 
     folder = tmp_path_factory.mktemp("bert")
     tiny_qformer_tokenizer().save_pretrained(folder)

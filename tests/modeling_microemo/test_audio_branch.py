@@ -46,9 +46,9 @@ def test_windows_over_sound(tiny):
 def test_a_clip_without_sound_has_no_audio_tokens(tiny):
     model = tiny.model()
     inputs = tiny.inputs(model.config)
-    inputs["audio_clip_mask"][1] = False
+    inputs["audio_segment_mask"][1] = False
     assert [len(row) for row in model.get_audio_features(**tiny.audio(inputs)).pooler_output] == [16, 0]
-    inputs["audio_clip_mask"][:] = False
+    inputs["audio_segment_mask"][:] = False
     assert [len(row) for row in model.get_audio_features(**tiny.audio(inputs)).pooler_output] == [0, 0]
 
 
@@ -60,7 +60,7 @@ def test_without_utterance_audio_there_is_one_block(tiny):
 
 
 @torch.no_grad()
-def test_too_many_clips_are_an_error(tiny):
+def test_too_many_segments_are_an_error(tiny):
     model = tiny.model()
-    with pytest.raises(ValueError, match="33 clips.*max_audio_clips is 32"):
+    with pytest.raises(ValueError, match="33 segments.*max_audio_segments is 32"):
         model.get_audio_features(input_features=torch.randn(1, 33, 1, 128, 48))

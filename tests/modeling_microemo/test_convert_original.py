@@ -24,7 +24,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.inference.convert_command import convert, convert_checkpoints
+from microemo.commands.convert_command import convert, convert_checkpoints
 from microemo.modeling_microemo.convert_original import (
     SOURCE_PRESETS,
     Conversion,
@@ -257,7 +257,7 @@ def test_every_part_is_where_it_belongs(converted, sources):
         "model.visual_encoder.image_qformer.embeddings.layernorm.bias": qformer["Qformer.bert.embeddings.LayerNorm.bias"],
         "model.video_qformer.frame_positions.weight": video["video_frame_position_embedding.weight"],
         "model.video_projection.weight": video["llama_proj.weight"],
-        "model.audio_branch.clip_positions.weight": audio["audio_position_embedding.weight"],
+        "model.audio_branch.segment_positions.weight": audio["audio_position_embedding.weight"],
         "model.audio_branch.audio_qformer.query_tokens": audio["audio_query_tokens"],
         "model.audio_projection.bias": audio["audio_llama_proj.bias"],
         "model.audio_branch.audio_tower.head.weight": bind["modality_heads.audio.2.weight"],
@@ -399,11 +399,11 @@ def test_features_survive_save_and_load(converted, tmp_path, max_shard_size, tin
 
 
 def test_positions_are_resized(converted, sources, tmp_path):
-    report = run(tmp_path / "a", sources, max_frames=14, max_audio_clips=12)
+    report = run(tmp_path / "a", sources, max_frames=14, max_audio_segments=12)
     ours, old = weights(tmp_path / "a"), weights(converted[0])
     for name, rows in (
         ("model.video_qformer.frame_positions.weight", 14),
-        ("model.audio_branch.clip_positions.weight", 12),
+        ("model.audio_branch.segment_positions.weight", 12),
     ):
         nearest = torch.arange(rows) * len(old[name]) // rows
         assert torch.equal(ours[name], old[name][nearest])
@@ -741,7 +741,7 @@ def test_a_folder_with_something_in_it_is_left_alone(sources, tmp_path):
 ON_A_FULL_DISK = """
 import json, resource, sys
 from microemo import MicroEmoConfig
-from microemo.inference.convert_command import convert_checkpoints
+from microemo.commands.convert_command import convert_checkpoints
 out, limit, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 options["base_config"] = MicroEmoConfig(**options["base_config"])
 if limit:

@@ -1,13 +1,16 @@
 import copy
 import itertools
+import shutil
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM
 
-from microemo import MicroEmoForConditionalGeneration
+from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
+from microemo.inference.emotion_pipeline import SHIPPED
 
 IMPLEMENTATIONS = pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
 
@@ -332,3 +335,25 @@ def test_the_7b_preset_has_the_papers_size():
     assert 6600 < parts["language_model"] < 6700
     assert 980 < sum(p.numel() for p in model.model.visual_encoder.vision_model.parameters()) / 1e6 < 1000
     assert 84 < sum(p.numel() for p in model.model.audio_branch.audio_tower.parameters()) / 1e6 < 88
+
+
+def test_a_folder_of_version_0_1_loads_and_is_saved_by_the_new_names(tmp_path):
+    """Segments of sound were called clips: in a saved key, in the configuration and in the feature extractor."""
+    old = tmp_path / "old"
+    shutil.copytree(SHIPPED, old)
+    weights = load_file(old / "model.safetensors")
+    assert "model.audio_branch.segment_positions.weight" in weights
+    renamed = {name.replace("segment_positions", "clip_positions"): weight for name, weight in weights.items()}
+    save_file(renamed, old / "model.safetensors", metadata={"format": "pt"})
+    for name in ("config.json", "processor_config.json"):
+        text = (old / name).read_text().replace("max_audio_segments", "max_audio_clips")
+        (old / name).write_text(text.replace("num_segments", "num_clips").replace("segment_duration", "clip_duration"))
+    model, report = MicroEmoForConditionalGeneration.from_pretrained(old, output_loading_info=True)
+    assert not any(report.values())
+    assert model.config.max_audio_segments == 32 and model.config.audio_config.segment_duration == 0.5
+    processor = MicroEmoProcessor.from_pretrained(old)
+    assert (processor.feature_extractor.num_segments, processor.feature_extractor.segment_duration) == (32, 0.5)
+    processor.check_config(model.config)
+    model.save_pretrained(tmp_path / "new")
+    assert load_file(tmp_path / "new" / "model.safetensors").keys() == weights.keys()
+    assert "clips" not in (tmp_path / "new" / "config.json").read_text()

@@ -93,11 +93,11 @@ def test_padding_on_the_left_changes_nothing(tiny, switches):
     model = tiny.model(**switches)
     nn.init.ones_(model.model.visual_encoder.fusion.gate)
     inputs = tiny.inputs(model.config, sound=[True, True])
-    inputs["audio_clip_mask"][1, 5:] = False
+    inputs["audio_segment_mask"][1, 5:] = False
     real_windows = inputs["utterance_windows"][..., 0] >= 0
     by_mask = {
         "frame_mask": ("pixel_values_videos", "region_masks", "pixel_values_faces", "qformer_input_ids", "qformer_attention_mask"),
-        "audio_clip_mask": ("input_features",),
+        "audio_segment_mask": ("input_features",),
     }  # fmt: skip
     left = dict(inputs)
     for mask, names in by_mask.items():

@@ -52,7 +52,7 @@ def test_golden_mel_waveforms(name, sound):
     assert np.abs(statistics - tensors[f"{sound}.clip_mean_std"]).max() < TOLERANCE
     if "timepoints" in facts[sound]:
         np.testing.assert_allclose(
-            extractor.clip_times(waveform.shape[1], rate), facts[sound]["timepoints"], atol=1e-9
+            extractor.segment_times(waveform.shape[1], rate), facts[sound]["timepoints"], atol=1e-9
         )
 
 
@@ -226,7 +226,7 @@ def test_odd_sounds(sound, rate, padding):
     output = extractor(sound, rate, return_tensors="pt")
     assert output["input_features"].shape == (1, 8, 1, 128, 204)
     assert output["input_features"].dtype == torch.float32 and output["input_features"].isfinite().all()
-    assert output["audio_clip_mask"].shape == (1, 8) and output["audio_clip_mask"].all()
+    assert output["audio_segment_mask"].shape == (1, 8) and output["audio_segment_mask"].all()
 
 
 def test_the_callers_waveform_is_left_alone():
@@ -241,7 +241,7 @@ def test_a_batch_equals_its_rows():
     rates = [48_000, None, 16_000, 8_000]
     extractor = MicroEmoFeatureExtractor(short_audio_padding="mel")
     batch = extractor(sounds, rates)
-    assert batch["audio_clip_mask"].any(1).tolist() == [True, False, True, True]
+    assert batch["audio_segment_mask"].any(1).tolist() == [True, False, True, True]
     assert not batch["input_features"][1].any()
     for row in (0, 2, 3):
         alone = extractor(sounds[row], rates[row])["input_features"][0]
@@ -249,7 +249,7 @@ def test_a_batch_equals_its_rows():
 
 
 def test_clip_times_are_even_and_inside():
-    times = MicroEmoFeatureExtractor(num_clips=4).clip_times(44_100 * 10, 44_100)
+    times = MicroEmoFeatureExtractor(num_segments=4).segment_times(44_100 * 10, 44_100)
     np.testing.assert_allclose(times, [[0, 2], [2, 4], [4, 6], [6, 8]])
 
 
@@ -278,15 +278,15 @@ def test_wrong_padding():
 
 
 def test_pictures_that_do_not_hold_a_clip():
-    with pytest.raises(ValueError, match="clip_duration=2.0 s has 198 mel frames, but num_mel_frames is 48"):
+    with pytest.raises(ValueError, match="segment_duration=2.0 s has 198 mel frames, but num_mel_frames is 48"):
         MicroEmoFeatureExtractor(num_mel_frames=48)
-    with pytest.raises(ValueError, match="clip_duration=0.52 s has 50 mel frames, but num_mel_frames is 49"):
-        MicroEmoFeatureExtractor(num_mel_frames=49, clip_duration=0.52)
+    with pytest.raises(ValueError, match="segment_duration=0.52 s has 50 mel frames, but num_mel_frames is 49"):
+        MicroEmoFeatureExtractor(num_mel_frames=49, segment_duration=0.52)
 
 
 def test_short_clips_fill_their_pictures():
     sound = torch.randn(1, 24_000, generator=torch.Generator().manual_seed(0))
-    extractor = MicroEmoFeatureExtractor(num_clips=2, clip_duration=0.5, num_mel_frames=48)
+    extractor = MicroEmoFeatureExtractor(num_segments=2, segment_duration=0.5, num_mel_frames=48)
     output = extractor(sound, 16_000, return_tensors="pt")["input_features"]
     assert output.shape == (1, 2, 1, 128, 48)
     clips = torch.stack([sound[0, :8000], sound[0, 8000:16_000]])
@@ -295,7 +295,7 @@ def test_short_clips_fill_their_pictures():
 
 
 def test_round_trip(tmp_path):
-    extractor = MicroEmoFeatureExtractor(short_audio_padding="mel", num_clips=5)
+    extractor = MicroEmoFeatureExtractor(short_audio_padding="mel", num_segments=5)
     extractor.save_pretrained(tmp_path)
     loaded = MicroEmoFeatureExtractor.from_pretrained(tmp_path)
     assert loaded.to_dict() == extractor.to_dict()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from microemo import MicroEmoConfig, MicroEmoFeatureExtractor, MicroEmoProcessor, MicroEmoVideoProcessor
 from microemo.inference.emotion_pipeline import SHIPPED
-from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
+from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 from microemo.processing.prompt_microemo import ITEM_KEYS, SYSTEM_TEXT
 from microemo.utils.keywords import refuse_unknown
 
@@ -114,22 +114,22 @@ def test_what_holds_anyway_may_be_said():
 
 def test_loading_hands_each_part_its_own_keywords():
     loaded = MicroEmoProcessor.from_pretrained(
-        SHIPPED, num_frames=5, num_clips=4, max_utterances=3, padding_side="right"
+        SHIPPED, num_frames=5, num_segments=4, max_utterances=3, padding_side="right"
     )
     assert loaded.video_processor.num_frames == 5
-    assert loaded.feature_extractor.num_clips == 4
+    assert loaded.feature_extractor.num_segments == 4
     assert loaded.max_utterances == 3
     assert loaded.tokenizer.padding_side == "right"
 
 
 def test_a_feature_extractor_refuses_what_it_does_not_have():
-    with pytest.raises(TypeError, match="MicroEmoFeatureExtractor takes no 'n_clips'.*'num_clips'"):
-        MicroEmoFeatureExtractor(n_clips=4)
-    with pytest.raises(TypeError, match="'n_clips'.*'num_clips'"):
-        MicroEmoFeatureExtractor.from_pretrained(SHIPPED, n_clips=4)
+    with pytest.raises(TypeError, match="MicroEmoFeatureExtractor takes no 'n_segments'.*'num_segments'"):
+        MicroEmoFeatureExtractor(n_segments=4)
+    with pytest.raises(TypeError, match="'n_segments'.*'num_segments'"):
+        MicroEmoFeatureExtractor.from_pretrained(SHIPPED, n_segments=4)
     with pytest.raises(ValueError, match="16000; got 8000"):
         MicroEmoFeatureExtractor(sampling_rate=8000)
-    assert MicroEmoFeatureExtractor.from_pretrained(SHIPPED, num_clips=4).num_clips == 4
+    assert MicroEmoFeatureExtractor.from_pretrained(SHIPPED, num_segments=4).num_segments == 4
 
 
 # --- the template alone --------------------------------------------------------------------------------------------

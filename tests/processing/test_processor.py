@@ -18,7 +18,7 @@ import torch
 from transformers import AutoProcessor, BatchFeature
 
 from microemo import MicroEmoConfig, MicroEmoProcessor
-from microemo.inference.initialize import tiny_qformer_tokenizer, tiny_tokenizer
+from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 from microemo.processing.media import MediaError, load_audio
 from microemo.processing.video_processing_microemo import MicroEmoVideoProcessor
 
@@ -31,7 +31,7 @@ SAID = [{"start": 0.0, "end": 0.5, "text": "Hi."}, {"start": 1.0, "end": 1.9, "t
 
 TEXT_KEYS = {"input_ids", "attention_mask"}
 VIDEO_KEYS = {"pixel_values_videos", "frame_mask", "region_masks", "qformer_input_ids", "qformer_attention_mask"}
-AUDIO_KEYS = {"input_features", "audio_clip_mask", "audio_windows"}
+AUDIO_KEYS = {"input_features", "audio_segment_mask", "audio_windows"}
 WINDOWS = {"utterance_windows"}
 
 
@@ -80,10 +80,10 @@ def test_a_clip_and_a_question(clip):
     assert output["qformer_input_ids"].shape == output["qformer_attention_mask"].shape
     assert output["qformer_input_ids"].shape[:2] == (1, t)
     assert output["utterance_windows"].shape == output["audio_windows"].shape == (1, 2, 2)
-    assert output["input_features"].shape == (1, 32, 1, 128, 48) and output["audio_clip_mask"].all()
+    assert output["input_features"].shape == (1, 32, 1, 128, 48) and output["audio_segment_mask"].all()
     kinds = {name: output[name].dtype for name in output}
     assert kinds["pixel_values_videos"] == kinds["input_features"] == torch.float32
-    assert all(kinds[name] == torch.bool for name in ("frame_mask", "region_masks", "audio_clip_mask"))
+    assert all(kinds[name] == torch.bool for name in ("frame_mask", "region_masks", "audio_segment_mask"))
     assert all(
         kinds[name] == torch.int64 for name in kinds if "ids" in name or "windows" in name or "attention" in name
     )
@@ -96,7 +96,7 @@ def test_windows_hold_the_frames_of_their_utterances(clip):
         inside = np.flatnonzero((times >= said["start"]) & (times < said["end"]))
         assert len(inside) and inside.tolist() == list(range(start, end))
     assert [u.text for u in output["utterances"][0]] == ["Hi.", "Well?"]
-    assert output["audio_clip_times"][0].shape == (32, 2) and QUESTION in output["prompts"][0]
+    assert output["audio_segment_times"][0].shape == (32, 2) and QUESTION in output["prompts"][0]
 
 
 def test_no_utterance_is_without_a_frame(clip):
@@ -151,7 +151,7 @@ def test_mixed_batch(clip, silent_clip, sound_file):
         return_tensors="pt",
     )
     assert batch["frame_mask"].any(1).tolist() == [True, True, False, False]
-    assert batch["audio_clip_mask"].any(1).tolist() == [True, False, True, False]
+    assert batch["audio_segment_mask"].any(1).tolist() == [True, False, True, False]
     assert (batch["utterance_windows"] >= 0).all(-1).sum(1).tolist() == [2, 0, 0, 0]
     assert (batch["audio_windows"] >= 0).all(-1).sum(1).tolist() == [2, 0, 1, 0]
     for row, (text, video, said) in enumerate(
@@ -244,13 +244,13 @@ def test_clips_of_sound_are_as_long_as_the_models(preset, seconds):
     made = MicroEmoProcessor.from_config(config, tiny_tokenizer(), tiny_qformer_tokenizer())
     wave = np.random.default_rng(0).normal(size=16_000 * 4).astype(np.float32)
     output = made(audio=wave, sampling_rate=16_000, return_metadata=True)
-    times, mels = output["audio_clip_times"][0], output["input_features"]
-    assert mels.shape[1] == len(times) == config.max_audio_clips
+    times, mels = output["audio_segment_times"][0], output["input_features"]
+    assert mels.shape[1] == len(times) == config.max_audio_segments
     np.testing.assert_allclose(times[:, 1] - times[:, 0], seconds)
     assert mels.shape[-1] == config.audio_config.num_mel_frames
     made.check_config(config)
-    config.audio_config.clip_duration = 1.0
-    with pytest.raises(ValueError, match=f"clip_duration is {seconds}, the model's 1.0"):
+    config.audio_config.segment_duration = 1.0
+    with pytest.raises(ValueError, match=f"segment_duration is {seconds}, the model's 1.0"):
         made.check_config(config)
 
 
@@ -287,7 +287,7 @@ def test_sound_for_some_of_a_batch(clip, silent_clip, sound_file):
         audio=[None, sound_file, False, None],
         num_frames=2,
     )
-    assert batch["audio_clip_mask"].any(1).tolist() == [True, True, False, False]
+    assert batch["audio_segment_mask"].any(1).tolist() == [True, True, False, False]
 
 
 def test_own_sound_in_a_conversation(clip):
@@ -580,7 +580,7 @@ def test_every_shared_file(row):
     if row["audio"] in ("", "none"):
         assert "input_features" not in output
     elif not row["error"]:
-        assert output["audio_clip_mask"].all()
+        assert output["audio_segment_mask"].all()
     windows = output["utterance_windows"][0]
     if subtitles.exists():
         assert len(windows) == min(subtitles.read_text().count("-->"), processor().max_utterances)
@@ -611,7 +611,7 @@ def test_a_clip_is_read_once_however_many_rows_are_about_it(clip, silent_clip, m
     assert "clip_index" not in alone
     for name in ("pixel_values_videos", "region_masks", "input_features"):
         assert torch.equal(together[name][0], alone[name][0]), name
-    assert together["audio_clip_mask"].any(1).tolist() == [True, False]
+    assert together["audio_segment_mask"].any(1).tolist() == [True, False]
     # Other subtitles make another clip of it.
     said = [[{"start": 0.0, "end": 1.0, "text": "a"}], [{"start": 0.0, "end": 2.0, "text": "b"}]]
     both = processor()(text=texts[:2], videos=clips[::2], utterances=said, return_tensors="pt")

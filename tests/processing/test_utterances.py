@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from microemo.processing.media import AudioTrack
 from microemo.processing.utterances import (
     Utterance,
-    clip_windows,
     frame_windows,
     merge_utterances,
     read_utterances,
+    segment_windows,
     sliding_windows,
     transcribe,
 )
@@ -283,8 +283,8 @@ def test_sliding_windows_of_seconds():
 def test_clip_windows():
     clips = [(0, 2), (1, 3), (4, 6)]
     spans = [(0.5, 0.9), (2.0, 3.0), (3.2, 3.4), (3.5, 3.9), (0, 9), (8, 9)]
-    assert clip_windows(clips, spans).tolist() == [[0, 1], [1, 2], [1, 2], [2, 3], [0, 3], [2, 3]]
-    assert clip_windows(clips, np.zeros((0, 2))).shape == (0, 2)
+    assert segment_windows(clips, spans).tolist() == [[0, 1], [1, 2], [1, 2], [2, 3], [0, 3], [2, 3]]
+    assert segment_windows(clips, np.zeros((0, 2))).shape == (0, 2)
 
 
 def whisper_pipeline():

@@ -62,8 +62,8 @@ def test_a_changed_clip_is_not_there(world, tmp_path):
         ),
         (lambda processor, model: setattr(processor, "max_utterances", 5), "max_utterances was 32, is 5"),
         (
-            lambda processor, model: setattr(processor.feature_extractor, "num_clips", 4),
-            "feature_extractor.num_clips was",
+            lambda processor, model: setattr(processor.feature_extractor, "num_segments", 4),
+            "feature_extractor.num_segments was",
         ),
         (
             lambda processor, model: model.model.audio_branch.audio_tower.head.weight.data[0].add_(1e-3),
@@ -98,15 +98,15 @@ def same_batch(ours, theirs):
             assert torch.equal(ours[name], value), name
 
 
-def changed(processor, **switches):
+def changed(processor, **config_overrides):
     processor = copy.deepcopy(processor)
-    for name, value in switches.items():
+    for name, value in config_overrides.items():
         setattr(processor, name, value)
     return processor
 
 
 @pytest.mark.parametrize(
-    "switches",
+    "config_overrides",
     [
         {"windows": "utterance"},
         {"windows": "utterance", "use_utterance_audio": False, "use_frame_timestamps": False},
@@ -115,12 +115,12 @@ def changed(processor, **switches):
         {"windows": "sliding", "window_size": 4, "window_stride": 2, "timestamp_format": "At {:.2f}."},
         {"windows": "sliding", "window_size": 0.5, "window_stride": 0.5, "window_unit": "seconds"},
     ],
-    ids=lambda switches: ", ".join(f"{value}" for value in switches.values()),
+    ids=lambda config_overrides: ", ".join(f"{value}" for value in config_overrides.values()),
 )
 @pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
-def test_one_cache_serves_all_windows_timestamps_and_prompts(world, pixels, switches, layout):
+def test_one_cache_serves_all_windows_timestamps_and_prompts(world, pixels, config_overrides, layout):
     """What it gives is to the last bit what the clips give; a crop without a face, which is not looked at, apart."""
-    processor = changed(world.processor, prompt_layout=layout, **switches)
+    processor = changed(world.processor, prompt_layout=layout, **config_overrides)
     theirs = MicroEmoCollator(processor)(world.rows)
     ours = MicroEmoCollator(FeatureCache(pixels.folder, processor).reader())(world.rows)
     assert ours.keys() == theirs.keys() and ("qformer_input_ids" in ours) == processor.use_frame_timestamps
@@ -253,7 +253,7 @@ def test_training_on_frame_tokens(world, tokens, run_training):
     with pytest.raises(ValueError, match="holds what visual_encoder gave, so it cannot be trained on it"):
         run_training(feature_cache=tokens.folder, max_steps=1)
     learning = ["video_qformer", "audio_qformer", "video_projection", "audio_projection"]
-    trainer = run_training(feature_cache=tokens.folder, trained_modules=learning, max_steps=3, learning_rate=1e-3)
+    trainer = run_training(feature_cache=tokens.folder, modules_to_train=learning, max_steps=3, learning_rate=1e-3)
     after = trainer.model.get_base_model().state_dict()
     before = world.model.state_dict()
     frozen = [name for name in before if "visual_encoder." in name]

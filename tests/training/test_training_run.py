@@ -13,11 +13,11 @@ from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoP
 from microemo.training.collator import IGNORED, MicroEmoCollator
 from microemo.training.feature_cache import precompute
 from microemo.training.train import (
+    MODULES_TO_TRAIN,
     RECIPES,
     TOWERS,
-    TRAINED_MODULES,
     ModelArguments,
-    answer_scores,
+    compute_metrics,
     find_checkpoint,
     find_recipe,
     load_adapter,
@@ -45,7 +45,7 @@ def test_which_parts_learn(world):
     names = [name for name, _ in trained_parameters(prepared(world))]
     parts = {
         "image_qformer", "local_clue_attention", "fusion", "global_qformer", "window_qformer", "frame_positions",
-        "audio_qformer", "clip_positions", "video_projection", "audio_projection", "lora_A", "lora_B",
+        "audio_qformer", "segment_positions", "video_projection", "audio_projection", "lora_A", "lora_B",
     }  # fmt: skip
     for part in parts:
         assert any(part in name for name in names), part
@@ -114,7 +114,7 @@ def test_an_answer_is_right_when_greedy_generation_would_give_it():
     told = [[no, no, 5, 6, no, 7, 8], [no, 5, 5, no, no, 9, no], [no, no, no, 4, 4, no, no]]
     # Each predicts the token after it; what is predicted where no answer goes on does not count.
     said = [[0, 5, 6, 1, 7, 8, 8], [5, 4, 0, 0, 9, 0, 0], [3, 3, 4, 4, 0, 0, 0]]
-    scores = answer_scores(EvalPrediction(predictions=np.array(said), label_ids=np.array(told)))
+    scores = compute_metrics(EvalPrediction(predictions=np.array(said), label_ids=np.array(told)))
     assert scores == {"token_accuracy": pytest.approx(8 / 9), "answer_accuracy": pytest.approx(4 / 5)}
 
 
@@ -309,7 +309,7 @@ def test_overfits_four_clips(run_training, world, make_clip, tmp_path):
         train_data=table,
         feature_cache=tmp_path / "cache",
         use_peft=False,
-        trained_modules=[*TRAINED_MODULES, "language_model", "lm_head"],
+        modules_to_train=[*MODULES_TO_TRAIN, "language_model", "lm_head"],
         max_steps=250,
         learning_rate=7e-4,
         per_device_train_batch_size=4,
@@ -327,7 +327,7 @@ def test_overfits_four_clips(run_training, world, make_clip, tmp_path):
 
 def test_towers_cannot_be_trained_on_their_own_features(run_training):
     with pytest.raises(ValueError, match="cannot be trained on it"):
-        run_training(use_peft=False, trained_modules="all", max_steps=1)
+        run_training(use_peft=False, modules_to_train="all", max_steps=1)
 
 
 def test_ablations_differ_from_the_full_recipe_in_one_line():
@@ -338,7 +338,7 @@ def test_ablations_differ_from_the_full_recipe_in_one_line():
     assert len(ablations) == 4
     for name in ablations:
         different = [pair for pair in zip(lines("stage2"), lines(name), strict=True) if pair[0] != pair[1]]
-        assert len(different) == 1 and different[0][1].startswith("switches: "), name
+        assert len(different) == 1 and different[0][1].startswith("config_overrides: "), name
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
@@ -355,7 +355,7 @@ def test_recipes_parse_with_the_papers_values(recipe, tmp_path):
         assert args.learning_rate == 2e-5 and args.num_train_epochs == 3 and args.per_device_train_batch_size == 1
         assert (model_args.lora_r, model_args.lora_alpha, model_args.use_peft) == (32, 32, True)
     for preset in ("microemo-7b", "microemo-tiny"):
-        MicroEmoConfig.from_preset(preset, **model_args.switches)
+        MicroEmoConfig.from_preset(preset, **model_args.config_overrides)
 
 
 def test_ablations_run(run_training):
@@ -380,10 +380,10 @@ def test_adapters_keep_their_switches(run_training, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"switches": '{"wndows": "none"}'}, "'wndows' is no field"),
-        ({"switches": "windows=none"}, "switches must be JSON"),
-        ({"trained_modules": "video_qfromer"}, "no module named video_qfromer"),
-        ({"trained_modules": "all"}, "use_peft: false"),
+        ({"config_overrides": '{"wndows": "none"}'}, "'wndows' is no field"),
+        ({"config_overrides": "windows=none"}, "config_overrides must be JSON"),
+        ({"modules_to_train": "video_qfromer"}, "no module named video_qfromer"),
+        ({"modules_to_train": "all"}, "use_peft: false"),
         ({"eval_strategy": "steps", "eval_steps": 1}, "no eval_data"),
         ({"learning_rat": "1"}, "learning_rat"),
     ],

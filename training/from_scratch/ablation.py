@@ -9,7 +9,7 @@ starts anew in each arm and seed, and learns from the
 same clips, for as many steps, from prompts of one layout. Questions name their utterance in words, half of them with its
 times and half by its number alone: a cited utterance would hand over the place of the answer. The sound has its
 utterances' windows in every arm. How long arms learn was settled on the split dev, of which they answer questions on the
-way (`answer_scores`); the clips that count are of a seed that was not looked at before.
+way (`compute_metrics`); the clips that count are of a seed that was not looked at before.
 
 In every arm the frames are crops of the face. microemo-tiny itself looks at the whole picture globally and at a crop locally;
 in its 112 pixels a face in the whole picture is too small for most clues, and an arm without the local view would lack
@@ -40,12 +40,12 @@ from ..train import ModelArguments, load_config_and_processor, load_model_and_pr
 from .dialogue_scores import accuracy, answer_utterance_questions
 from .stages import (
     Run,
+    align_windows,
     keep_frame_tokens,
     learn_layouts,
-    learn_to_answer,
-    learn_to_see,
-    learn_to_watch,
     pretrain,
+    pretrain_visual_encoder,
+    tune_instructions,
 )
 
 FORMS = ("times", "index")
@@ -61,17 +61,17 @@ class Arm:
     """A model of the table: its row's name, and what differs from MicroEmo."""
 
     name: str
-    switches: dict
+    config_overrides: dict
 
     @property
     def visual(self) -> dict:
-        """The switches that change what is seen in a frame."""
-        return {name: value for name, value in self.switches.items() if name in _VISUAL}
+        """The config_overrides that change what is seen in a frame."""
+        return {name: value for name, value in self.config_overrides.items() if name in _VISUAL}
 
     @property
     def regions(self) -> dict:
-        """The switches that change the clue regions."""
-        return {name: value for name, value in self.switches.items() if name in _REGIONS}
+        """The config_overrides that change the clue regions."""
+        return {name: value for name, value in self.config_overrides.items() if name in _REGIONS}
 
     @property
     def eyes(self) -> str:
@@ -193,30 +193,40 @@ def run_arm(
     if file.is_file():
         return file
     arm = ARMS[name]
-    seeing = run.stage(
-        f"ablation/seeing-{arm.eyes}-{seed}",
-        lambda folder: learn_to_see(run, "ablation_seeing", towers, crops, SAME_CROPS | arm.visual, seed, folder),
-    )
-    tokens = keep_frame_tokens(run, seeing, crops, list(rows.values()), f"ablation/frame_tokens-{arm.eyes}-{seed}")
-    watching = run.stage(
-        f"ablation/watching-{name}-{seed}",
-        lambda folder: learn_to_watch(
-            run, "ablation_watching", seeing, tokens, SAME_CROPS | arm.switches, seed, folder
+    visual_pretraining = run.stage(
+        f"ablation/visual_pretraining-{arm.eyes}-{seed}",
+        lambda folder: pretrain_visual_encoder(
+            run, "ablation_visual_pretraining", towers, crops, SAME_CROPS | arm.visual, seed, folder
         ),
     )
-    answering = run.stage(
-        f"ablation/answering-{name}-{seed}-{_steps(run)}-steps",
-        lambda folder: learn_to_answer(run, "ablation", watching, tokens, seed, folder),
+    tokens = keep_frame_tokens(
+        run, visual_pretraining, crops, list(rows.values()), f"ablation/frame_tokens-{arm.eyes}-{seed}"
     )
-    log = json.loads((answering / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    alignment = run.stage(
+        f"ablation/alignment-{name}-{seed}",
+        lambda folder: align_windows(
+            run, "ablation_alignment", visual_pretraining, tokens, SAME_CROPS | arm.config_overrides, seed, folder
+        ),
+    )
+    instruction_tuning = run.stage(
+        f"ablation/instruction_tuning-{name}-{seed}-{_steps(run)}-steps",
+        lambda folder: tune_instructions(run, "ablation", alignment, tokens, seed, folder),
+    )
+    log = json.loads((instruction_tuning / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     dev_scores = [[line["step"], line["eval_answer_accuracy"]] for line in log if "eval_answer_accuracy" in line]
-    model = MicroEmoForConditionalGeneration.from_pretrained(answering).to(run.device)
-    processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(answering), model).reader()
+    model = MicroEmoForConditionalGeneration.from_pretrained(instruction_tuning).to(run.device)
+    processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(instruction_tuning), model).reader()
     truth, scores = read_truth(run.corpus), {}
     for form in FORMS:
         answered = answer_utterance_questions(model, processor, rows["test"], truth, form, clips_at_once=12)
         scores[form] = {"accuracy": accuracy(answered), "questions": len(answered)}
-    result = {"arm": name, "seed": seed, "switches": arm.switches, "scores": scores, "dev_scores": dev_scores}
+    result = {
+        "arm": name,
+        "seed": seed,
+        "config_overrides": arm.config_overrides,
+        "scores": scores,
+        "dev_scores": dev_scores,
+    }
     return write_text(file, json.dumps(result, indent=2) + "\n")
 
 
@@ -234,11 +244,13 @@ def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]
     suffix = "-whole-face" if arm.regions else ""
     tables = list(rows.values())
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
-    _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(towers), switches=arm.regions))
+    _, processor = load_config_and_processor(
+        ModelArguments(model_name_or_path=str(towers), config_overrides=arm.regions)
+    )
     clips = precompute(tables, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
     features = precompute(tables, run.work / f"features{suffix}", clips.reader(), model.to(run.device))
     _, processor = load_config_and_processor(
-        ModelArguments(model_name_or_path=str(towers), switches=SAME_CROPS | arm.regions)
+        ModelArguments(model_name_or_path=str(towers), config_overrides=SAME_CROPS | arm.regions)
     )
     crops = FeatureCache(run.work / f"features{suffix}-crops", processor, model)
     for file in tqdm(sorted(features.folder.glob("*.safetensors")), desc="Crops"):
@@ -272,5 +284,5 @@ def write_results(results: list[dict], out: Path) -> Path:
     write_text(out / "ablation.csv", "\n".join(lines) + "\n")
     plot_arms(bars, ["times in the question", "number only"], "Test questions answered right", out / "ablation.png")
     curves = {ARMS[name].name: [one["dev_scores"] for one in runs] for name, runs in scored.items()}
-    plot_curves(curves, ("step of answering", "dev questions answered right"), out / "learning.png")
+    plot_curves(curves, ("step of instruction tuning", "dev questions answered right"), out / "learning.png")
     return write_text(out / "ablation.md", "\n".join(shown) + "\n")

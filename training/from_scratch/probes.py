@@ -27,7 +27,7 @@ from ..synthetic.voice import PROSODIES
 PARTS = 8  # of a clip, of which the tokens of the whole video are to tell
 
 
-class FacialActionReader(nn.Module):
+class FacialActionProbe(nn.Module):
     """Reads off the frame tokens how far each facial action has gone: off each view's alone, and off both together.
 
     Without a head of its own the local view learns late or never: behind the fusion it begins as the weaker part.
@@ -63,7 +63,7 @@ class FacialActionReader(nn.Module):
         return {"loss": sum(F.mse_loss(one, amplitudes) for one in read.values()), "logits": read["frame"]}
 
 
-class WindowReader(nn.Module):
+class WindowProbe(nn.Module):
     """Reads off the tokens of every window what was seen, and said how, while it lasted: off a window of frames the mean
     amplitude of each facial action, off an utterance's window of sound its prosody; and off the tokens of the whole
     video the amplitudes in each part of it.
@@ -137,7 +137,7 @@ class WindowReader(nn.Module):
         return 0.1 * F.mse_loss(tokens[told], aims) / aims.square().mean()
 
 
-class PatchReader(nn.Module):
+class PatchProbe(nn.Module):
     """Reads facial actions off the image encoder's patches, of frames and of face crops, each with a head of its own.
 
     A head that weighs every patch asks for no attention that has yet to be learned: the way from the amplitudes to the
@@ -172,7 +172,7 @@ class PatchReader(nn.Module):
         return {"loss": sum(F.mse_loss(one, amplitudes) for one in read), "logits": read[1]}
 
 
-class ProsodyReader(nn.Module):
+class ProsodyProbe(nn.Module):
     """Reads off a mel clip's feature what share of it was spoken in which way, and what share was silent."""
 
     def __init__(self, audio_tower: MicroEmoAudioModel):
@@ -238,8 +238,8 @@ class ActingFrames(_KnownClips):
         return given | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
 
 
-class WatchedClips(_KnownClips):
-    """Synthetic clips whole, with what [`WindowReader`] is to read off them. They are small and always the same, so each is
+class AlignmentClips(_KnownClips):
+    """Synthetic clips whole, with what [`WindowProbe`] is to read off them. They are small and always the same, so each is
     read once."""
 
     def __init__(self, rows, processor: MicroEmoProcessor):
@@ -307,7 +307,7 @@ class SpokenClips(_KnownClips):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         inputs, truth = self.look_up(index)
-        shares = prosody_shares(truth, np.array(inputs["audio_clip_times"][0]))
+        shares = prosody_shares(truth, np.array(inputs["audio_segment_times"][0]))
         return {
             "input_features": inputs["input_features"],
             "shares": torch.tensor(shares, dtype=torch.float32)[None],
@@ -332,10 +332,10 @@ def amplitudes_at(truth: dict, times: np.ndarray) -> np.ndarray:
     return np.array([truth["amplitudes"][action] for action in ACTIONS]).T[nearest]
 
 
-def prosody_shares(truth: dict, clip_times: np.ndarray) -> np.ndarray:
+def prosody_shares(truth: dict, segment_times: np.ndarray) -> np.ndarray:
     """(C, 3): what share of each stretch of time (C, 2) in seconds was spoken in which way, and what share was not."""
-    start, end = clip_times.T
-    shares = np.zeros((len(clip_times), len(PROSODIES) + 1))
+    start, end = segment_times.T
+    shares = np.zeros((len(segment_times), len(PROSODIES) + 1))
     for said in truth["utterances"]:
         common = np.minimum(end, said["end"]) - np.maximum(start, said["start"])
         shares[:, list(PROSODIES).index(said["prosody"])] += common.clip(0) / (end - start)

@@ -45,12 +45,12 @@ from ..train import (
 )
 from .probes import (
     ActingFrames,
-    FacialActionReader,
-    PatchReader,
-    ProsodyReader,
+    AlignmentClips,
+    FacialActionProbe,
+    PatchProbe,
+    ProsodyProbe,
     SpokenClips,
-    WatchedClips,
-    WindowReader,
+    WindowProbe,
     put_together,
 )
 
@@ -58,9 +58,9 @@ logger = logging.get_logger(__name__)
 
 RECIPE = Path(__file__).with_name("from_scratch.yaml")
 PRETRAINED = ("language_model", "visual_encoder.vision_model", "audio_branch.audio_tower")
-SEEING = ["image_qformer", "local_clue_attention", "fusion"]
-WATCHING = ["video_qformer", "audio_qformer", "clip_positions", "video_projection", "audio_projection"]
-ANSWERING = [*WATCHING, "language_model", "lm_head"]
+VISUAL_PRETRAINING = ["image_qformer", "local_clue_attention", "fusion"]
+ALIGNMENT = ["video_qformer", "audio_qformer", "segment_positions", "video_projection", "audio_projection"]
+ANSWERING = [*ALIGNMENT, "language_model", "lm_head"]
 FRAMES_OF_A_CLIP = 6  # in a step that learns from frames
 
 
@@ -142,7 +142,7 @@ def _told_dialogues(length: int, words: Sequence[str], layouts: Sequence[str]) -
 
 def _learn_from_words(run: Run, model, processor, lessons: dict[str, Callable], folder: Path) -> None:
     """Lessons: for each one's name in the recipe, what makes as many rows as it takes."""
-    prepare_model(model, ModelArguments(use_peft=False, trained_modules=["language_model", "lm_head"]))
+    prepare_model(model, ModelArguments(use_peft=False, modules_to_train=["language_model", "lm_head"]))
     for lesson, rows in lessons.items():
         arguments = run.arguments(run.recipe[lesson], folder)
         MicroEmoTrainer(
@@ -185,49 +185,59 @@ def learn_towers(run: Run, language: Path, clips: FeatureCache, folder: Path) ->
     rows, reader = run.rows("train"), clips.reader()
     frames, sounds = ActingFrames(rows, reader, FRAMES_OF_A_CLIP), SpokenClips(rows, reader)
     torch.manual_seed(0)
-    _learn(run, "image_encoder", PatchReader(model.model.visual_encoder.vision_model), frames, folder)
-    _learn(run, "audio_tower", ProsodyReader(model.model.audio_branch.audio_tower), sounds, folder)
+    _learn(run, "image_encoder", PatchProbe(model.model.visual_encoder.vision_model), frames, folder)
+    _learn(run, "audio_tower", ProsodyProbe(model.model.audio_branch.audio_tower), sounds, folder)
     _save(model, processor, folder)
 
 
-def learn_to_see(run: Run, stage: str, towers: Path, features: Path, switches: dict, seed: int, folder: Path) -> None:
+def pretrain_visual_encoder(
+    run: Run, stage: str, towers: Path, features: Path, config_overrides: dict, seed: int, folder: Path
+) -> None:
     """All but the pretrained parts starts anew; image Q-Former, local clue attention and fusion learn from facial
     actions."""
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(towers)
-    config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(towers), switches=switches))
+    config, processor = load_config_and_processor(
+        ModelArguments(model_name_or_path=str(towers), config_overrides=config_overrides)
+    )
     torch.manual_seed(seed)
     model = MicroEmoForConditionalGeneration(config)
     for name in PRETRAINED:
         model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
-    prepare_model(model, ModelArguments(use_peft=False, trained_modules=SEEING))
+    prepare_model(model, ModelArguments(use_peft=False, modules_to_train=VISUAL_PRETRAINING))
     frames = ActingFrames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
-    _learn(run, stage, FacialActionReader(model.model.visual_encoder), frames, folder, seed=seed)
+    _learn(run, stage, FacialActionProbe(model.model.visual_encoder), frames, folder, seed=seed)
     _save(model, processor, folder)
 
 
-def keep_frame_tokens(run: Run, seeing: Path, features: Path, tables: Sequence[list[dict]], name: str) -> Path:
+def keep_frame_tokens(
+    run: Run, visual_pretraining: Path, features: Path, tables: Sequence[list[dict]], name: str
+) -> Path:
     """What a visual encoder that has learned to see makes of the clips, since it is frozen from there on: the folder of a
     cache. Features and tokens are given as folders: each stage reads them with its own processor and model."""
-    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(seeing)))
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(visual_pretraining)))
     reader = FeatureCache(features, processor, model).reader()
     return precompute(tables, run.work / name, reader, model.to(run.device), frame_tokens=True).folder
 
 
-def learn_to_watch(run: Run, stage: str, seeing: Path, tokens: Path, switches: dict, seed: int, folder: Path) -> None:
+def align_windows(
+    run: Run, stage: str, visual_pretraining: Path, tokens: Path, config_overrides: dict, seed: int, folder: Path
+) -> None:
     """Video and audio Q-Formers and their projections learn what happens in their windows, and the words for it."""
-    pretrained = MicroEmoForConditionalGeneration.from_pretrained(seeing)
-    config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(seeing), switches=switches))
+    pretrained = MicroEmoForConditionalGeneration.from_pretrained(visual_pretraining)
+    config, processor = load_config_and_processor(
+        ModelArguments(model_name_or_path=str(visual_pretraining), config_overrides=config_overrides)
+    )
     torch.manual_seed(seed)
     model = MicroEmoForConditionalGeneration(config)
     for name in (*PRETRAINED, "visual_encoder"):
         model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
-    prepare_model(model, ModelArguments(use_peft=False, trained_modules=WATCHING))
-    clips = WatchedClips(run.rows("train"), FeatureCache(tokens, processor, model).reader())
-    _learn(run, stage, WindowReader(model.model), clips, folder, pad_together, seed=seed)
+    prepare_model(model, ModelArguments(use_peft=False, modules_to_train=ALIGNMENT))
+    clips = AlignmentClips(run.rows("train"), FeatureCache(tokens, processor, model).reader())
+    _learn(run, stage, WindowProbe(model.model), clips, folder, pad_together, seed=seed)
     _save(model, processor, folder)
 
 
-def learn_to_answer(run: Run, stage: str, watching: Path, tokens: Path, seed: int, folder: Path) -> None:
+def tune_instructions(run: Run, stage: str, alignment: Path, tokens: Path, seed: int, folder: Path) -> None:
     """What lies between the frame tokens and the answers learns from questions and answers.
 
     Args:
@@ -241,9 +251,9 @@ def learn_to_answer(run: Run, stage: str, watching: Path, tokens: Path, seed: in
     arguments = run.arguments(numbers, folder, seed=seed)
     train(
         ModelArguments(
-            model_name_or_path=str(watching),
+            model_name_or_path=str(alignment),
             use_peft=False,
-            trained_modules=ANSWERING,
+            modules_to_train=ANSWERING,
             dtype="float32",
         ),
         DataArguments(
@@ -321,7 +331,15 @@ def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
 def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
     """All stages; gives the folder of the trained checkpoint."""
     towers, features = pretrain(run, start)
-    seeing = run.stage("seeing", lambda folder: learn_to_see(run, "seeing", towers, features, {}, seed, folder))
-    tokens = keep_frame_tokens(run, seeing, features, [run.rows("train"), run.rows("dev")], "frame_tokens")
-    watching = run.stage("watching", lambda folder: learn_to_watch(run, "watching", seeing, tokens, {}, seed, folder))
-    return run.stage("answering", lambda folder: learn_to_answer(run, "answering", watching, tokens, seed, folder))
+    visual_pretraining = run.stage(
+        "visual_pretraining",
+        lambda folder: pretrain_visual_encoder(run, "visual_pretraining", towers, features, {}, seed, folder),
+    )
+    tokens = keep_frame_tokens(run, visual_pretraining, features, [run.rows("train"), run.rows("dev")], "frame_tokens")
+    alignment = run.stage(
+        "alignment", lambda folder: align_windows(run, "alignment", visual_pretraining, tokens, {}, seed, folder)
+    )
+    return run.stage(
+        "instruction_tuning",
+        lambda folder: tune_instructions(run, "instruction_tuning", alignment, tokens, seed, folder),
+    )

@@ -35,8 +35,10 @@ def asked(corpus):
 def test_an_arm_differs_in_its_switches_alone(tiny, asked, name):
     arm, (row, said) = ARMS[name], asked
     full = MicroEmoConfig.from_pretrained(tiny).to_dict()
-    config, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(tiny), switches=arm.switches))
-    in_config = {key: value for key, value in arm.switches.items() if key != "clue_regions"}
+    config, processor = load_config_and_processor(
+        ModelArguments(model_name_or_path=str(tiny), config_overrides=arm.config_overrides)
+    )
+    in_config = {key: value for key, value in arm.config_overrides.items() if key != "clue_regions"}
     assert config.to_dict() == {**full, **in_config}
     torch.manual_seed(0)
     model = MicroEmoForConditionalGeneration(config)
@@ -62,7 +64,7 @@ def last_frame(processor, row) -> float:
 def test_arms_that_see_alike_share_what_they_learned_to_see():
     assert ARMS["full"].visual == ARMS["without-windows"].visual == ARMS["sliding"].visual == {}
     assert ARMS["without-all"].visual == ARMS["without-local-timestamps"].visual != ARMS["without-local"].visual
-    assert ARMS["whole-face"].visual == ARMS["whole-face"].switches
+    assert ARMS["whole-face"].visual == ARMS["whole-face"].config_overrides
     assert len({arm.name for arm in ARMS.values()}) == len(ARMS) == 7
 
 
@@ -75,8 +77,10 @@ def test_a_language_model_for_all_arms(scratch):
     )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("language_model" in name for name in changed)
-    answering = MicroEmoForConditionalGeneration.from_pretrained(work / "ablation/watching-without-windows-0")
-    learned = answering.state_dict()
+    instruction_tuning = MicroEmoForConditionalGeneration.from_pretrained(
+        work / "ablation/alignment-without-windows-0"
+    )
+    learned = instruction_tuning.state_dict()
     assert all(torch.equal(learned[name], after[name]) for name in changed)
 
 
@@ -88,7 +92,7 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
     run = scratch.run
     (result,) = run_ablation(run, run.work / "start", [name], seeds=1, test_seed=SEED)
     assert json.loads((run.work / "ablation" / f"{name}-0-2-steps-test-{SEED}.json").read_text()) == result
-    assert (result["arm"], result["seed"], result["switches"]) == (name, 0, ARMS[name].switches)
+    assert (result["arm"], result["seed"], result["config_overrides"]) == (name, 0, ARMS[name].config_overrides)
     truth = read_truth(corpus)
     count = sum(len(known["utterances"]) for known in truth.values() if known["split"] == "test")
     for form in ("times", "index"):
@@ -96,14 +100,16 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
         assert score["questions"] == count > 0 and 0 <= score["accuracy"] <= 1
     assert [step for step, score in result["dev_scores"] if 0 <= score <= 1] == [1, 2]
 
-    trained = run.work / "ablation" / f"answering-{name}-0-2-steps"
+    trained = run.work / "ablation" / f"instruction_tuning-{name}-0-2-steps"
     model, processor = (
         MicroEmoForConditionalGeneration.from_pretrained(trained),
         MicroEmoProcessor.from_pretrained(trained),
     )
     processor.check_config(model.config)
     assert all(
-        getattr(model.config, key) == value for key, value in ARMS[name].switches.items() if key != "clue_regions"
+        getattr(model.config, key) == value
+        for key, value in ARMS[name].config_overrides.items()
+        if key != "clue_regions"
     )
     row = load_table(corpus / TABLE, "test")[0]
     inputs = processor(text="Why?", videos=row["video"], utterances=row["subtitles"], return_tensors="pt")
@@ -128,7 +134,7 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
     assert run_ablation(run, run.work / "start", [name], seeds=1, test_seed=SEED) == [result]
     assert {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()} == before
     assert not list(run.work.rglob("*.part"))
-    # Another number of steps begins where answering does.
+    # Another number of steps begins where instruction tuning does.
     (shorter,) = run_ablation(run, run.work / "start", [name], seeds=1, test_seed=SEED, steps=1)
     assert [step for step, _ in shorter["dev_scores"]] == [1]
     kept = before.keys() - {run.work / "ablation.jsonl"}

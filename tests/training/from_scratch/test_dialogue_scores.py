@@ -43,9 +43,9 @@ def cache(world, rows, tmp_path_factory):
     return cache
 
 
-def random_model(checkpoint, **switches) -> MicroEmoForConditionalGeneration:
+def random_model(checkpoint, **config_overrides) -> MicroEmoForConditionalGeneration:
     """Weights so wide that other tokens get other answers; with tied embeddings it would say one word for ever."""
-    config = MicroEmoConfig.from_pretrained(checkpoint, **switches)
+    config = MicroEmoConfig.from_pretrained(checkpoint, **config_overrides)
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
     for part in ("text_config", "video_qformer_config", "audio_qformer_config", "image_qformer_config"):
         getattr(config, part).initializer_range = 0.15
@@ -98,7 +98,7 @@ def test_answers_are_those_of_one_question_at_a_time(model, world, cache, corpus
 
 
 @pytest.mark.parametrize(
-    "switches, citation",
+    "config_overrides, citation",
     [
         ({"use_global_window": False}, "tokens"),
         ({"use_utterance_audio": False}, "tokens"),
@@ -107,13 +107,13 @@ def test_answers_are_those_of_one_question_at_a_time(model, world, cache, corpus
     ],
     ids=lambda value: value if isinstance(value, str) else ", ".join(map(str, value.values())),
 )
-def test_other_windows(world, cache, corpus, rows, switches, citation):
+def test_other_windows(world, cache, corpus, rows, config_overrides, citation):
     """Cited tokens are found in whatever windows there are."""
     processor = copy.copy(world.processor)
-    for name, value in switches.items():
+    for name, value in config_overrides.items():
         setattr(processor, name, value)
     reader = FeatureCache(cache.folder, processor).reader()
-    model, truth = random_model(world.checkpoint, **switches), read_truth(corpus)
+    model, truth = random_model(world.checkpoint, **config_overrides), read_truth(corpus)
     processor.check_config(model.config)
     answered = answer_utterance_questions(model, reader, rows[:1], truth, citation, max_new_tokens=4, progress=False)
     expected = asked_alone(model, processor, rows[:1], truth, citation, 4)

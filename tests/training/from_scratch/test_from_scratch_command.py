@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from microemo.inference.emotion_pipeline import EmotionPipeline
-from microemo.inference.from_scratch_command import ablation, from_scratch, score
+from microemo.commands.from_scratch_command import ablation, from_scratch, score
 from microemo.training.data import load_table
 from microemo.training.from_scratch import stages as module
 from microemo.training.from_scratch.dialogue_scores import answer_utterance_questions
@@ -51,7 +51,7 @@ def test_from_scratch_gives_a_checkpoint_without_what_only_training_needs(comman
 def test_from_scratch_makes_what_it_begins_with(command, corpus, tmp_path, short):
     result = command("from-scratch", corpus, tmp_path / "out", "--work", tmp_path / "work", "--num-proc", 1)
     assert result.exit_code == 0, result.exception
-    assert {"start", "language", "answering"} <= {path.name for path in (tmp_path / "work").iterdir()}
+    assert {"start", "language", "instruction_tuning"} <= {path.name for path in (tmp_path / "work").iterdir()}
     assert EmotionPipeline.from_pretrained(tmp_path / "out").processor.video_processor.num_frames == 24
 
 

@@ -13,19 +13,19 @@ from microemo.training.feature_cache import FeatureCache, pad_together
 from microemo.training.from_scratch.probes import (
     PARTS,
     ActingFrames,
-    FacialActionReader,
-    PatchReader,
-    ProsodyReader,
+    AlignmentClips,
+    FacialActionProbe,
+    PatchProbe,
+    ProsodyProbe,
     SpokenClips,
-    WatchedClips,
-    WindowReader,
+    WindowProbe,
     amplitudes_at,
     prosody_shares,
     put_together,
     truth_of,
     words_of_tokens,
 )
-from microemo.training.from_scratch.stages import WATCHING
+from microemo.training.from_scratch.stages import ALIGNMENT
 from microemo.training.synthetic.dialogue_plan import CLUES
 from microemo.training.synthetic.face_acting import ACTIONS
 from microemo.training.synthetic.synthetic_dialogues import TABLE, read_truth
@@ -119,7 +119,7 @@ def test_sounds_have_the_shares_of_their_times(clips, rows):
 
 
 SWITCHES_OF_WINDOWS = pytest.mark.parametrize(
-    "switches",
+    "config_overrides",
     [
         {},
         {"windows": "none"},
@@ -129,16 +129,16 @@ SWITCHES_OF_WINDOWS = pytest.mark.parametrize(
 )
 
 
-def watch(cache, rows, **switches) -> WatchedClips:
+def watch(cache, rows, **config_overrides) -> AlignmentClips:
     processor = copy.copy(cache.processor)
-    for name, value in switches.items():
+    for name, value in config_overrides.items():
         setattr(processor, name, value)
-    return WatchedClips(rows, FeatureCache(cache.folder, processor).reader())
+    return AlignmentClips(rows, FeatureCache(cache.folder, processor).reader())
 
 
 @SWITCHES_OF_WINDOWS
-def test_windows_have_what_happened_in_them(cache, rows, switches):
-    watched = watch(cache, rows, **switches)
+def test_windows_have_what_happened_in_them(cache, rows, config_overrides):
+    watched = watch(cache, rows, **config_overrides)
     for number, row in enumerate(rows):
         item, truth = watched[number], read_truth_of(row)
         whole = watched.processor(
@@ -147,8 +147,8 @@ def test_windows_have_what_happened_in_them(cache, rows, switches):
         times = np.array(whole["video_metadata"][0].frame_times)
         seen = amplitudes_at(truth, times)
         spans = [(said["start"], said["end"]) for said in truth["utterances"]]
-        if "windows" in switches:
-            count = 1 + int(times[-1] // 2) if switches["windows"] == "sliding" else 0
+        if "windows" in config_overrides:
+            count = 1 + int(times[-1] // 2) if config_overrides["windows"] == "sliding" else 0
             spans = [(2.0 * window, 2.0 * window + 2) for window in range(count)]
         assert item["of_windows"].shape == (1, len(spans), len(ACTIONS))
         for window, (start, end) in enumerate(spans):
@@ -187,9 +187,11 @@ def sounds_batch(clips, rows):
     return put_together([SpokenClips(rows, clips)[number] for number in range(2)])
 
 
-def fresh(world, **switches) -> MicroEmoForConditionalGeneration:
+def fresh(world, **config_overrides) -> MicroEmoForConditionalGeneration:
     torch.manual_seed(0)
-    return MicroEmoForConditionalGeneration(MicroEmoConfig.from_pretrained(world.checkpoint, **switches)).train()
+    return MicroEmoForConditionalGeneration(
+        MicroEmoConfig.from_pretrained(world.checkpoint, **config_overrides)
+    ).train()
 
 
 def losses(net, batch, steps=12, lr=3e-4) -> list[float]:
@@ -204,7 +206,7 @@ def losses(net, batch, steps=12, lr=3e-4) -> list[float]:
 
 
 def test_the_image_encoder_learns(world, frames_batch):
-    net = PatchReader(fresh(world).model.visual_encoder.vision_model)
+    net = PatchProbe(fresh(world).model.visual_encoder.vision_model)
     before = copy.deepcopy(net.vision_model.state_dict())
     seen = losses(net, frames_batch, lr=2e-5)  # a head looks at 8192 values at once
     # Its heads begin at zero, and so does what is read.
@@ -216,14 +218,14 @@ def test_the_image_encoder_learns(world, frames_batch):
 
 
 def test_the_audio_tower_learns(world, sounds_batch):
-    net = ProsodyReader(fresh(world).model.audio_branch.audio_tower)
+    net = ProsodyProbe(fresh(world).model.audio_branch.audio_tower)
     seen = losses(net, sounds_batch)
     assert seen[-1] < 0.8 * seen[0]
     assert net(**sounds_batch)["logits"].shape == sounds_batch["shares"].shape
 
 
 SWITCHES = pytest.mark.parametrize(
-    "switches",
+    "config_overrides",
     [
         {},
         {"use_local_clue_attention": False},
@@ -234,10 +236,10 @@ SWITCHES = pytest.mark.parametrize(
 
 
 @SWITCHES
-def test_the_visual_encoder_learns(world, frames_batch, switches):
-    net = FacialActionReader(fresh(world, **switches).model.visual_encoder)
+def test_the_visual_encoder_learns(world, frames_batch, config_overrides):
+    net = FacialActionProbe(fresh(world, **config_overrides).model.visual_encoder)
     batch = frames_batch
-    if "use_frame_timestamps" in switches:
+    if "use_frame_timestamps" in config_overrides:
         batch = {name: value for name, value in batch.items() if not name.startswith("qformer")}
     seen = losses(net, batch)
     assert seen[-1] < 0.5 * seen[0]
@@ -245,30 +247,30 @@ def test_the_visual_encoder_learns(world, frames_batch, switches):
 
 
 @SWITCHES
-def test_gradients_reach_all_of_the_visual_encoder(world, frames_batch, switches):
-    encoder = fresh(world, **switches).model.visual_encoder
-    FacialActionReader(encoder)(**frames_batch)["loss"].backward()
+def test_gradients_reach_all_of_the_visual_encoder(world, frames_batch, config_overrides):
+    encoder = fresh(world, **config_overrides).model.visual_encoder
+    FacialActionProbe(encoder)(**frames_batch)["loss"].backward()
     idle = {name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()}
     # The last layer's text rows are not passed on (the paper keeps the queries), so nothing reaches their feed-forward.
     unreachable = {name for name in idle if re.search(r"^image_qformer\..*\.layer\.2\.(intermediate|output)\.", name)}
-    assert idle == unreachable and len(idle) == (0 if "use_frame_timestamps" in switches else 6)
-    assert any("local_clue_attention" in name for name, _ in encoder.named_parameters()) == (not switches)
+    assert idle == unreachable and len(idle) == (0 if "use_frame_timestamps" in config_overrides else 6)
+    assert any("local_clue_attention" in name for name, _ in encoder.named_parameters()) == (not config_overrides)
 
 
 @SWITCHES_OF_WINDOWS
-def test_qformers_learn_what_happens_in_their_windows(world, cache, rows, switches):
-    watched = watch(cache, rows, **switches)
+def test_qformers_learn_what_happens_in_their_windows(world, cache, rows, config_overrides):
+    watched = watch(cache, rows, **config_overrides)
     batch = pad_together([watched[0], watched[1]])
-    model = fresh(world, **switches)
-    prepare_model(model, ModelArguments(use_peft=False, trained_modules=WATCHING))
-    net = WindowReader(model.model)
+    model = fresh(world, **config_overrides)
+    prepare_model(model, ModelArguments(use_peft=False, modules_to_train=ALIGNMENT))
+    net = WindowProbe(model.model)
     assert net(**batch)["logits"].shape == (sum(len(read_truth_of(row)["utterances"]) for row in rows[:2]), 2)
     seen = losses(net, batch, lr=1e-3)
     assert seen[-1] < 0.7 * seen[0]
     idle = {name for name, value in trained_parameters(model) if value.grad is None or not value.grad.any()}
     assert not idle
     frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
-    assert not any(part in name.split(".") for name in frozen for part in WATCHING)
+    assert not any(part in name.split(".") for name in frozen for part in ALIGNMENT)
 
 
 def test_tokens_of_a_window_share_the_words_of_its_utterances():
@@ -283,8 +285,8 @@ def test_tokens_of_a_window_share_the_words_of_its_utterances():
 
 
 @SWITCHES_OF_WINDOWS
-def test_tokens_are_told_the_words_for_what_is_seen_and_heard(cache, rows, switches):
-    watched = watch(cache, rows, **switches)
+def test_tokens_are_told_the_words_for_what_is_seen_and_heard(cache, rows, config_overrides):
+    watched = watch(cache, rows, **config_overrides)
     for number, row in enumerate(rows):
         item, said = watched[number], read_truth_of(row)["utterances"]
         assert item["video_words"].shape[1] == 1 + item["of_windows"].shape[1]
@@ -293,7 +295,7 @@ def test_tokens_are_told_the_words_for_what_is_seen_and_heard(cache, rows, switc
             [decode(token[token > 0]).strip() for token in window if token.any()] for window in item["video_words"][0]
         ]
         clues = [CLUES[one["clue"]][1] for one in said]
-        assert switches or [" ".join(text) for text in texts[1:]] == clues
+        assert config_overrides or [" ".join(text) for text in texts[1:]] == clues
         for text in texts:  # of some of the utterances, in their order
             left = " ".join(text)
             for clue in clues:
@@ -312,7 +314,7 @@ def test_padding_of_windows_is_not_read(world, cache, rows):
     items = sorted((watched[number] for number in range(4)), key=lambda item: item["prosodies"].shape[1])
     few, many = items[0], items[-1]
     assert few["prosodies"].shape[1] < many["prosodies"].shape[1]
-    net = WindowReader(fresh(world).model).eval()
+    net = WindowProbe(fresh(world).model).eval()
     with torch.no_grad():
         together, alone = net(**pad_together([few, many])), [net(**pad_together([item])) for item in (few, many)]
     for name in ("amplitudes", "logits"):
@@ -324,7 +326,7 @@ def test_features_do_for_pixels(world, clips, rows, tmp_path):
     model = fresh(world).eval()
     cache = FeatureCache(tmp_path, clips, model)
     assert cache.add(rows[:2], model, progress=False) == {}
-    net = FacialActionReader(model.model.visual_encoder).eval()
+    net = FacialActionProbe(model.model.visual_encoder).eval()
     read = []
     for reader in (clips, cache.reader()):
         torch.manual_seed(0)

@@ -10,10 +10,17 @@ from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.training.data import load_table, row_problems
 from microemo.training.feature_cache import StaleCacheError
 from microemo.training.from_scratch import stages as module
-from microemo.training.from_scratch.stages import RECIPE, Run, from_scratch, learn_to_see, pretrain, write_questions
+from microemo.training.from_scratch.stages import (
+    RECIPE,
+    Run,
+    from_scratch,
+    pretrain,
+    pretrain_visual_encoder,
+    write_questions,
+)
 from microemo.training.synthetic.synthetic_dialogues import TABLE, read_truth
 
-STAGES = ("language", "towers", "seeing", "watching", "answering")
+STAGES = ("language", "towers", "visual_pretraining", "alignment", "instruction_tuning")
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -24,7 +31,7 @@ def changed_parts(before, after) -> set[str]:
     """The first parts of the names of weights that differ."""
     assert before.keys() == after.keys()
     parts = ["vision_model", "audio_tower", "language_model", "image_qformer", "local_clue_attention", "fusion"]
-    parts += ["video_qformer", "audio_qformer", "clip_positions", "video_projection", "audio_projection"]
+    parts += ["video_qformer", "audio_qformer", "segment_positions", "video_projection", "audio_projection"]
     parts += ["visual_encoder"]  # what is its own: the queries
     names = [name for name in before if not torch.equal(before[name], after[name])]
     found = [next((part for part in parts if part in name.split(".")), name) for name in names]
@@ -62,19 +69,33 @@ def test_a_killed_stage_leaves_a_part_and_is_redone_from_its_beginning(corpus, t
 
 
 def test_stages_of_another_recipe_are_refused(scratch):
-    recipe = {**scratch.run.recipe, "seeing": {**scratch.run.recipe["seeing"], "max_steps": 3}}
-    told = f"^{scratch.run.work} is stale: seeing was {{.*'max_steps': 2.*}}, is {{.*'max_steps': 3.*}}. Name another folder$"
+    recipe = {**scratch.run.recipe, "visual_pretraining": {**scratch.run.recipe["visual_pretraining"], "max_steps": 3}}
+    told = f"^{scratch.run.work} is stale: visual_pretraining was {{.*'max_steps': 2.*}}, is {{.*'max_steps': 3.*}}. Name another folder$"
     with pytest.raises(StaleCacheError, match=told):
         from_scratch(Run(scratch.run.corpus, scratch.run.work, recipe), scratch.run.work / "start")
 
 
 def test_the_recipe_is_one_of_the_trainers(corpus, tmp_path):
     run = Run(corpus, tmp_path)
-    stages = ["copying", "language", "image_encoder", "audio_tower", "seeing", "watching", "answering"]
-    assert list(run.recipe) == [*stages, "ablation_language", "ablation_seeing", "ablation_watching", "ablation"]
+    stages = [
+        "copying",
+        "language",
+        "image_encoder",
+        "audio_tower",
+        "visual_pretraining",
+        "alignment",
+        "instruction_tuning",
+    ]
+    assert list(run.recipe) == [
+        *stages,
+        "ablation_language",
+        "ablation_visual_pretraining",
+        "ablation_alignment",
+        "ablation",
+    ]
     own = {"citations", "kinds", "questions", "rounds"}
     for stage, numbers in run.recipe.items():
-        assert (own & numbers.keys()) == (own if stage in ("answering", "ablation") else set())
+        assert (own & numbers.keys()) == (own if stage in ("instruction_tuning", "ablation") else set())
         arguments = run.arguments({k: v for k, v in numbers.items() if k not in own}, tmp_path / stage)
         assert arguments.max_steps == numbers["max_steps"]
         assert arguments.save_strategy == "no"
@@ -128,20 +149,24 @@ def texts_of(messages) -> list[tuple[str, list]]:
 
 def test_each_stage_learns_its_part(scratch):
     work = scratch.run.work
-    assert scratch.trained == work / "answering" and not list(work.glob("*.part"))
+    assert scratch.trained == work / "instruction_tuning" and not list(work.glob("*.part"))
     # The ablation's tests go on in the same folder.
-    assert {"start", "clips", "features", "answering.jsonl", *STAGES} <= {path.name for path in work.iterdir()}
+    assert {"start", "clips", "features", "instruction_tuning.jsonl", *STAGES} <= {
+        path.name for path in work.iterdir()
+    }
     seen = {name: weights(work / name) for name in ("start", *STAGES)}
     assert changed_parts(seen["start"], seen["language"]) == {"language_model"}
     assert changed_parts(seen["language"], seen["towers"]) == {"vision_model", "audio_tower"}
     # All that is not pretrained starts anew.
     pretrained = {"vision_model", "audio_tower", "language_model"}
-    assert not changed_parts(seen["towers"], seen["seeing"]) & pretrained
-    assert {"image_qformer", "local_clue_attention", "video_qformer"} <= changed_parts(seen["towers"], seen["seeing"])
-    windows = {"video_qformer", "audio_qformer", "clip_positions", "video_projection", "audio_projection"}
-    assert changed_parts(seen["seeing"], seen["watching"]) == windows
-    assert changed_parts(seen["watching"], seen["answering"]) == {*windows, "language_model"}
-    assert all(value.isfinite().all() for value in seen["answering"].values())
+    assert not changed_parts(seen["towers"], seen["visual_pretraining"]) & pretrained
+    assert {"image_qformer", "local_clue_attention", "video_qformer"} <= changed_parts(
+        seen["towers"], seen["visual_pretraining"]
+    )
+    windows = {"video_qformer", "audio_qformer", "segment_positions", "video_projection", "audio_projection"}
+    assert changed_parts(seen["visual_pretraining"], seen["alignment"]) == windows
+    assert changed_parts(seen["alignment"], seen["instruction_tuning"]) == {*windows, "language_model"}
+    assert all(value.isfinite().all() for value in seen["instruction_tuning"].values())
 
 
 def test_seeing_starts_anew_with_each_seed_and_learns_to_see(scratch, tmp_path):
@@ -150,9 +175,11 @@ def test_seeing_starts_anew_with_each_seed_and_learns_to_see(scratch, tmp_path):
     learned = []
     for seed in (0, 0, 1):
         folder = tmp_path / str(len(learned))
-        learn_to_see(run, "seeing", towers, features, {}, seed, folder)
+        pretrain_visual_encoder(run, "visual_pretraining", towers, features, {}, seed, folder)
         learned.append(weights(folder))
-    assert not changed_parts(*learned[:2]) and not changed_parts(learned[0], weights(scratch.run.work / "seeing"))
+    assert not changed_parts(*learned[:2]) and not changed_parts(
+        learned[0], weights(scratch.run.work / "visual_pretraining")
+    )
     assert {"image_qformer", "video_qformer"} <= changed_parts(learned[0], learned[2])
 
 
@@ -161,8 +188,8 @@ def test_the_run_told_how_it_went(scratch):
     assert [log["step"] for log in state["log_history"] if log.get("eval_loss", 0) > 0] == [2]
     card = (scratch.trained / "README.md").read_text()
     assert "split train" in card and str(scratch.run.work) not in card
-    rows = sum(1 for line in (scratch.run.work / "answering.jsonl").read_text().splitlines())
-    assert rows == 4 * scratch.run.recipe["answering"]["rounds"] + 2 + 3
+    rows = sum(1 for line in (scratch.run.work / "instruction_tuning.jsonl").read_text().splitlines())
+    assert rows == 4 * scratch.run.recipe["instruction_tuning"]["rounds"] + 2 + 3
 
 
 def test_the_checkpoint_answers(scratch, corpus):
@@ -184,8 +211,11 @@ def test_a_second_run_does_nothing_again(scratch):
 def test_a_run_goes_on_with_the_stage_that_it_was_killed_in(scratch, monkeypatch):
     """The stages before it stay as they are; what it had done itself is gone."""
     work = scratch.run.work
-    expected, kept = weights(work / "answering"), (work / "seeing" / "model.safetensors").stat().st_mtime_ns
-    (work / "answering").rename(work / "aside")
+    expected, kept = (
+        weights(work / "instruction_tuning"),
+        (work / "visual_pretraining" / "model.safetensors").stat().st_mtime_ns,
+    )
+    (work / "instruction_tuning").rename(work / "aside")
     train = module.train
 
     def killed(model_args, data_args, args):
@@ -196,13 +226,16 @@ def test_a_run_goes_on_with_the_stage_that_it_was_killed_in(scratch, monkeypatch
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(module, "train", killed)
             from_scratch(scratch.run, work / "start")
-        assert (work / "answering.part").is_dir() and not (work / "answering").exists()
+        assert (work / "instruction_tuning.part").is_dir() and not (work / "instruction_tuning").exists()
         from_scratch(scratch.run, work / "start")
-        assert not changed_parts(expected, weights(work / "answering")) and not (work / "answering.part").exists()
-        assert (work / "seeing" / "model.safetensors").stat().st_mtime_ns == kept
+        assert (
+            not changed_parts(expected, weights(work / "instruction_tuning"))
+            and not (work / "instruction_tuning.part").exists()
+        )
+        assert (work / "visual_pretraining" / "model.safetensors").stat().st_mtime_ns == kept
     finally:
-        if not (work / "answering").exists():
-            (work / "aside").rename(work / "answering")
+        if not (work / "instruction_tuning").exists():
+            (work / "aside").rename(work / "instruction_tuning")
 
 
 def test_a_corpus_that_is_not_there(tmp_path, tiny, two_steps):
