@@ -26,7 +26,7 @@ from .face_mesh_backends import (
 SURE, UNSURE, SURE_IN_SURROUNDINGS = 0.82, 0.65, 0.7
 CROP_SCALE = 2.2
 # Faces smaller than this share of the picture's longer side are found by chance in the first look.
-FIRST_LOOK_REACH = 0.14
+FIRST_LOOK_REACH = 0.12
 # The side in pixels of the smallest face that the second look searches for.
 SMALLEST_FACE = 50
 
@@ -57,8 +57,8 @@ class FaceMesh:
         """Every face in a picture.
 
         The first look is the mesh's own. What its detector is not sure of is looked at again in a crop of the whole
-        frame, and is no face where it stays unsure. Where the first look finds no face, or small ones alone, a second
-        look takes what a detector finds in the picture, and where there is still no face, in tiles of the whole frame.
+        frame, and is no face where it stays unsure. Where that gives no face, or small ones alone, a second look takes
+        what a detector finds in tiles of the whole frame.
 
         Args:
             rgb: (H, W, 3) uint8, for the first look; a copy of 360 lines serves it best.
@@ -76,14 +76,11 @@ class FaceMesh:
         seen = backend.look(rgb)
         faces = [face for face in seen if face.score >= SURE]
         unsure = [face.box for face in seen if face.score < SURE]
-        size = rgb.shape[1::-1]
-        is_large = any(_side(face.box, size) >= FIRST_LOOK_REACH * max(size) for face in faces)
-        if is_large and not unsure:
-            return faces
-        whole = rgb if whole is None else whole()
-        _look_closer(backend, whole, unsure if is_large else [*unsure, *_boxes(backend.detect(rgb))], faces)
-        if not faces:
-            _look_closer(backend, whole, _in_tiles(backend, whole), faces)
+        if unsure or not _any_large(faces, rgb):
+            whole = rgb if whole is None else np.ascontiguousarray(whole())
+            _look_closer(backend, whole, unsure, faces)
+            if not _any_large(faces, rgb):
+                _look_closer(backend, whole, _in_tiles(backend, whole), faces)
         return faces
 
     def landmarks(self, rgb: np.ndarray) -> np.ndarray:
@@ -190,16 +187,14 @@ def _cut(whole: np.ndarray, box: np.ndarray, scale: float) -> tuple[np.ndarray, 
 
 
 def _in_tiles(backend, whole: np.ndarray) -> Iterator[np.ndarray]:
-    """Boxes that the detector finds in square tiles of the frame; none where the frame is but one tile."""
+    """Boxes that the detector finds in square tiles of the frame, so large that it sees the smallest face in them."""
     height, width = whole.shape[:2]
     side = round(SMALLEST_FACE / backend.smallest_face)
-    if max(height, width) <= side:
-        return
     for top in _starts(height, side):
         for left in _starts(width, side):
             tile = np.ascontiguousarray(whole[top : top + side, left : left + side])
             scale = np.tile([tile.shape[1] / width, tile.shape[0] / height], 2)
-            for box in _boxes(backend.detect(tile)):
+            for box, _ in backend.detect(tile):
                 yield box * scale + np.tile([left / width, top / height], 2)
 
 
@@ -209,8 +204,9 @@ def _starts(length: int, side: int) -> np.ndarray:
     return np.linspace(0, max(length - side, 0), count).astype(int)
 
 
-def _boxes(detections) -> list[np.ndarray]:
-    return [box for box, _ in detections]
+def _any_large(faces: list[Face], picture: np.ndarray) -> bool:
+    size = picture.shape[1::-1]
+    return any(_side(face.box, size) >= FIRST_LOOK_REACH * max(size) for face in faces)
 
 
 def _side(box: np.ndarray, size) -> float:

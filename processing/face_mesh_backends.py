@@ -69,7 +69,7 @@ class BundledBackend:
     """The models inside MediaPipe's wheel (up to 0.10.21): short-range detector, mesh, full-range detector."""
 
     # The smallest face that `detect` finds in nearly every case, over the longer side of the picture.
-    smallest_face = 1 / 14.5
+    smallest_face = 1 / 14
 
     def __init__(self, solution_base, face_detection):
         self._face_detection = face_detection
