@@ -30,6 +30,8 @@ except ImportError:
 PTS_TOLERANCE = 0.05
 # Formats whose header says how long the file is, and how many seconds may be missing before it was cut.
 STATES_LENGTH, MISSING = ("matroska", "avi", "flv", "flac", "mov", "asf"), 0.4
+# Sound that pauses for more seconds than this has wrong times: the pause is not filled.
+LONGEST_SILENCE = 3600.0
 # Packets of which this share comes out as frames are not damaged: the rest is never shown.
 SHOWN = 0.8
 # A keyframe fewer frames ahead than this is reached sooner by decoding on than by seeking to it.
@@ -354,7 +356,7 @@ class Clip:
     def _from(self, key: int) -> Iterator:
         stream = _best(self._container, "video")
         self._container.seek(int(key), stream=stream)
-        return self._container.decode(stream)
+        return (frame for packet in _read(self._container, stream) for frame in packet.decode())
 
     def _from_start(self) -> Iterator:
         self._files.close()
@@ -379,7 +381,7 @@ class Clip:
         """The packets of a stream from the start of the file, numbered, their times on the clip's time line."""
         parts, number = iter(self._shifts[stream.index]), -1
         _, last, ticks = next(parts)
-        for packet in container.demux(stream):
+        for packet in _read(container, stream):
             if packet.size:
                 number += 1
                 while number >= last:
@@ -426,6 +428,11 @@ class Clip:
         if track is None:
             return None
         sound = track.finish()
+        if track.leap is not None:
+            warnings.warn(
+                f"{self.info.source}: the sound leaps to {track.leap:.1f} s; this is not believed, it follows on",
+                stacklevel=2,
+            )
         if track.counted and track.changed:
             self.info.duration = max(self.info.duration, sound.samples.shape[1] / sound.rate)
         return sound
@@ -461,10 +468,10 @@ class _Track:
     """Gathers decoded sound in the format of its first frame."""
 
     def __init__(self, frame, seconds: float, counted: bool):
-        self.counted, self.changed = counted, False
+        self.counted, self.changed, self.leap = counted, False, None
         self._rate, self._end = frame.sample_rate, 0
-        shape = frame.layout.nb_channels, int((seconds + 1) * frame.sample_rate)
-        self._samples = np.zeros(shape, np.float32)
+        shape = frame.layout.nb_channels, int((min(seconds, 600) + 1) * frame.sample_rate)
+        self._samples = np.zeros(shape, np.float32)  # grows
         self._run: _Run | None = None
 
     def add(self, frame, seconds: float | None) -> None:
@@ -492,8 +499,10 @@ class _Track:
 
     def _put(self, sound: np.ndarray, seconds: float | None) -> None:
         at = self._end if seconds is None else round(seconds * self._rate)
-        if abs(at - self._end) < PTS_TOLERANCE * self._rate or not 0 <= at - self._end < self._samples.shape[1]:
-            at = self._end  # it follows on; times that run backwards or far beyond the file are no times
+        if at - self._end > LONGEST_SILENCE * self._rate:
+            self.leap = self.leap or seconds
+        if abs(at - self._end) < PTS_TOLERANCE * self._rate or not 0 <= at - self._end <= LONGEST_SILENCE * self._rate:
+            at = self._end  # it follows on; times that run backwards or leap are no times
         self._end = at + sound.shape[1]
         if self._end > self._samples.shape[1]:
             self._samples = np.pad(self._samples, ((0, 0), (0, self._end)))
@@ -580,9 +589,9 @@ def _open(source: Source) -> Iterator:
     with ExitStack() as files:
         try:
             if isinstance(source, str) and urlparse(source).scheme in ("http", "https"):
-                container = av.open(source, timeout=NETWORK_TIMEOUT)
+                container = av.open(source, timeout=NETWORK_TIMEOUT, metadata_errors="replace")
             else:
-                container = av.open(_Content(files.enter_context(_stream(source))))
+                container = av.open(_Content(files.enter_context(_stream(source))), metadata_errors="replace")
         except (av.InvalidDataError, av.ArgumentError) as error:
             raise MediaError(f"{name} is not a media file, or is damaged beyond use: {error.strerror}") from error
         except (av.FFmpegError, OSError) as error:
@@ -638,7 +647,10 @@ def _stream(source: Source) -> Iterator[BinaryIO]:
 
 def _best(container, kind: str):
     """FFmpeg's best stream of a kind, `None` where there is none (a cover picture is no video)."""
-    stream = container.streams.best(kind)
+    try:
+        stream = container.streams.best(kind)
+    except IndexError:  # one that began later than PyAV looked
+        stream = next((stream for stream in container.streams if stream.type == kind), None)
     return None if stream is None or stream.disposition & Disposition.attached_pic else stream
 
 
@@ -687,7 +699,17 @@ def _start(video, audio, first: float | None = None) -> float:
 
 def _demux(container, *streams) -> Iterator:
     """The packets of the streams up to the end of the file or to where it cannot be read any more."""
-    return _unbroken(container.demux(*streams))
+    return _unbroken(_read(container, *streams))
+
+
+def _read(container, *streams) -> Iterator:
+    """The packets of the streams. PyAV stumbles over those of a stream that begins later than it looked; it can go on."""
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            continue
 
 
 def _unbroken(packets: Iterator) -> Iterator:
