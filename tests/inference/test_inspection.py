@@ -2,6 +2,7 @@
 
 import json
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,3 +93,44 @@ def test_pictures_only(processor, make_clip, tmp_path):
     report = inspect_clip(processor, make_clip("mute.mp4", sound=None), out=tmp_path)
     assert report["audio_clips"] == [] and len(report["frames"]) > 0
     assert all(path.stat().st_size for path in report["files"])
+
+
+def test_sound_tracks_are_listed_and_chosen(processor, tmp_path):
+    clip = tmp_path / "two.mkv"
+    with av.open(str(clip), "w") as container:
+        streams = [container.add_stream("aac", rate=16_000, layout="mono") for _ in range(2)]
+        for stream, tone in zip(streams, (440, 3000), strict=True):
+            stream.metadata["language"] = {440: "deu", 3000: "eng"}[tone]
+        for stream, tone in zip(streams, (440, 3000), strict=True):
+            wave = 0.5 * np.sin(2 * np.pi * tone * np.arange(32_000) / 16_000)
+            frame = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), "fltp", "mono")
+            frame.rate = 16_000
+            container.mux([*stream.encode(frame), *stream.encode()])
+    loudest = {}
+    for choice, index in ((0, 0), ("eng", 1)):
+        report = inspect_clip(processor, clip, audio_track=choice, out=tmp_path)
+        assert report["audio_track"] == index
+        assert [track["language"] for track in report["sound_tracks"]] == ["deu", "eng"]
+        item = {"type": "video", "path": str(clip), "audio_track": choice}
+        features = processor.apply_chat_template(
+            [{"role": "user", "content": [item]}], tokenize=True, return_dict=True, return_tensors="np"
+        )
+        called = processor(text=["What?"], videos=[str(clip)], audio_track=[choice], return_tensors="np")
+        np.testing.assert_array_equal(features["input_features"], called["input_features"])
+        loudest[index] = features["input_features"][0, 0, 0, :, 5].argmax()
+    assert loudest[1] > loudest[0] + 20
+    with pytest.raises(ValueError, match="two.mkv has no sound track 2; it has 0: aac, deu"):
+        processor(text=["What?"], videos=[str(clip)], audio_track=2)
+    with pytest.raises(ValueError, match="audio_track=0 chooses among the sound tracks of a file"):
+        processor(text=["What?"], videos=[str(clip)], audio=[np.zeros(16_000)], sampling_rate=16_000, audio_track=0)
+
+
+def test_the_command_loads_no_language_model(demo_clip, tmp_path, monkeypatch, capsys):
+    from microemo.commands import main as command_line
+
+    monkeypatch.setattr(command_line, "_pipeline", None)
+    command_line.inspect(str(demo_clip), tmp_path)
+    said = capsys.readouterr()
+    assert "sound track 0: aac" in said.out and "(heard)" in said.out
+    assert "answers" not in said.out + said.err
+    assert (tmp_path / "astronaut.frames.png").stat().st_size
