@@ -20,8 +20,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
-from microemo.commands.convert_command import convert_checkpoints
 from microemo.modeling_microemo.convert_original import original_names, part_of
+from microemo.publishing.convert_checkpoints import convert_checkpoints
 from microemo.publishing.initialize import tiny_qformer_tokenizer
 
 FILES = ("vision", "qformer", "video_branch", "audio_branch", "imagebind")

@@ -7,25 +7,14 @@ is written: each tensor of each file must be used or stand on `ignored_tensors`,
 filled or be new (`NEW`). Weights then stream from file to shard.
 """
 
-import errno
-import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.utils import (
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-)
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from .modeling_microemo import MicroEmoForConditionalGeneration
@@ -357,81 +346,52 @@ class Conversion:
                 return section["lora_alpha"]
         return None
 
-    # - writing
+    # - the weights
 
     def size(self, dtype: torch.dtype) -> int:
         """Bytes of the weights to be written."""
         lora = sum(math.prod(f.file.shapes[f.keys[0]]) * 4 for f in self.lora.values())
         return sum(math.prod(shape) for shape in self.shapes.values()) * dtype.itemsize + lora
 
-    def write(
-        self, folder: Path, dtype: torch.dtype, max_shard_size: int = 10**9, seed: int = 0, name: str = ""
-    ) -> None:
-        """Writes weights, configuration and, for LoRA weights, a PEFT adapter (`adapter/`).
+    def filled_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names and values of all weights that come from a file (all but `new`), in memory of their own.
 
-        One source file is mapped at a time and one shard is in memory: the peak is a source file and `max_shard_size`.
+        The files are read one after another: one of them is mapped at a time.
+        """
+        for file in self.files:
+            names = [name for name, filling in self.fillings.items() if filling.file is file]
+            if names:
+                with file.open() as tensors:
+                    for name in names:
+                        parts = [tensors[key] for key in self.fillings[name].keys]
+                        yield name, self._assemble(name, parts, dtype)
+
+    def lora_weights(self) -> dict[str, torch.Tensor]:
+        """The LoRA weights of the sources, by their names in a PEFT adapter."""
+        tensors = {}
+        for name, filling in self.lora.items():
+            with filling.file.open() as source:
+                tensors[name] = source[filling.keys[0]].clone()
+        return tensors
+
+    def lora_config(self, base: str | None) -> dict:
+        """The configuration of a PEFT adapter with [`~Conversion.lora_weights`], ready for JSON.
 
         Args:
-            folder (`Path`): An existing folder.
-            dtype (`torch.dtype`): Of the weights written.
-            max_shard_size (`int`, *optional*, defaults to 10**9): Bytes; a single tensor may exceed it.
-            seed (`int`, *optional*, defaults to 0): Of the new parameters.
-            name (`str`, *optional*): How the adapter names its base.
+            base (`str`, *optional*): The checkpoint that the adapter belongs to.
         """
-        order = {id(file): number for number, file in enumerate(self.files)}
-        names = sorted(self.fillings, key=lambda name: order[id(self.fillings[name].file)]) + self.new
-        shards, size = [[]], 0
-        for name in names:
-            length = math.prod(self.shapes[name]) * dtype.itemsize
-            if shards[-1] and size + length > max_shard_size:
-                shards.append([])
-                size = 0
-            shards[-1].append(name)
-            size += length
-
-        tensors = self._stream(names, dtype, seed)
-        weight_map = {}
-        for number, shard in enumerate(shards, start=1):
-            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else SAFE_WEIGHTS_NAME
-            weights = {name: next(tensors) for name in shard}
-            save_file(weights, folder / file, metadata={"format": "pt"})
-            weight_map |= dict.fromkeys(shard, file)
-            del weights  # before the next shard fills
-        if len(shards) > 1:
-            metadata = {
-                "total_parameters": sum(math.prod(self.shapes[name]) for name in names),
-                "total_size": sum(math.prod(self.shapes[name]) for name in names) * dtype.itemsize,
-            }
-            index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
-            (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
-
-        self.config.architectures = [MicroEmoForConditionalGeneration.__name__]
-        self.config.dtype = self.config.text_config.dtype = dtype
-        self.config.save_pretrained(folder)
-        if self.lora:
-            self._write_adapter(folder / "adapter", name or None)
-
-    def _stream(self, names: list[str], dtype: torch.dtype, seed: int) -> Iterator[torch.Tensor]:
-        """The tensors of `names`, in memory of their own."""
-        current: WeightFile | None = None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            new = dict(_initialise(self.model, self.model, set(self.new)))
-        position = 0
-        while position < len(names):
-            filling = self.fillings.get(names[position])
-            if filling is None:
-                yield new[names[position]].to(dtype)
-                position += 1
-                continue
-            current = filling.file
-            with current.open() as tensors:
-                while position < len(names):
-                    filling = self.fillings.get(names[position])
-                    if filling is None or filling.file is not current:
-                        break
-                    yield self._assemble(names[position], [tensors[key] for key in filling.keys], dtype)
-                    position += 1
+        leaves = "|".join(sorted({re.escape(module.rpartition(".")[2]) for module in self.lora_modules}))
+        return {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "r": self.lora_rank,
+            "lora_alpha": self.lora_alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "inference_mode": True,
+            "target_modules": rf"{re.escape(LANGUAGE_MODEL)}.*\.({leaves})",
+        }
 
     def _assemble(self, name: str, parts: list[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         if len(parts) == 2:  # the originals' attention has no bias on its keys
@@ -448,27 +408,6 @@ class Conversion:
             grown[len(tensor) :] = tensor.mean(dim=0, dtype=torch.float32)
             return grown
         return tensor.to(dtype, copy=True).contiguous()
-
-    def _write_adapter(self, folder: Path, base: str | None) -> None:
-        folder.mkdir()
-        tensors = {}
-        for name, filling in self.lora.items():
-            with filling.file.open() as source:
-                tensors[name] = source[filling.keys[0]].clone()
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        leaves = "|".join(sorted({re.escape(module.rpartition(".")[2]) for module in self.lora_modules}))
-        adapter = {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": base,
-            "r": self.lora_rank,
-            "lora_alpha": self.lora_alpha,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "inference_mode": True,
-            "target_modules": rf"{re.escape(LANGUAGE_MODEL)}.*\.({leaves})",
-        }
-        (folder / "adapter_config.json").write_text(json.dumps(adapter, indent=2) + "\n")
 
     # - the report
 
@@ -538,74 +477,12 @@ def _without_number(module: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", module)
 
 
-def _initialise(module: nn.Module, owner: PreTrainedModel, wanted: set[str], prefix: str = ""):
-    """Initial values of the parameters `wanted`, each by the rule of the model that it is part of."""
-    if isinstance(module, PreTrainedModel):
-        owner = module
-    for name, child in module.named_children():
-        yield from _initialise(child, owner, wanted, f"{prefix}{name}.")
-    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    if any(prefix + name in wanted for name, _ in own):
-        module.to_empty(device="cpu", recurse=False)
-        owner._init_weights(module)
-        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        yield from ((prefix + name, tensor.detach()) for name, tensor in own if prefix + name in wanted)
-
-
-# --- the folder ----------------------------------------------------------------------------------------------------
-
-
-def check_new_folder(folder: str | os.PathLike) -> Path:
-    """The path, if there is nothing of that name but an empty folder; else a FileExistsError."""
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not empty; name a new folder")
-    return folder
-
-
-@contextmanager
-def new_folder(folder: str | os.PathLike, size: int = 0) -> Iterator[Path]:
-    """A hidden folder beside `folder` that takes its name when all is written, or vanishes.
-
-    Args:
-        folder (`str` or `os.PathLike`): Must not exist, or be empty.
-        size (`int`, *optional*, defaults to 0): Bytes that will be written.
-
-    Raises:
-        FileExistsError: if the folder holds something.
-        ConversionError: if there is no room.
-    """
-    folder = check_new_folder(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < size:
-        raise ConversionError(
-            f"{folder.parent}: no space left: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
-        )
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
-        yield partial
-        os.replace(partial, folder)
-    except Exception as error:  # safetensors and tokenizers have their own for a full disk
-        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full):
-            raise ConversionError(
-                f"{folder}: no space left to write it ({error}); {size / 1e6:.0f} MB are needed. Nothing was kept"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 __all__ = [
     "SOURCE_PRESETS",
     "Conversion",
     "ConversionError",
     "SourcePreset",
     "WeightFile",
-    "check_new_folder",
-    "new_folder",
     "open_sources",
     "original_config",
 ]

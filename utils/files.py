@@ -8,6 +8,7 @@ file that is appended to, and it appends to nothing but its own.
 import codecs
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -33,6 +34,29 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix}")
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NoSpaceError(OSError):
+    """There is no room on the disk for what is to be written."""
+
+
+@contextlib.contextmanager
+def _telling_a_full_disk(path: Path, size: int = 0) -> Iterator[None]:
+    """Errors of a full disk as one kind: safetensors and tokenizers raise exceptions of their own there."""
+    try:
+        yield
+    except NoSpaceError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) not in _NO_SPACE and not re.search(
+            rf"\bos error ({'|'.join(map(str, _NO_SPACE))})\b", str(error)
+        ):
+            raise
+        needed = f"; {size / 1e6:.0f} MB are needed" if size else ""
+        raise NoSpaceError(f"{path}: no space left to write it ({error}){needed}. Nothing was kept") from error
+
+
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file whole or not at all.
@@ -47,6 +71,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
         IsADirectoryError: if `path` is a folder.
+        NoSpaceError: if the disk is full.
 
     Example:
 
@@ -60,18 +85,20 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
-        yield part
-        part.replace(path)
+        with _telling_a_full_disk(path):
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
     """Make a folder whole or not at all.
 
     Args:
         path (`str` or `Path`): The folder to make. An empty one may be there already; its parents are made.
+        size (`int`, *optional*, defaults to 0): Bytes that will be written, where they are known.
 
     Yields:
         `Path`: A new folder beside it to fill. When the block ends it becomes `path` in one step; when the block raises,
@@ -79,20 +106,43 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
         FileExistsError: if `path` is a file or a folder that holds something; before anything is made.
+        NoSpaceError: if fewer than `size` bytes are free, or the disk is full.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} exists and is not empty; name a new folder")
+    path = check_new_folder(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise NoSpaceError(
+            f"{path.parent}: no space left: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+        )
     part = _beside(path)
     try:
-        part.mkdir()
-        yield part
-        if path.is_dir():
-            path.rmdir()
-        part.replace(path)
+        with _telling_a_full_disk(path, size):
+            part.mkdir()
+            yield part
+            if path.is_dir():
+                path.rmdir()
+            part.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_new_folder(path: str | os.PathLike) -> Path:
+    """Check, before any long work, that a folder can be made by [`atomic_folder`].
+
+    Args:
+        path (`str` or `Path`): The folder to make.
+
+    Returns:
+        `Path`: The same path.
+
+    Raises:
+        FileExistsError: if `path` is a file or a folder that holds something.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists and is not empty; name a new folder")
+    return path
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

@@ -24,7 +24,8 @@ from transformers import (
 from typer.testing import CliRunner
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.commands.convert_command import convert, convert_checkpoints
+from microemo.commands.convert_command import convert
+from microemo.publishing.convert_checkpoints import convert_checkpoints
 from microemo.modeling_microemo.convert_original import (
     SOURCE_PRESETS,
     Conversion,
@@ -741,14 +742,14 @@ def test_a_folder_with_something_in_it_is_left_alone(sources, tmp_path):
 ON_A_FULL_DISK = """
 import json, resource, sys
 from microemo import MicroEmoConfig
-from microemo.commands.convert_command import convert_checkpoints
+from microemo.publishing.convert_checkpoints import convert_checkpoints
 out, limit, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 options["base_config"] = MicroEmoConfig(**options["base_config"])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     convert_checkpoints(out, **options)
-except ValueError as error:
+except (ValueError, OSError) as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
 
@@ -764,7 +765,7 @@ def on_a_full_disk(sources, out, limit, *before):
 def test_no_space_left_while_writing(sources, tmp_path, limit):
     """A limit on the size of files stands for the full disk: writing fails part-way, with the same path of errors."""
     result = on_a_full_disk(sources, tmp_path / "out", limit)
-    assert "ConversionError" in result.stderr and "no space left to write it" in result.stderr, result.stderr
+    assert "NoSpaceError" in result.stderr and "no space left to write it" in result.stderr, result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -780,7 +781,7 @@ def test_no_space_left_on_a_small_disk(sources, converted, tmp_path, room, messa
     size = (converted[0] / "model.safetensors").stat().st_size // 2 + room  # bfloat16
     mount = f'mount -t tmpfs -o size={size} none {disk} && "$@"; code=$?; ls -A {disk}; exit $code'
     result = on_a_full_disk(sources, disk / "out", 0, "unshare", "-rm", "sh", "-c", mount, "sh")
-    assert result.returncode and re.search(rf"ConversionError: .*{message}", result.stderr), result.stderr
+    assert result.returncode and re.search(rf"NoSpaceError: .*{message}", result.stderr), result.stderr
     assert result.stdout.strip() == ""
 
 

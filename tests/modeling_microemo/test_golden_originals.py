@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.commands.convert_command import convert_checkpoints
+from microemo.publishing.convert_checkpoints import convert_checkpoints
 from microemo.modeling_microemo.convert_original import WeightFile
 from microemo.processing.utterances import sliding_windows
 

@@ -1,6 +1,8 @@
 """Checkpoint folders with random weights."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.publishing import initialize as module
 from microemo.publishing.initialize import initialize, tiny_qformer_tokenizer, tiny_tokenizer
 
 
@@ -83,9 +84,9 @@ def test_the_callers_random_state_is_left_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_shards(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD_SIZE", 2_000_000)
-    sharded = initialize("microemo-tiny", tmp_path / "tiny")
+def test_shards(folder, tmp_path):
+    limit = 2_000_000
+    sharded = initialize("microemo-tiny", tmp_path / "tiny", max_shard_size=limit)
     whole = load_file(folder / "model.safetensors")
     index = json.loads((sharded / "model.safetensors.index.json").read_text())
     assert index["weight_map"].keys() == whole.keys()
@@ -94,7 +95,7 @@ def test_shards(folder, tmp_path, monkeypatch):
     assert index["metadata"]["total_size"] == sum(w.numel() * w.element_size() for w in whole.values())
     for file in files:
         part = load_file(file)
-        assert sum(w.numel() * w.element_size() for w in part.values()) <= module.SHARD_SIZE or len(part) <= 2
+        assert sum(w.numel() * w.element_size() for w in part.values()) <= limit or len(part) == 1
         assert all(torch.equal(whole[name], weight) for name, weight in part.items())
     _, report = MicroEmoForConditionalGeneration.from_pretrained(sharded, output_loading_info=True)
     assert not any(report.values())
@@ -150,14 +151,24 @@ def test_empty_folder_is_filled(tmp_path):
     assert (initialize("microemo-tiny", tmp_path / "tiny") / "config.json").exists()
 
 
-def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
+ON_A_FULL_DISK = """
+import resource, sys
+from microemo.publishing.initialize import initialize
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+try:
+    initialize("microemo-tiny", sys.argv[1])
+except OSError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
 
-    monkeypatch.setattr(module, "save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        initialize("microemo-tiny", tmp_path / "tiny")
-    assert not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize("limit", [1000, 100_000])
+def test_nothing_is_left_when_the_disk_is_full(tmp_path, limit):
+    """A limit on the size of files stands for the full disk: tokenizers, or safetensors, fail part-way."""
+    command = [sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path / "new" / "tiny"), str(limit)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1 and "NoSpaceError: " in result.stderr and "Nothing was kept" in result.stderr
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_missing_tokenizers(tmp_path):
