@@ -148,6 +148,20 @@ class MicroEmoProcessor(ProcessorMixin):
         self._clip_reader = reader
 
     @classmethod
+    def add_media_tokens(cls, tokenizer) -> list[int]:
+        """Add `<video>` and `<audio>` to a tokenizer that lacks them.
+
+        Args:
+            tokenizer (`PreTrainedTokenizerBase`): The tokenizer of the language model; it is changed in place.
+
+        Returns:
+            `list[int]`: The ids of `<video>` and `<audio>`.
+        """
+        tokens = [cls.video_token, cls.audio_token]
+        tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
+        return tokenizer.convert_tokens_to_ids(tokens)
+
+    @classmethod
     def from_config(cls, config: MicroEmoConfig, tokenizer, qformer_tokenizer, **overrides) -> "MicroEmoProcessor":
         """The processor that fits a model.
 
@@ -160,11 +174,9 @@ class MicroEmoProcessor(ProcessorMixin):
         Raises:
             ValueError: if the tokenizer gives `<video>` or `<audio>` another id than the configuration.
         """
-        tokenizer.add_special_tokens(
-            {"extra_special_tokens": [cls.video_token, cls.audio_token]}, replace_extra_special_tokens=False
-        )
-        for token, expected in ((cls.video_token, config.video_token_id), (cls.audio_token, config.audio_token_id)):
-            actual = tokenizer.convert_tokens_to_ids(token)
+        expected_ids = (config.video_token_id, config.audio_token_id)
+        ids = cls.add_media_tokens(tokenizer)
+        for token, actual, expected in zip((cls.video_token, cls.audio_token), ids, expected_ids, strict=True):
             if actual != expected:
                 raise ValueError(f"the tokenizer gives {token} the id {actual}, the configuration says {expected}")
         context = getattr(config.text_config, "max_position_embeddings", tokenizer.model_max_length)
