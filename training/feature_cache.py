@@ -30,7 +30,7 @@ from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.prompt_microemo import PromptBuilder
 from ..processing.utterances import Utterance
 from ..processing.video_processing_microemo import ClipMetadata, uniform_indices
-from ..utils.files import write_text
+from ..utils.files import atomic_file, write_text
 from .collator import one_by_one
 from .data import DataError, to_conversation
 
@@ -379,12 +379,8 @@ def _hash_weights(module: torch.nn.Module) -> str:
 
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """A clip's file, whole or not at all."""
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
+    with atomic_file(file) as part:
         save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata=metadata)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def pad_together(clips: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
