@@ -8,6 +8,7 @@ import numpy as np
 
 from ..processing.face_regions import REGIONS, WHOLE_FACE, face_box, find_regions, region_outlines, to_crop
 from ..processing.media import probe
+from ..utils.files import atomic_file, write_text
 
 # Side of a drawn view, frames in a row of the contact sheet, and height of a caption, in pixels and frames.
 _SIDE, _COLUMNS, _CAPTION = 336, 4, 22
@@ -76,18 +77,17 @@ def inspect_clip(
     report["files"] = []
     if "pixel_values_videos" in features:
         sheet = _contact_sheet(processor, features, report, clue_regions)
-        report["files"].append(_write(out / f"{name}.frames.png", lambda part: sheet.save(part, format="PNG")))
+        report["files"].append(_write(out / f"{name}.frames.png", sheet.save))
     figure = _time_line(features, report)
-    report["files"].append(_write(out / f"{name}.timeline.png", lambda part: figure.savefig(part, format="png")))
+    report["files"].append(_write(out / f"{name}.timeline.png", figure.savefig))
     numbers = json.dumps(report | {"files": [path.name for path in report["files"]]}, indent=1, ensure_ascii=False)
-    report["files"].append(_write(out / f"{name}.json", lambda part: part.write_text(numbers, encoding="utf-8")))
+    report["files"].append(write_text(out / f"{name}.json", numbers))
     return report
 
 
 def _write(path: Path, save) -> Path:
-    part = path.with_name(path.name + ".part")
-    save(part)
-    part.replace(path)
+    with atomic_file(path) as part:
+        save(part)
     return path
 
 

@@ -3,8 +3,8 @@
 Both find faces in one picture, independent of the pictures before, with the score that the face detector gave them.
 """
 
+import http.client
 import os
-import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from huggingface_hub import is_offline_mode
 from transformers.utils import logging
+
+from ..utils.files import NoSpaceError, atomic_file
 
 logger = logging.get_logger(__name__)
 
@@ -217,17 +219,15 @@ def download_model() -> str:
     target = Path(HF_HOME) / "microemo" / MODEL_FILE
     if target.is_file():
         return str(target)
-    part = target.with_name(f"{MODEL_FILE}.{os.getpid()}.part")
     try:
         if is_offline_mode():
             raise urllib.error.URLError("offline mode")
         logger.warning(f"Downloading MediaPipe's face landmark model (4 MB) once to {target}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(MODEL_URL, timeout=60) as response, part.open("wb") as file:
-            shutil.copyfileobj(response, file)
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
+        with atomic_file(target) as part, urllib.request.urlopen(MODEL_URL, timeout=60) as response:
+            part.write_bytes(response.read())
+    except NoSpaceError:
+        raise
+    except (OSError, http.client.HTTPException) as error:  # the second where the file breaks off
         raise OSError(
             f"this MediaPipe brings no face mesh model, and {MODEL_URL} cannot be reached ({error}). Three ways to give "
             f"it one: pass face_mesh_model=PATH of a {MODEL_FILE}; put {MODEL_FILE} beside the checkpoint; or install "

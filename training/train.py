@@ -31,7 +31,7 @@ from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
-from ..utils.files import write_text
+from ..utils.files import atomic_file, atomic_folder, check_new_folder, write_text
 from .collator import IGNORED, MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
 from .data import check_table, load_table, to_conversation
 from .feature_cache import FeatureCache
@@ -283,9 +283,8 @@ def _add_image_queries(model: PeftModel, folder: str, state_dict: dict | None) -
             value = (state_dict or {}).get(name, parameter)
             file = Path(folder, ADAPTER_WEIGHTS)
             weights = load_file(file) | {name: value.detach().cpu().contiguous()}
-            part = file.with_suffix(".part")
-            save_file(weights, part, metadata={"format": "pt"})
-            part.replace(file)
+            with atomic_file(file) as part:
+                save_file(weights, part, metadata={"format": "pt"})
 
 
 def load_adapter(folder, dtype="auto", base=None) -> tuple[PeftModel, MicroEmoProcessor]:
@@ -314,15 +313,12 @@ def merge_adapter(folder, output, base=None) -> Path:
     folder, output = Path(folder), Path(output)
     if not (folder / "adapter_config.json").is_file():
         raise FileNotFoundError(f"{folder}: no adapter_config.json in it, so no adapter")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output} exists and is not empty; name a new folder")
+    check_new_folder(output)
     model, processor = load_adapter(folder, base=base)
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    model.merge_and_unload().save_pretrained(part)
-    processor.save_pretrained(part)
-    if output.is_dir():
-        output.rmdir()
-    part.replace(output)
+    merged = model.merge_and_unload()
+    with atomic_folder(output, merged.get_memory_footprint()) as part:
+        merged.save_pretrained(part)
+        processor.save_pretrained(part)
     return output
 
 
@@ -356,7 +352,7 @@ class SampleGenerationCallback(TrainerCallback):
         with open(Path(args.output_dir, "samples.jsonl"), "a", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         for line in lines:
-            logger.warning(f"step {line['step']}, {line['clip']}: {line['question']}\n    {line['answer']}")
+            logger.info(f"step {line['step']}, {line['clip']}: {line['question']}\n    {line['answer']}")
 
 
 def _question_and_answer(row: dict) -> dict:
@@ -429,7 +425,7 @@ def train(
                 f"{cache.folder} holds what {' and '.join(sorted(idle))} gave, so it cannot be trained on it"
             )
     learning = sum(parameter.numel() for _, parameter in trained_parameters(trained))
-    logger.warning(f"{learning:,} of {sum(p.numel() for p in trained.parameters()):,} parameters learn")
+    logger.info(f"{learning:,} of {sum(p.numel() for p in trained.parameters()):,} parameters learn")
 
     callbacks = list(callbacks)
     if "eval" in tables and data_args.num_samples:

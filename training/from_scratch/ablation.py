@@ -253,7 +253,7 @@ def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]
         ModelArguments(model_name_or_path=str(towers), config_overrides=SAME_CROPS | arm.regions)
     )
     crops = FeatureCache(run.work / f"features{suffix}-crops", processor, model)
-    for file in tqdm(sorted(features.folder.glob("*.safetensors")), desc="Crops"):
+    for file in tqdm(sorted(features.folder.glob("[!.]*.safetensors")), desc="Crops"):
         if not (crops.folder / file.name).is_file():
             with safe_open(file, framework="pt") as content:
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)

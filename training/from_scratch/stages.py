@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ...processing.processing_microemo import MicroEmoProcessor
-from ...utils.files import read_json_lines, write_text
+from ...utils.files import atomic_folder, read_json_lines, write_text
 from ..collator import MicroEmoCollator
 from ..data import load_table
 from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute
@@ -85,12 +85,9 @@ class Run:
         """The folder of a stage; `make` fills it where it is not there yet."""
         folder = self.work / name
         if not folder.exists():
-            logger.warning(f"{name} -> {folder}")
-            part = folder.with_name(f"{folder.name}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            make(part)
-            part.replace(folder)
+            logger.info(f"{name} -> {folder}")
+            with atomic_folder(folder) as part:
+                make(part)
         return folder
 
     @property
@@ -343,3 +340,19 @@ def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
         "instruction_tuning",
         lambda folder: tune_instructions(run, "instruction_tuning", alignment, tokens, seed, folder),
     )
+
+
+def copy_checkpoint(trained: Path, output: Path) -> None:
+    """Copy a trained checkpoint without what only training needs.
+
+    Args:
+        trained (`Path`): What [`from_scratch`] returns.
+        output (`Path`): The folder to make.
+
+    Raises:
+        FileExistsError: if the folder holds something.
+    """
+    # The card is one of the last stage alone.
+    left_out = shutil.ignore_patterns("training_args.bin", "trainer_state.json", "README.md")
+    with atomic_folder(output) as part:
+        shutil.copytree(trained, part, ignore=left_out, dirs_exist_ok=True)

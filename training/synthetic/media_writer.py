@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...utils.files import atomic_file, write_text
 from .voice import SOUND_RATE, plan_speech, speak
 
 try:
@@ -53,8 +54,7 @@ def write_demo_dialogue(folder: str | Path, seed: int = 0) -> Path:
         ImportError: without scikit-image.
     """
     path = Path(folder) / "astronaut.mp4"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".srt").write_text(to_srt(DEMO_LINES), encoding="utf-8")
+    write_text(path.with_suffix(".srt"), to_srt(DEMO_LINES))
     write_talking_photograph(path, DEMO_LINES, seconds=6.0, seed=seed)
     return path
 
@@ -146,11 +146,9 @@ def write_media(
         sound_rate: Samples per second.
         comment: Kept in the file as metadata.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
     pictures = iter(pictures)
     first = next(pictures, None)
-    with av.open(str(part), "w") as container:
+    with atomic_file(path) as part, av.open(str(part), "w") as container:
         if comment is not None:
             container.metadata["comment"] = comment
         if first is not None:
@@ -175,7 +173,6 @@ def write_media(
                 frame.pts, frame.time_base = round(time / _TICK), _TICK
                 container.mux(video.encode(frame))
             container.mux(video.encode())
-    part.replace(path)
 
 
 def _video_encoder() -> str:
