@@ -14,74 +14,21 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..utils.keywords import refuse_unknown
 from .audio_branch import AudioBranch
+from .media_inputs import (
+    AUDIO_INPUTS,
+    LOSS_KEYWORDS,
+    MEDIA_INPUTS,
+    OTHER_NAMES,
+    TEXT_INPUTS,
+    VIDEO_INPUTS,
+    MediaEncodings,
+)
 from .towers import MicroEmoAudioModel
 from .video_qformer import UtteranceAwareVideoQFormer, WindowQFormer, real_first, take_steps
 from .visual_encoder import GlobalLocalFusion, GlobalLocalVisualEncoder
 
-VIDEO_INPUTS = (
-    "pixel_values_videos",
-    "frame_mask",
-    "region_masks",
-    "pixel_values_faces",
-    "qformer_input_ids",
-    "qformer_attention_mask",
-    "utterance_windows",
-    "cited_utterances",
-    "vision_features",
-    "face_features",
-    "frame_tokens",
-    "clip_index",
-)
-AUDIO_INPUTS = (
-    "input_features",
-    "audio_segment_mask",
-    "audio_windows",
-    "cited_utterances",
-    "audio_features",
-    "clip_index",
-)
-MEDIA_INPUTS = frozenset((*VIDEO_INPUTS, *AUDIO_INPUTS))
-# Of the text half of a batch, and of the loss.
-TEXT_INPUTS = frozenset(("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"))
-LOSS_KEYWORDS = frozenset(("shift_labels", "ignore_index"))
-# The media inputs of other models by the name of ours.
-OTHER_NAMES = {
-    "pixel_values": "pixel_values_videos",
-    "videos": "pixel_values_videos",
-    "images": "pixel_values_videos",
-    "pixel_mask": "frame_mask",
-    "input_values": "input_features",
-    "audio_clip_mask": "audio_segment_mask",
-    "input_features_mask": "audio_segment_mask",
-    "feature_attention_mask": "audio_segment_mask",
-}
-
-
 # Saved keys of version 0.1.
 OLD_KEYS = {r"audio_branch\.clip_positions\.": "audio_branch.segment_positions."}
-
-
-class MediaEncodings(dict):
-    """The features of a batch's media by modality, as one model encoded them, and what they were made from.
-
-    Args:
-        encodings (`dict[str, BaseModelOutputWithPooling]`): By modality, `"video"` and `"audio"`.
-        media (`dict[str, torch.Tensor]`, *optional*):
-            The media inputs. An assistant in speculative decoding is handed the main model's encodings and cannot use
-            them, as its own language model may be of another width; it encodes these.
-        model (`MicroEmoModel`, *optional*): The model whose encodings they are.
-    """
-
-    def __init__(self, encodings=(), media=None, model=None):
-        super().__init__(encodings)
-        self.media = media
-        self._by_model = {id(model): self}
-
-    def of(self, model: "MicroEmoModel") -> "MediaEncodings":
-        """These, or where another model made them, what `model` makes of the same media, once."""
-        if self.media and id(model) not in self._by_model:
-            self._by_model[id(model)] = model.encode_media(**self.media)
-        return self._by_model.get(id(model), self)
 
 
 @dataclass

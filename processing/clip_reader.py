@@ -170,6 +170,50 @@ class ClipReader:
         )
 
 
+def as_clip_inputs(
+    videos: Any,
+    audio: Any,
+    utterances: Any,
+    landmarks: Any,
+    video_metadata: Any,
+    sampling_rate: int | None,
+    texts: Sequence[str] | None,
+    audio_track: Any,
+) -> list[ClipInput]:
+    """The rows of a batch out of the arguments of a call, each for one clip, or a list as long as the others.
+
+    Raises:
+        ValueError: If there is nothing to process, or the lists differ in length.
+    """
+    belongings = {"utterances": utterances, "landmarks": landmarks, "video_metadata": video_metadata}
+    belongings["audio_track"] = audio_track
+    if videos is None and (audio is None or audio is False):
+        if texts is None:
+            raise ValueError("nothing to process: pass text, videos or audio")
+        for name, value in belongings.items():
+            if value is not None:
+                raise ValueError(f"{name} belong to a clip: pass videos or audio")
+        return [ClipInput() for _ in texts]
+    clips = audio if videos is None else videos
+    if not isinstance(clips, (list, tuple)) or is_frames(clips):
+        return [ClipInput(videos, audio, sampling_rate, **belongings)]
+    if isinstance(audio_track, (int, str)):
+        belongings["audio_track"] = [None if clip is None else audio_track for clip in clips]
+
+    columns = {"video": videos, "audio": audio, **belongings}
+    for name, value in columns.items():
+        if value is None or value is False:
+            columns[name] = [value] * len(clips)
+        elif not isinstance(value, (list, tuple)):
+            raise ValueError(f"{len(clips)} clips, but {name} for one")
+        elif len(value) != len(clips):
+            raise ValueError(f"{len(clips)} clips, but {len(value)} {name}")
+        elif name == "utterances" and any(isinstance(u, Utterance) or _has_times(u) for u in value):
+            raise ValueError(f"utterances of a batch of {len(clips)} clips must be a list with a list for each clip")
+    rows = zip(*columns.values(), strict=True)
+    return [ClipInput(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
+
+
 def deduplicate(clips: Sequence[ClipInput]) -> tuple[list[ClipInput], list[int]]:
     """The clips without those that are the very same as an earlier one, and for each row the index of its clip.
 
@@ -225,3 +269,7 @@ def _scatter(values: np.ndarray, rows: list[int], count: int) -> np.ndarray:
     scattered = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
     scattered[rows] = values
     return scattered
+
+
+def _has_times(entry) -> bool:
+    return isinstance(entry, dict) and ("start" in entry or "timestamp" in entry)

@@ -11,12 +11,13 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration.configuration_microemo import MicroEmoConfig
+from ..configuration.model_inputs import MODEL_INPUTS
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
-from .clip_reader import ClipContent, ClipInput, ClipReader, deduplicate, is_frames, utterance_spans
+from .clip_reader import ClipContent, ClipInput, ClipReader, as_clip_inputs, deduplicate, utterance_spans
 from .face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
 from .prompt_microemo import CHAT_TEMPLATE, OTHER_NAMES, SYSTEM_TEXT, ClipPrompt, PromptBuilder, RenderedPrompt
-from .utterances import Utterance, frame_windows, segment_windows, sliding_windows
+from .utterances import frame_windows, segment_windows, sliding_windows
 from .video_processing_microemo import FIELDS, FIXED, MicroEmoVideoProcessor
 
 # Keywords of a call that go to the tokenizer, and to the video processor.
@@ -299,7 +300,7 @@ class MicroEmoProcessor(ProcessorMixin):
         """
         texts = [text] if isinstance(text, str) else text
         text_kwargs, video_kwargs = self._split_keywords(kwargs)
-        clips = self._as_clips(videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts, audio_track)
+        clips = as_clip_inputs(videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts, audio_track)
         if texts is not None and len(texts) != len(clips):
             raise ValueError(f"{len(texts)} texts, but {len(clips)} clips")
         features, prompts, metadata = self._encode_clips(clips, asr, video_kwargs)
@@ -311,7 +312,9 @@ class MicroEmoProcessor(ProcessorMixin):
         elif "clip_index" in features:  # without prompts the clips themselves are the rows
             clip_index = features.pop("clip_index")
             features = {name: value[clip_index] for name, value in features.items()}
-        return self._gather(features, metadata if return_metadata else {}, return_tensors)
+        output = BatchFeature(features, tensor_type=return_tensors)
+        output.update(metadata if return_metadata else {})
+        return output
 
     def apply_chat_template(
         self,
@@ -389,7 +392,8 @@ class MicroEmoProcessor(ProcessorMixin):
 
         features |= self._tokenize(rendered, prompts, return_assistant_tokens_mask, **text_kwargs)
         metadata["prompts"] = texts
-        output = self._gather(features, metadata if return_metadata else {}, return_tensors)
+        output = BatchFeature(features, tensor_type=return_tensors)
+        output.update(metadata if return_metadata else {})
         return output if return_dict else output["input_ids"]
 
     def _split_keywords(self, kwargs: dict) -> tuple[dict, dict]:
@@ -400,40 +404,6 @@ class MicroEmoProcessor(ProcessorMixin):
         return text_kwargs, {name: kwargs[name] for name in kwargs.keys() - TEXT_KEYWORDS}
 
     # --- clips -----------------------------------------------------------------------------------------------------
-
-    def _as_clips(
-        self, videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts, audio_track
-    ) -> list[ClipInput]:
-        """The rows of the batch; every argument is for one clip, or a list as long as the others."""
-        belongings = {"utterances": utterances, "landmarks": landmarks, "video_metadata": video_metadata}
-        belongings["audio_track"] = audio_track
-        if videos is None and (audio is None or audio is False):
-            if texts is None:
-                raise ValueError("nothing to process: pass text, videos or audio")
-            for name, value in belongings.items():
-                if value is not None:
-                    raise ValueError(f"{name} belong to a clip: pass videos or audio")
-            return [ClipInput() for _ in texts]
-        clips = audio if videos is None else videos
-        if not isinstance(clips, (list, tuple)) or is_frames(clips):
-            return [ClipInput(videos, audio, sampling_rate, **belongings)]
-        if isinstance(audio_track, (int, str)):
-            belongings["audio_track"] = [None if clip is None else audio_track for clip in clips]
-
-        columns = {"video": videos, "audio": audio, **belongings}
-        for name, value in columns.items():
-            if value is None or value is False:
-                columns[name] = [value] * len(clips)
-            elif not isinstance(value, (list, tuple)):
-                raise ValueError(f"{len(clips)} clips, but {name} for one")
-            elif len(value) != len(clips):
-                raise ValueError(f"{len(clips)} clips, but {len(value)} {name}")
-            elif name == "utterances" and any(isinstance(u, Utterance) or _has_times(u) for u in value):
-                raise ValueError(
-                    f"utterances of a batch of {len(clips)} clips must be a list with a list for each clip"
-                )
-        rows = zip(*columns.values(), strict=True)
-        return [ClipInput(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
 
     def _encode_clips(
         self, clips: Sequence[ClipInput], asr: Callable | None, video_kwargs: dict[str, Any]
@@ -582,28 +552,11 @@ class MicroEmoProcessor(ProcessorMixin):
             features["cited_utterances"] = cited
         return features
 
-    @staticmethod
-    def _gather(features: dict[str, Any], metadata: dict[str, list], return_tensors: str | None) -> BatchFeature:
-        output = BatchFeature(features, tensor_type=return_tensors)
-        output.update(metadata)
-        return output
-
     # --- saving and loading ----------------------------------------------------------------------------------------
 
     @property
     def model_input_names(self) -> list[str]:
-        return [
-            "input_ids",
-            "attention_mask",
-            *self.video_processor.model_input_names,
-            "qformer_input_ids",
-            "qformer_attention_mask",
-            "utterance_windows",
-            *self.feature_extractor.model_input_names,
-            "audio_windows",
-            "cited_utterances",
-            "clip_index",
-        ]
+        return [name for name, given in MODEL_INPUTS.items() if given.computed_from is None]
 
     def check_argument_for_proper_class(self, argument_name, argument):
         # Transformers hides this class behind a stand-in where torchvision is absent.
@@ -635,10 +588,6 @@ class MicroEmoProcessor(ProcessorMixin):
                 for name in ("tokenizer", "qformer_tokenizer")
             ),
         ]
-
-
-def _has_times(entry) -> bool:
-    return isinstance(entry, dict) and ("start" in entry or "timestamp" in entry)
 
 
 def _pad(windows: list[np.ndarray], spans: list[np.ndarray]) -> np.ndarray:

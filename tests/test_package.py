@@ -49,7 +49,10 @@ def test_import_is_light():
 def other_video_processors(tmp_path_factory) -> list[str]:
     """Folders as other video models have them."""
     folders = []
-    for model_type, name in (("qwen2_vl", "Qwen2VLVideoProcessor"), ("llava_onevision", "LlavaOnevisionVideoProcessor")):
+    for model_type, name in (
+        ("qwen2_vl", "Qwen2VLVideoProcessor"),
+        ("llava_onevision", "LlavaOnevisionVideoProcessor"),
+    ):
         folder = tmp_path_factory.mktemp(model_type)
         (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
         (folder / "video_preprocessor_config.json").write_text(json.dumps({"video_processor_type": name}))
@@ -134,12 +137,15 @@ def test_data_files_travel_with_the_package():
     setup = configparser.ConfigParser()
     setup.read(root / "setup.cfg", encoding="utf-8")
     found = 0
-    for package in setup["options"]["packages"].split():
-        folder = root.joinpath(*package.split(".")[1:])
+    packages = setup["options"]["packages"].split()
+    folders = {package: root.joinpath(*package.split(".")[1:]) for package in packages}
+    for package, folder in folders.items():
         declared = setup["options.package_data"].get(package, "").split()
         kept = {path for pattern in declared for path in folder.glob(pattern)}
         if folder != root:  # whose other folders are packages of their own
+            inner = [other for other in folders.values() if folder in other.parents]
             files = {path for suffix in ("yaml", "json", "csv") for path in folder.rglob(f"*.{suffix}")}
+            files = {path for path in files if not any(other in path.parents for other in inner)}
             assert files <= kept, f"package_data of {package} lacks {files - kept}"
             found += len(files)
     assert found > 10

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
+from ..configuration.model_inputs import MODEL_INPUTS, inputs_of
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.clip_reader import ClipContent, ClipInput
 from ..processing.processing_microemo import MicroEmoProcessor
@@ -36,19 +37,15 @@ from .data import DataError, to_conversation
 
 SETTINGS = "settings.json"
 # What the towers' features stand in for.
-PIXELS = {"pixel_values_videos": "vision_features", "pixel_values_faces": "face_features"}
+PIXELS = {MODEL_INPUTS[name].computed_from: name for name in ("vision_features", "face_features")}
 # The visual encoder's arguments, as the processor names them.
 FRAME_INPUTS = {
-    "pixel_values": "pixel_values_videos",
-    "pixel_values_faces": "pixel_values_faces",
-    "vision_features": "vision_features",
-    "face_features": "face_features",
-    "region_masks": "region_masks",
-    "qformer_input_ids": "qformer_input_ids",
-    "qformer_attention_mask": "qformer_attention_mask",
+    "pixel_values" if name == "pixel_values_videos" else name: name
+    for name in inputs_of("video", axis="frame")
+    if name not in ("frame_mask", "frame_tokens")
 }
 # What has a place for each frame, in the cache.
-FRAMES = {*FRAME_INPUTS.values(), "frame_mask", "frame_tokens"}
+FRAMES = set(inputs_of("video", axis="frame"))
 
 
 class StaleCacheError(ValueError):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
+from microemo.configuration.model_inputs import inputs_of
 
 
 def make_config(**switches) -> MicroEmoConfig:
@@ -69,18 +70,6 @@ def make_inputs(
     }
 
 
-VIDEO = (
-    "pixel_values_videos",
-    "frame_mask",
-    "region_masks",
-    "pixel_values_faces",
-    "qformer_input_ids",
-    "qformer_attention_mask",
-    "utterance_windows",
-)
-AUDIO = ("input_features", "audio_segment_mask", "audio_windows")
-
-
 @pytest.fixture
 def tiny():
     """The helpers of this file, for tests to call with their own switches."""
@@ -90,11 +79,11 @@ def tiny():
 
         @staticmethod
         def video(inputs):
-            return {name: inputs[name] for name in VIDEO}
+            return {name: inputs[name] for name in inputs_of("video") if name in inputs}
 
         @staticmethod
         def audio(inputs):
-            return {name: inputs[name] for name in AUDIO}
+            return {name: inputs[name] for name in inputs_of("audio") if name in inputs}
 
     return Helpers
 

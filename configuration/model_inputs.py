@@ -1,0 +1,66 @@
+"""The tensors that pass from the processor to the model: the one list of their names."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What is said of one input.
+
+    Attributes:
+        modality (`str`): `"text"`, `"video"` or `"audio"`; `"media"` where it belongs to both of the latter.
+        axis (`str`):
+            What its second dimension counts, after the clips (or, of text, the rows): `"token"`, `"frame"`, `"segment"`,
+            `"window"` or `"citation"`; `"row"` for an input of one dimension.
+        computed_from (`str`, *optional*):
+            The input in whose place it stands: precomputed features, which the processor does not make.
+    """
+
+    modality: str
+    axis: str
+    computed_from: str | None = None
+
+
+MODEL_INPUTS: dict[str, ModelInput] = {
+    "input_ids": ModelInput("text", "token"),
+    "attention_mask": ModelInput("text", "token"),
+    "pixel_values_videos": ModelInput("video", "frame"),
+    "frame_mask": ModelInput("video", "frame"),
+    "region_masks": ModelInput("video", "frame"),
+    "pixel_values_faces": ModelInput("video", "frame"),
+    "qformer_input_ids": ModelInput("video", "frame"),
+    "qformer_attention_mask": ModelInput("video", "frame"),
+    "utterance_windows": ModelInput("video", "window"),
+    "input_features": ModelInput("audio", "segment"),
+    "audio_segment_mask": ModelInput("audio", "segment"),
+    "audio_windows": ModelInput("audio", "window"),
+    "cited_utterances": ModelInput("media", "citation"),
+    "clip_index": ModelInput("media", "row"),
+    "vision_features": ModelInput("video", "frame", computed_from="pixel_values_videos"),
+    "face_features": ModelInput("video", "frame", computed_from="pixel_values_faces"),
+    "frame_tokens": ModelInput("video", "frame", computed_from="pixel_values_videos"),
+    "audio_features": ModelInput("audio", "segment", computed_from="input_features"),
+}
+
+
+def inputs_of(*modalities: str, axis: str | None = None) -> tuple[str, ...]:
+    """The names of the inputs of some modalities, in order.
+
+    Args:
+        modalities (`str`): Of `"text"`, `"video"`, `"audio"`, `"media"`.
+        axis (`str`, *optional*): Only those whose second dimension counts this.
+
+    Returns:
+        `tuple[str, ...]`: The names.
+
+    Example:
+
+    ```python
+    >>> inputs_of("audio", axis="segment")
+    ('input_features', 'audio_segment_mask', 'audio_features')
+    ```"""
+    return tuple(
+        name
+        for name, given in MODEL_INPUTS.items()
+        if given.modality in modalities and (axis is None or given.axis == axis)
+    )
