@@ -26,7 +26,7 @@ from .face_mesh_backends import (
 SURE, UNSURE, SURE_IN_SURROUNDINGS = 0.82, 0.65, 0.7
 CROP_SCALE = 2.2
 # Faces smaller than this share of the picture's longer side are found by chance in the first look.
-FIRST_LOOK_REACH = 0.12
+FIRST_LOOK_REACH = 0.14
 # The side in pixels of the smallest face that the second look searches for.
 SMALLEST_FACE = 50
 

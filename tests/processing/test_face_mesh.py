@@ -183,6 +183,11 @@ class TestTasksBackend:
         mesh = FaceMesh(checkpoint=str(own_task.parent))
         assert mesh._find_model() == str(own_task)
 
+    def test_another_file(self, tmp_path):
+        (tmp_path / MODEL_FILE).write_text("no bundle")
+        with pytest.raises(ValueError, match=r"face_landmarker\.task is not a face_landmarker\.task of MediaPipe"):
+            FaceMesh(tmp_path / MODEL_FILE).landmarks(astronaut())
+
     def test_missing_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"face_mesh_model 'no\.task'"):
             FaceMesh("no.task").landmarks(astronaut())
