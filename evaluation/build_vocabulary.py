@@ -1,9 +1,9 @@
-"""Write vocabulary/format.csv: every inflection of the word families in vocabulary/families.csv.
+"""Writes vocabulary/format.csv: every inflection of the word families in vocabulary/families.csv.
 
 python -m microemo.evaluation.build_vocabulary
 
-The families (derivations and polarity) are ours; inflections come from lemminflect (in the `dev` extra), so the package
-itself needs neither a dictionary nor a download.
+The families (derivations and polarity) are written by hand; the inflections come from lemminflect (in the `dev` extra),
+so the package itself needs neither a dictionary nor a download.
 """
 
 import csv
@@ -15,7 +15,14 @@ from .emotion_wheel import DEFAULT_FOLDER, NEUTRAL
 
 
 def format_table() -> str:
-    """The text of format.csv: columns name, format (comma-separated word forms)."""
+    """Returns the text of format.csv, which needs the package lemminflect.
+
+    Returns:
+        `str`: A CSV table with the columns `name` and `format` (word forms, separated by commas).
+
+    Raises:
+        ImportError: if lemminflect is not installed.
+    """
     from lemminflect import getAllInflections
 
     text = io.StringIO()
@@ -26,7 +33,7 @@ def format_table() -> str:
             continue
         forms = set(parse_labels(row["family"]))
         for word in list(forms):
-            forms.update(form.lower() for found in getAllInflections(word).values() for form in found)
+            forms.update(form.lower() for inflections in getAllInflections(word).values() for form in inflections)
         writer.writerow([row["name"], ",".join(sorted(forms))])
     return text.getvalue()
 

@@ -1,7 +1,7 @@
-"""Asking a language model questions whose answers are paid for once and kept for ever.
+"""Language models that answer questions, with every answer kept in a cache file.
 
-Grouping, label extraction, sentiment and merging all ask through `ask_json`. The model is an OpenAI-compatible endpoint
-(a vendor's, `transformers serve`, vLLM, ...) or a local Transformers model; both keep every answer in a cache file keyed
+Grouping, label extraction, sentiment and merging all ask through [`ask_json`]. The model is an OpenAI-compatible endpoint
+(a vendor's, `transformers serve`, vLLM, ...) or a local Transformers model. Both keep every answer in a cache file keyed
 by model and prompt, so that a run can be stopped, resumed, and replayed offline.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from ..utils.files import JsonLinesLog
 from .raw_output import final_answer
@@ -22,29 +22,56 @@ T = TypeVar("T")
 
 
 class Chat(Protocol):
-    """A model that answers conversations.
+    """A model that answers conversations: an [`EndpointChat`], a [`LocalChat`], or a class of your own.
 
     Attributes:
-        model: its name, for tables and for the cache.
+        model (`str`): The name of the model, for tables and for the cache.
     """
 
     model: str
 
     def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
-        """Answer each conversation (a list of {"role", "content"} messages) at temperature 0."""
+        """Answers each conversation at temperature 0.
+
+        Args:
+            conversations (`Sequence[list[dict[str, str]]]`): N conversations, each a list of messages with the keys
+                `role` and `content`.
+
+        Returns:
+            `list[str]`: N answers, in the order of the conversations.
+        """
         ...
 
 
 class ChatError(OSError):
-    """The model could not be reached or would not answer. Answers received before it are in the cache."""
+    """Raised when a model cannot be reached or does not answer. The answers received before it are in the cache."""
 
 
 class AnswerCache:
-    """Answers on disk: one JSON line each, `key` = SHA-256 of the model and the conversation.
+    """Keeps the answers of language models on the disk, one JSON object a line.
+
+    The key of an answer is the SHA-256 of the model's name and the conversation.
 
     Args:
-        path: a JSONL file; None keeps the answers in memory only.
-    """
+        path (`str` or `Path` or `None`):
+            A .jsonl file, made if it is not there. `None` keeps the answers in memory only.
+
+    Raises:
+        ValueError: if the file holds anything but such answers; it is left as it is.
+        OSError: if another process has the file open.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.chat import AnswerCache
+
+    >>> cache = AnswerCache("answers.jsonl")
+    >>> conversation = [{"role": "user", "content": "Which emotion is joy?"}]
+    >>> cache.put("my-model", conversation, "happy")
+    >>> cache.get("my-model", conversation)
+    'happy'
+    >>> cache.close()
+    ```"""
 
     def __init__(self, path: str | Path | None):
         self._log = JsonLinesLog(path, ("key", "model", "messages", "answer")) if path is not None else None
@@ -52,59 +79,103 @@ class AnswerCache:
 
     @staticmethod
     def key(model: str, conversation: list[Message]) -> str:
+        """Returns the key under which an answer is kept.
+
+        Args:
+            model (`str`): The name of the model.
+            conversation (`list[dict[str, str]]`): The messages that it is asked.
+
+        Returns:
+            `str`: 64 hexadecimal digits.
+        """
         return hashlib.sha256(json.dumps([model, conversation], ensure_ascii=False).encode()).hexdigest()
 
     def get(self, model: str, conversation: list[Message]) -> str | None:
+        """Returns the answer that is kept for a conversation.
+
+        Args:
+            model (`str`): The name of the model.
+            conversation (`list[dict[str, str]]`): The messages that it was asked.
+
+        Returns:
+            `str` or `None`: The answer; `None` if the cache has none.
+        """
         return self._answers.get(self.key(model, conversation))
 
     def put(self, model: str, conversation: list[Message], answer: str) -> None:
-        """Keep `answer`; it is on the disk when this returns."""
+        """Adds an answer, which is on the disk when this returns.
+
+        Args:
+            model (`str`): The name of the model.
+            conversation (`list[dict[str, str]]`): The messages that it was asked.
+            answer (`str`): Its answer.
+        """
         key = self.key(model, conversation)
         self._answers[key] = answer
         if self._log:
             self._log.append([{"key": key, "model": model, "messages": conversation, "answer": answer}])
 
     def close(self) -> None:
+        """Closes the cache file, so that another process may open it."""
         if self._log:
             self._log.close()
 
 
 class _CachedChat:
-    """Answers what the cache holds and asks the model for the rest, once per distinct conversation."""
+    """Answers from the cache where it can, and asks the model for the rest, once per distinct conversation."""
 
     model: str
     cache: AnswerCache
 
     def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
-        unknown = {
+        """Answers each conversation, from the cache where it holds the answer.
+
+        Args:
+            conversations (`Sequence[list[dict[str, str]]]`): N conversations, each a list of messages with the keys
+                `role` and `content`.
+
+        Returns:
+            `list[str]`: N answers, in the order of the conversations.
+
+        Raises:
+            ChatError: if the model cannot be reached or does not answer.
+        """
+        unanswered = {
             self.cache.key(self.model, conversation): conversation
             for conversation in conversations
             if self.cache.get(self.model, conversation) is None
         }
-        if unknown:
-            self._ask(list(unknown.values()))
-        return [self.cache.get(self.model, conversation) for conversation in conversations]
+        if unanswered:
+            self._ask(list(unanswered.values()))
+        answers = [self.cache.get(self.model, conversation) for conversation in conversations]
+        return cast("list[str]", answers)  # `_ask` has put every missing one, or raised
 
     def _ask(self, conversations: list[list[Message]]) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Release the cache file."""
+        """Closes the cache file, so that another process may open it."""
         self.cache.close()
 
 
 class EndpointChat(_CachedChat):
-    """A model behind an OpenAI-compatible HTTP endpoint.
+    """Asks a language model behind an OpenAI-compatible HTTP endpoint.
 
     Args:
-        model: its name there.
-        base_url: for example "http://localhost:8000/v1"; None is offline: only the cache answers.
-        cache: JSONL file that keeps every answer.
-        api_key: default: the environment's OPENAI_API_KEY.
-        timeout: seconds for one request.
-        retries: further attempts after a timeout, a lost connection, a 408, 409, 429 or 5xx, or a body that is no
-            chat completion (the server's Retry-After is respected, otherwise the wait doubles).
-        concurrency: requests under way at once.
+        model (`str`): The name of the model at the endpoint.
+        base_url (`str` or `None`):
+            The address of the endpoint, for example `"http://localhost:8000/v1"`. `None` is offline: only the cache
+            answers.
+        cache (`str` or `Path`, *optional*): A .jsonl file that keeps every answer.
+        api_key (`str`, *optional*): The key of the endpoint. By default the environment variable `OPENAI_API_KEY`.
+        timeout (`float`, *optional*, defaults to 60.0): The longest time of one request, in seconds.
+        retries (`int`, *optional*, defaults to 5):
+            The number of further attempts after a timeout, a lost connection, a status of 408, 409, 429 or 5xx, or a
+            body that is no chat completion. The server's `Retry-After` is respected; otherwise the wait doubles.
+        concurrency (`int`, *optional*, defaults to 4): The number of requests sent at the same time.
+
+    Raises:
+        ImportError: if a `base_url` is given and the package openai is not installed.
     """
 
     def __init__(
@@ -118,7 +189,7 @@ class EndpointChat(_CachedChat):
         concurrency: int = 4,
     ):
         self.model, self.base_url, self.retries, self.concurrency = model, base_url, retries, concurrency
-        self._client = None
+        self._client: Any = None  # an `openai.OpenAI`; openai is optional
         if base_url is not None:
             from openai import OpenAI
 
@@ -126,7 +197,7 @@ class EndpointChat(_CachedChat):
             self._client = OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
         self.cache = AnswerCache(cache)
 
-    def _ask(self, conversations):
+    def _ask(self, conversations: list[list[Message]]) -> None:
         if self._client is None:
             raise ChatError(
                 f"offline, and the cache lacks {len(conversations)} answers of {self.model!r}; "
@@ -179,14 +250,16 @@ class EndpointChat(_CachedChat):
 
 
 class LocalChat(_CachedChat):
-    """A causal language model run here with Transformers, greedily.
+    """Runs a causal language model on this machine with Transformers, with greedy decoding.
+
+    The model is loaded when the cache first lacks an answer.
 
     Args:
-        model: Hub id or folder.
-        cache: JSONL file that keeps every answer.
-        max_new_tokens: longest answer, tokens.
-        batch_size: conversations generated together.
-        device: where the model runs; None lets Transformers choose.
+        model (`str`): The Hub id or the folder of the model, which must have a chat template.
+        cache (`str` or `Path`, *optional*): A .jsonl file that keeps every answer.
+        max_new_tokens (`int`, *optional*, defaults to 256): The length of the longest answer, in tokens.
+        batch_size (`int`, *optional*, defaults to 8): The number of conversations generated together.
+        device (`str`, *optional*): The device of the model. By default Transformers chooses it.
     """
 
     def __init__(
@@ -199,9 +272,9 @@ class LocalChat(_CachedChat):
     ):
         self.model, self.max_new_tokens, self.batch_size, self.device = str(model), max_new_tokens, batch_size, device
         self.cache = AnswerCache(cache)
-        self._pipeline = None
+        self._pipeline: Any = None
 
-    def _ask(self, conversations):
+    def _ask(self, conversations: list[list[Message]]) -> None:
         if self._pipeline is None:  # loaded when the cache first lacks an answer, so that a replay needs no weights
             from transformers import pipeline
 
@@ -225,16 +298,37 @@ class LocalChat(_CachedChat):
 
 
 def ask_json(chat: Chat, questions: Sequence[tuple[str, Callable[[str], T]]], attempts: int = 3) -> list[T | None]:
-    """Ask each question until its answer can be read.
+    """Asks each question until its answer can be read.
 
     Args:
-        questions: prompts, each with a function that turns the answer into a value or raises ValueError saying what it
-            expected. Those words go back to the model with the refused answer, since at temperature 0 the bare prompt
-            would only be answered the same way.
-        attempts: how often each is asked at most.
+        chat ([`Chat`]): The model to ask.
+        questions (`Sequence[tuple[str, Callable[[str], T]]]`):
+            N prompts, each with a function that turns the answer into a value, or raises a `ValueError` that says what
+            it expected. That message goes back to the model with the refused answer, since at temperature 0 the bare
+            prompt would only be answered the same way.
+        attempts (`int`, *optional*, defaults to 3): The largest number of times that each question is asked.
+
     Returns:
-        One value a question; None where no attempt could be read (for the caller to count and report).
-    """
+        `list[T | None]`: N values; `None` where no answer could be read, for the caller to count and report.
+
+    Raises:
+        ChatError: if the model cannot be reached or does not answer.
+
+    Example:
+
+    ```python
+    >>> import json
+    >>> from microemo.evaluation.chat import ask_json
+
+    >>> class Echo:
+    ...     model = "echo"
+    ...
+    ...     def complete(self, conversations):
+    ...         return [conversation[-1]["content"] for conversation in conversations]
+
+    >>> ask_json(Echo(), [('["sad"]', json.loads)])
+    [['sad']]
+    ```"""
     conversations = [[{"role": "user", "content": prompt}] for prompt, _ in questions]
     values: list[T | None] = [None] * len(questions)
     pending = list(range(len(questions)))

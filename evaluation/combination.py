@@ -1,4 +1,4 @@
-"""The "A + B" rows of Table 1: an audio-only and a video-only system's answers made into one."""
+"""The "A + B" rows of the paper's Table 1: the answers of an audio-only and of a video-only system, combined."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,27 +11,52 @@ from .raw_output import final_answer
 
 
 def combine(audio: Answers, video: Answers, chat: Chat | None = None) -> tuple[Answers, dict[str, object]]:
-    """Merge the answers of two systems, name by name.
+    """Combines the answers of two systems, clip by clip.
 
     Args:
-        audio, video: the two files, which must hold the same names; with `chat` both must be free text.
-        chat: merges the two texts (the published way); None takes the union of their labels, offline.
+        audio ([`Answers`]): The answers of the audio-only system.
+        video ([`Answers`]): The answers of the video-only system, for the same clips.
+        chat ([`Chat`], *optional*):
+            A language model that merges the two texts, as in the published table. `None` takes the union of the labels,
+            which needs no model.
+
     Returns:
-        The combined answers, and notes: "combination" (how, for tables), "unreadable" (names whose merged text the
-        model left unreadable; their answer is empty).
-    """
-    names, heard, watched = match(audio, video)
+        `tuple[Answers, dict[str, object]]`: The combined answers, and notes. The note `combination` says how they were
+        combined, for tables; `unreadable` holds the names of clips for which the model gave no readable text, whose
+        answer is empty.
+
+    Raises:
+        NameMismatchError: if the two files hold different clips.
+        ValueError: if a `chat` is given and one of the files holds label lists.
+        ChatError: if the model cannot be reached or does not answer.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from microemo.evaluation.combination import combine
+    >>> from microemo.evaluation.prediction_files import Answers
+
+    >>> audio = Answers(Path("salmonn.jsonl"), "labels", {"clip_1": ["sad"]})
+    >>> video = Answers(Path("chat-univi.jsonl"), "labels", {"clip_1": ["sad", "tired"]})
+    >>> combined, notes = combine(audio, video)
+    >>> combined.items
+    {'clip_1': ['sad', 'tired']}
+    ```"""
+    names, audio_answers, video_answers = match(audio, video)
     source = Path(f"{audio.source.stem}+{video.source.stem}")
     if chat is None:
-        (a, a_notes), (b, b_notes) = labels_of(audio), labels_of(video)
-        union = {name: list(dict.fromkeys(a[name] + b[name])) for name in names}
-        read = " and ".join(sorted({str(notes["extraction"]) for notes in (a_notes, b_notes)}))
-        return Answers(source, "labels", union), {"combination": f"union of labels {read}", "unreadable": ()}
+        (audio_labels, audio_notes), (video_labels, video_notes) = labels_of(audio), labels_of(video)
+        union = {name: list(dict.fromkeys(audio_labels[name] + video_labels[name])) for name in names}
+        extraction = " and ".join(sorted({str(notes["extraction"]) for notes in (audio_notes, video_notes)}))
+        return Answers(source, "labels", union), {"combination": f"union of labels {extraction}", "unreadable": ()}
     for answers in (audio, video):
         if answers.kind != "text":
             raise ValueError(f"{answers.source}: a model merges descriptions, and this file holds label lists")
-    texts = [["" if text is None else final_answer(text) for text in side] for side in (heard, watched)]
-    merged: Sequence = merge_descriptions(chat, *texts)
+    audio_texts, video_texts = (
+        ["" if text is None else final_answer(str(text)) for text in side] for side in (audio_answers, video_answers)
+    )
+    merged: Sequence[str | None] = merge_descriptions(chat, audio_texts, video_texts)
     unreadable = tuple(name for name, text in zip(names, merged, strict=True) if text is None)
     items = {name: text or "" for name, text in zip(names, merged, strict=True)}
     return Answers(source, "text", items), {"combination": f"merged by {chat.model}", "unreadable": unreadable}

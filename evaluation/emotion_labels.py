@@ -1,4 +1,4 @@
-"""Reading label lists and group lists as systems and language models really write them."""
+"""Emotion labels and synonym groups, read from whatever systems and language models write."""
 
 import ast
 import json
@@ -6,14 +6,18 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from .raw_output import final_answer
 
+RawLabels = str | Iterable[str] | None
+"""The labels of one answer as they stand in a file: their text, a list of labels, or `None` for none."""
+
 AFFECTGPT = "affectgpt"
-"""`compat` value that reproduces the published code of MER2024, OV-MER and AffectGPT with its oddities."""
+"""The value of `compat` that reproduces the published code of MER2024, OV-MER and AffectGPT with its oddities."""
 
 LONGEST_LABEL = 60
-"""Characters: what is longer is a sentence, not a label."""
+"""The length of the longest label, in characters. A longer piece of text is a sentence, not a label."""
 
 _BRACKETED = re.compile(r"\[([^\[\]]*)(?:\]|$)")  # a list that was cut off counts
 _BRACKETS = str.maketrans("【】［］", "[][]")
@@ -49,34 +53,53 @@ _LABEL_KEYS = re.compile(
 
 
 def check_compat(compat: str | None) -> None:
-    """Raise ValueError unless `compat` is None or "affectgpt"."""
+    """Checks the argument `compat` of the scoring functions.
+
+    Args:
+        compat (`str` or `None`): The value to check.
+
+    Raises:
+        ValueError: if it is neither `None` nor `"affectgpt"`.
+    """
     if compat not in (None, AFFECTGPT):
         raise ValueError(f'compat={compat!r}: expected None or "{AFFECTGPT}"')
 
 
-def parse_labels(value: str | Iterable[str] | None, compat: str | None = None) -> list[str]:
-    """Read one answer's labels: lower-case, in order, without repeats.
+def parse_labels(value: RawLabels, compat: str | None = None) -> list[str]:
+    """Returns the emotion labels of one answer: lower-case, in order, without repeats.
 
-    Of a text, the answer alone is read (see `raw_output.final_answer`). Every bracketed list in it counts ("[]",
+    In a text, only the final answer counts (see [`final_answer`]). Every bracketed list in it counts ("[]",
     '["a", "b"]', "Output: [a]"), nested ones and those in a JSON object too; without any, the whole answer is the list.
-    Labels are parted by commas (Chinese ones too), semicolons, slashes, lines, numbers ("1. a 2. b") and by "and", "&",
-    "和", "与"; in brackets "and" parts single words only, and an item in quotes is one label. Quotes, a score behind a
-    label ("happy (0.9)") and words before a colon ("The labels are:") do not count; "none", "N/A" or "no emotion" is no
-    label, and a piece longer than `LONGEST_LABEL` characters is prose.
+    Commas (Chinese ones too), semicolons, slashes, line ends, numbers ("1. a 2. b"), "and", "&", "和" and "与" separate
+    labels. In brackets "and" separates single words only, and an item in quotes is one label. Quotes, a score after a
+    label ("happy (0.9)") and words before a colon ("The labels are:") are removed. "none", "N/A" and "no emotion" are no
+    labels, and a piece longer than `LONGEST_LABEL` characters is prose.
 
     With `compat="affectgpt"` the text loses one bracket at each end and is split at commas and quotes (so "don't believe"
-    becomes "don" and "t believe"), as the published scores were made; repeats stay.
+    becomes "don" and "t believe"), and repeats stay, as in the code that made the published scores.
 
     Args:
-        value: a string, a list of strings (each one label), None, or NaN (an empty cell).
+        value (`str`, `Iterable[str]` or `None`):
+            The text of an answer, or a list in which each string is one label. `None` and NaN (an empty cell) have no
+            labels.
+        compat (`str`, *optional*): `"affectgpt"` reproduces the published code.
+
     Returns:
-        The labels; an empty list when there are none or the text holds none.
+        `list[str]`: The labels; an empty list if there are none.
+
+    Raises:
+        ValueError: if `compat` is neither `None` nor `"affectgpt"`.
+
     Example:
-        >>> parse_labels('["Angry", "upset"]')
-        ['angry', 'upset']
-        >>> parse_labels("<think>Sad?</think>Emotions: happy and proud")
-        ['happy', 'proud']
-    """
+
+    ```python
+    >>> from microemo.evaluation.emotion_labels import parse_labels
+
+    >>> parse_labels('["Angry", "upset"]')
+    ['angry', 'upset']
+    >>> parse_labels("<think>Sad?</think>Emotions: happy and proud")
+    ['happy', 'proud']
+    ```"""
     check_compat(compat)
     if compat == AFFECTGPT:
         return _published_labels(value)
@@ -84,7 +107,7 @@ def parse_labels(value: str | Iterable[str] | None, compat: str | None = None) -
     return list(dict.fromkeys(label for label in labels if label and len(label) <= LONGEST_LABEL))
 
 
-def _published_labels(value: str | Iterable[str] | None) -> list[str]:
+def _published_labels(value: RawLabels) -> list[str]:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return []
     if isinstance(value, str):
@@ -95,7 +118,7 @@ def _published_labels(value: str | Iterable[str] | None) -> list[str]:
 
 
 def _tidy(piece: str) -> str:
-    """A piece as a label; "" where it is none."""
+    """Returns a piece of text as a label, or "" if it is none."""
     label, before = " ".join(piece.replace("_", " ").lower().split()), None
     while label != before:
         before, label = label, label.strip(_QUOTES_AND_SPACE)
@@ -126,34 +149,35 @@ def _split(text: str, at_and: Callable[[str], list[str]]) -> list[str]:
 
 
 def _in_two(item: str) -> list[str]:
-    """An item of a list: "sad and angry" is two labels, "physically and mentally healthy" one."""
+    """Splits an item of a list at "and": "sad and angry" is two labels, "physically and mentally healthy" is one."""
     item = re.sub(r"^\s*(?:and|&)\s", "", item, flags=re.IGNORECASE)
     both = _TWO_WORDS.fullmatch(item.strip(_QUOTES_AND_SPACE))
     return list(both.groups()) if both else [item]
 
 
-def _flat(value) -> list[str]:
-    """The texts in a value as JSON or Python gives it, nested or not."""
-    found, waiting = [], [value]
+def _flat(value: object) -> list[str]:
+    """Returns the texts in a value as JSON or Python gives it, nested or not."""
+    texts: list[str] = []
+    waiting: list[object] = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
-            found.append(item)
+            texts.append(item)
         elif isinstance(item, dict):
             waiting += reversed(_values(item))
         elif isinstance(item, (set, frozenset)):
             waiting += sorted(map(str, item), reverse=True)
         elif isinstance(item, Iterable) and not isinstance(item, bytes):
             waiting += reversed(list(item))
-    return found
+    return texts
 
 
 def _values(item: dict) -> list:
-    """What of an object names labels: known keys, or keys with a score, or else all values."""
-    known = [value for key, value in item.items() if _LABEL_KEYS.fullmatch(str(key).strip())]
-    if not known and all(isinstance(value, (int, float)) for value in item.values()):
+    """Returns what of an object names labels: the values of label keys, or keys with a score, or else all values."""
+    labels = [value for key, value in item.items() if _LABEL_KEYS.fullmatch(str(key).strip())]
+    if not labels and all(isinstance(value, (int, float)) for value in item.values()):
         return [str(key) for key, score in item.items() if score]
-    return [_split(value, _AND.split) if isinstance(value, str) else value for value in known or item.values()]
+    return [_split(value, _AND.split) if isinstance(value, str) else value for value in labels or item.values()]
 
 
 def _quoted(inside: str) -> list[str] | None:
@@ -163,8 +187,8 @@ def _quoted(inside: str) -> list[str] | None:
     return None
 
 
-def _literal(text: str):
-    """The value of JSON or Python text; None where it is neither."""
+def _literal(text: str) -> Any:
+    """Returns the value of JSON or Python text, or None if it is neither."""
     text = re.sub(r"(['\"])\s+(['\"])", r"\1, \2", text.strip())  # numpy writes its arrays without commas
     try:
         with warnings.catch_warnings(action="ignore"):  # a backslash in the text is no mistake of ours
@@ -177,14 +201,28 @@ def _literal(text: str):
         return None
 
 
-def parse_groups(value: str | list, labels: Iterable[str] | None = None) -> list[list[str]]:
-    """Read synonym groups, "[['a', 'b'], ['c']]" (JSON or Python quotes, a Markdown fence around it allowed).
+def parse_groups(value: Any, labels: Iterable[str] | None = None) -> list[list[str]]:
+    """Returns the synonym groups of an answer, such as `"[['a', 'b'], ['c']]"`.
 
     Args:
-        labels: when given, the labels that were asked about: an answer that groups none of them is refused.
+        value (`str` or `list`):
+            A list of lists of labels, or its text with JSON or Python quotes. Other text around the list is passed over.
+        labels (`Iterable[str]`, *optional*): The labels that were to be grouped.
+
+    Returns:
+        `list[list[str]]`: The groups that hold at least one label.
+
     Raises:
-        ValueError: there is no list of lists of strings in it.
-    """
+        ValueError: if there is no list of lists of strings in it, or if the groups hold none of `labels`.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.emotion_labels import parse_groups
+
+    >>> parse_groups("The groups are [['happy', 'glad'], ['sad']].")
+    [['happy', 'glad'], ['sad']]
+    ```"""
     groups = value
     if isinstance(value, str):
         start, end = value.find("["), value.rfind("]")
@@ -197,7 +235,7 @@ def parse_groups(value: str | list, labels: Iterable[str] | None = None) -> list
         raise ValueError(f"expected a list of lists of labels, found {str(value)[:120]!r}")
     groups = [list(group) for group in groups if group]
     if labels is not None:
-        labels = {label.lower() for label in labels}
-        if labels and not labels & {word.strip().lower() for group in groups for word in group}:
-            raise ValueError(f"groups none of the labels {sorted(labels)}: {str(value)[:120]!r}")
+        expected = {label.lower() for label in labels}
+        if expected and not expected & {word.strip().lower() for group in groups for word in group}:
+            raise ValueError(f"groups none of the labels {sorted(expected)}: {str(value)[:120]!r}")
     return groups

@@ -1,8 +1,8 @@
-"""Emotion-wheel (EW) metrics of OV-MER and AffectGPT (Lian et al., 2024 and 2025; design section 6).
+"""Emotion-wheel (EW) metrics of OV-MER and AffectGPT (Lian et al., 2024 and 2025).
 
-Three tables turn a free label into a few comparable names: f maps a word form to words ("happily" -> "happy"), g maps a
-word to labels that stand on a wheel ("cheery" -> "cheerful"), and h maps a wheel label to its cluster. M1 compares after
-f, M2 after g, M3-Wk-Ll after h of wheel k at level l (1: the root, 2: the middle ring).
+Three tables map a free label to names that can be compared: f maps a word form to words ("happily" to "happy"), g maps a
+word to labels that stand on an emotion wheel ("cheery" to "cheerful"), and h maps a wheel label to its cluster. M1
+compares labels after f, M2 after g, and M3-Wk-Ll after h of wheel k at level l (1: the root, 2: the middle ring).
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,24 +12,38 @@ from pathlib import Path
 import numpy as np
 
 from ..utils.files import read_table
-from .emotion_labels import AFFECTGPT, check_compat, parse_labels
+from .emotion_labels import AFFECTGPT, RawLabels, check_compat, parse_labels
 from .score_sheet import ScoreSheet, overlap
 
 DEFAULT_FOLDER = Path(__file__).parent / "vocabulary"
-"""Our own small vocabulary: Plutchik, Parrott, Geneva, the Atlas of Emotions and GoEmotions' grouping."""
+"""The vocabulary of the package: the wheels of Plutchik, Parrott, Geneva, the Atlas of Emotions, and GoEmotions."""
 
 NEUTRAL = "neutral"
+"""A label outside the wheels, which is a group of its own."""
 
 
 class EmotionWheels:
-    """The three tables of one vocabulary folder.
+    """Holds the three tables of a vocabulary and maps labels to clusters of emotion wheels.
 
     Args:
-        forms: f, word form -> words.
-        synonyms: g, word -> wheel labels.
-        wheels: for each wheel its rows (level1, level2, level3), lower-case.
-        source: where it came from, for tables and error messages.
-    """
+        forms (`dict[str, list[str]]`): The table f, from a word form to words.
+        synonyms (`dict[str, list[str]]`): The table g, from a word to wheel labels.
+        wheels (`list[list[tuple[str, str, str]]]`): The rows of each wheel (level 1, level 2, level 3), lower-case.
+        source (`str`): The name of the vocabulary, for tables and error messages.
+
+    Attributes:
+        metrics (`tuple[str, ...]`): The names of the metrics: `"M1"`, `"M2"`, `"M3-W1-L1"`, `"M3-W1-L2"`, ...
+        clusters (`dict[str, dict[str, str]]`): For each M3 metric the table h, from a wheel label to its cluster.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.emotion_wheel import EmotionWheels
+
+    >>> wheels = EmotionWheels.default()
+    >>> wheels.cluster("happily", "M1"), wheels.cluster("furious", "M3-W1-L1")
+    ('happy', 'anger')
+    ```"""
 
     def __init__(
         self,
@@ -45,20 +59,28 @@ class EmotionWheels:
             for level, clusters in enumerate(_clusters(rows), start=1)
         }
         self.metrics = ("M1", "M2", *self.clusters)
-        self.cluster = lru_cache(maxsize=None)(self._cluster)
+        self._cached_cluster = lru_cache(maxsize=None)(self._find_cluster)
 
     @classmethod
     def from_folder(cls, folder: str | Path, format_file: str = "format.csv") -> "EmotionWheels":
-        """Read a folder in the AffectGPT / OV-MER layout.
+        """Reads a vocabulary folder in the layout of AffectGPT and OV-MER.
 
         Args:
-            folder: holds `wheel1`, `wheel2`, ... (columns level1, level2, level3; an empty cell repeats the one above),
-                `synonym` (columns word_runN, synonym_runN) and `format_file` (columns name, format); .csv or .xlsx.
+            folder (`str` or `Path`):
+                A folder with the .csv or .xlsx files `wheel1`, `wheel2`, ... (columns level1, level2, level3; an empty
+                cell repeats the one above), `synonym` (columns word_runN, synonym_runN) and `format_file` (columns name,
+                format).
+            format_file (`str`, *optional*, defaults to `"format.csv"`): The name of the file of word forms.
+
+        Returns:
+            [`EmotionWheels`]: The vocabulary, named after the folder.
+
         Raises:
-            FileNotFoundError, ValueError: naming the file and what is missing in it.
+            FileNotFoundError: if the folder lacks one of the files.
+            ValueError: if a file lacks a column or has none of the rows it needs, or if a word stands on no wheel.
         """
         folder = Path(folder)
-        wheels = []
+        wheels: list[list[tuple[str, str, str]]] = []
         while (path := _find(folder, f"wheel{len(wheels) + 1}")) is not None:
             wheels.append(_read_wheel(path))
         if not wheels:
@@ -70,21 +92,46 @@ class EmotionWheels:
 
     @classmethod
     def default(cls) -> "EmotionWheels":
-        """The vocabulary that ships with the package."""
+        """Returns the vocabulary that ships with the package.
+
+        Returns:
+            [`EmotionWheels`]: The same object at each call.
+        """
         return _default_wheels()
 
     def knows(self, label: str) -> bool:
-        """Whether `label` (lower-case) is a word form of the vocabulary; "neutral" is a label of its own."""
+        """Returns whether a label is in the vocabulary.
+
+        Args:
+            label (`str`): A label, lower-case.
+
+        Returns:
+            `bool`: Whether the label is a word form of the vocabulary, or "neutral".
+        """
         return label in self.forms or label == NEUTRAL
 
-    def _cluster(self, label: str, metric: str, compat: str | None = None) -> str | None:
-        """The name under which `metric` compares `label`.
+    def cluster(self, label: str, metric: str, compat: str | None = None) -> str | None:
+        """Returns the name under which a metric compares a label.
 
-        With `compat="affectgpt"`, None where the label is outside the vocabulary or not on the metric's wheel. By
-        default no label vanishes: outside the vocabulary it is a group of its own ("neutral" too), a word that is not
-        on this wheel is compared as under M2, and a label that stands on the wheel itself means itself, not the
+        By default no label vanishes: a label outside the vocabulary is a group of its own ("neutral" too), a word that is
+        not on the wheel is compared as under M2, and a label that stands on the wheel itself means itself, not the
         alphabetically first of its synonyms.
+
+        Args:
+            label (`str`): A label, lower-case.
+            metric (`str`): One of `metrics`.
+            compat (`str`, *optional*): `"affectgpt"` reproduces the published code.
+
+        Returns:
+            `str` or `None`: The name. With `compat="affectgpt"` it is `None` for a label that is outside the vocabulary
+            or not on the wheel of the metric.
+
+        Raises:
+            ValueError: if the vocabulary has no such metric.
         """
+        return self._cached_cluster(label, metric, compat)
+
+    def _find_cluster(self, label: str, metric: str, compat: str | None) -> str | None:
         if metric not in self.metrics:
             raise ValueError(f"metric {metric!r}: the vocabulary {self.source} has {', '.join(self.metrics)}")
         exact = compat == AFFECTGPT
@@ -107,81 +154,133 @@ class EmotionWheels:
 
 def wheel_scores(
     names: Sequence[str],
-    truth: Sequence,
-    predicted: Sequence,
+    truth: Sequence[RawLabels],
+    predicted: Sequence[RawLabels],
     wheels: EmotionWheels | None = None,
     compat: str | None = None,
 ) -> ScoreSheet:
-    """M1, M2 and M3-Wk-Ll of every sample.
+    """Computes precision and recall of every sample under the emotion-wheel metrics M1, M2 and M3-Wk-Ll.
 
     Args:
-        names: N sample names.
-        truth, predicted: N answers each, lists of labels or their text.
-        wheels: the vocabulary; None takes the package's own.
-        compat: "affectgpt" removes labels outside the vocabulary on both sides, as the published code does.
+        names (`Sequence[str]`): N sample names.
+        truth (`Sequence`): N reference answers, lists of labels or their text.
+        predicted (`Sequence`): N predicted answers, lists of labels or their text.
+        wheels ([`EmotionWheels`], *optional*): The vocabulary. By default the one that ships with the package.
+        compat (`str`, *optional*):
+            `"affectgpt"` removes labels outside the vocabulary on both sides, as the published code does.
+
     Returns:
-        A sheet of N samples and `wheels.metrics`; notes hold the out-of-vocabulary share of the label occurrences, and
-        values "labels", the labels per answer.
-    """
+        [`ScoreSheet`]: N samples with `wheels.metrics`. The notes `out_of_vocabulary_truth` and
+        `out_of_vocabulary_predicted` are shares (0 to 1) of the label occurrences; the value `labels` is the number of
+        labels in each predicted answer.
+
+    Raises:
+        ValueError: if `compat` is neither `None` nor `"affectgpt"`, or if the lengths differ.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.emotion_wheel import wheel_scores
+
+    >>> sheet = wheel_scores(["clip_1"], truth=[["furious"]], predicted=[["angry", "calm"]])
+    >>> sheet.summary()["M3-W1-L1/precision"], sheet.summary()["M3-W1-L1/recall"]
+    (0.5, 1.0)
+    ```"""
     check_compat(compat)
     wheels = wheels or EmotionWheels.default()
-    truth = [parse_labels(answer, compat) for answer in truth]
-    predicted = [parse_labels(answer, compat) for answer in predicted]
+    truth_labels = [parse_labels(answer, compat) for answer in truth]
+    predicted_labels = [parse_labels(answer, compat) for answer in predicted]
     columns = [
-        overlap(_groups(truth, wheels, metric, compat), _groups(predicted, wheels, metric, compat))
+        overlap(_groups(truth_labels, wheels, metric, compat), _groups(predicted_labels, wheels, metric, compat))
         for metric in wheels.metrics
     ]
     precision, recall = (np.stack(side, axis=1) for side in zip(*columns, strict=True))
     notes = {
         "wheels": wheels.source,
-        "out_of_vocabulary_truth": out_of_vocabulary_share(truth, wheels),
-        "out_of_vocabulary_predicted": out_of_vocabulary_share(predicted, wheels),
+        "out_of_vocabulary_truth": out_of_vocabulary_share(truth_labels, wheels),
+        "out_of_vocabulary_predicted": out_of_vocabulary_share(predicted_labels, wheels),
     }
-    values = {"labels": np.array([len(set(answer)) for answer in predicted], dtype=float)}
+    values = {"labels": np.array([len(set(labels)) for labels in predicted_labels], dtype=float)}
     return ScoreSheet(tuple(names), wheels.metrics, precision, recall, values, notes)
 
 
 def hit_rates(
     names: Sequence[str],
-    truth: Sequence,
-    predicted: Sequence,
+    truth: Sequence[RawLabels],
+    predicted: Sequence[RawLabels],
     wheels: EmotionWheels | None = None,
     compat: str | None = None,
 ) -> ScoreSheet:
-    """Hit rate of MER-UniBench: is a truth label among the predictions, on level 1 of each wheel.
+    """Computes the hit rate of MER-UniBench: whether a true label is among the predicted ones, on level 1 of each wheel.
 
-    Args: as for `wheel_scores`; truth usually holds one label a sample ("happy").
+    Args:
+        names (`Sequence[str]`): N sample names.
+        truth (`Sequence`): N reference answers, lists of labels or their text, usually of one label each.
+        predicted (`Sequence`): N predicted answers, lists of labels or their text.
+        wheels ([`EmotionWheels`], *optional*): The vocabulary. By default the one that ships with the package.
+        compat (`str`, *optional*):
+            `"affectgpt"` removes labels outside the vocabulary on both sides, as the published code does.
+
     Returns:
-        A sheet without metrics whose values "hit/W1", "hit/W2", ... are 0, 1, or NaN where no truth label is on the
-        wheel; "hit" is their mean over the wheels, so that its corpus mean is the published score where no wheel skips.
-    """
+        [`ScoreSheet`]: N samples without metrics. The values `hit/W1`, `hit/W2`, ... are 0, 1, or NaN where no true label
+        is on the wheel; [`hit_rate`] makes the published score of them.
+
+    Raises:
+        ValueError: if `compat` is neither `None` nor `"affectgpt"`, or if the lengths differ.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.emotion_wheel import hit_rate, hit_rates
+
+    >>> hit_rate(hit_rates(["clip_1", "clip_2"], truth=["happy", "sad"], predicted=["joyful, calm", "furious"]))
+    0.5
+    ```"""
     check_compat(compat)
     wheels = wheels or EmotionWheels.default()
     level1 = [metric for metric in wheels.clusters if metric.endswith("-L1")]
-    truth = [parse_labels(answer, compat) for answer in truth]
-    predicted = [parse_labels(answer, compat) for answer in predicted]
+    truth_labels = [parse_labels(answer, compat) for answer in truth]
+    predicted_labels = [parse_labels(answer, compat) for answer in predicted]
     hits = {}
     for metric in level1:
-        wanted, found = (_groups(side, wheels, metric, compat) for side in (truth, predicted))
+        truth_groups = _groups(truth_labels, wheels, metric, compat)
+        predicted_groups = _groups(predicted_labels, wheels, metric, compat)
         hits[f"hit/{metric[3:5]}"] = np.array(
-            [float(bool(a & b)) if a else np.nan for a, b in zip(wanted, found, strict=True)]
+            [float(bool(a & b)) if a else np.nan for a, b in zip(truth_groups, predicted_groups, strict=True)]
         )
-    return ScoreSheet(tuple(names), (), *np.empty((2, len(names), 0)), hits)
+    no_metric = np.empty((len(names), 0))
+    return ScoreSheet(tuple(names), (), no_metric, no_metric, hits)
 
 
 def hit_rate(sheet: ScoreSheet) -> float:
-    """The published hit rate: the mean over the wheels of each wheel's mean over its samples."""
+    """Computes the published hit rate: the mean over the wheels of each wheel's mean over its samples.
+
+    Args:
+        sheet ([`ScoreSheet`]): The sheet that [`hit_rates`] returns.
+
+    Returns:
+        `float`: The hit rate, from 0 to 1.
+    """
     return float(np.mean([value for name, value in sheet.summary().items() if name.startswith("hit/")]))
 
 
 def out_of_vocabulary_share(answers: Iterable[Iterable[str]], wheels: EmotionWheels) -> float:
-    """Share (0..1) of the label occurrences that the vocabulary does not know; 0 when there is no label at all."""
-    known = [wheels.knows(label) for answer in answers for label in answer]
-    return 1.0 - sum(known) / len(known) if known else 0.0
+    """Computes the share of the label occurrences that are outside a vocabulary.
+
+    Args:
+        answers (`Iterable[Iterable[str]]`): The labels of each answer, lower-case.
+        wheels ([`EmotionWheels`]): The vocabulary.
+
+    Returns:
+        `float`: The share, from 0 to 1; 0 if there is no label at all.
+    """
+    in_vocabulary = [wheels.knows(label) for answer in answers for label in answer]
+    return 1.0 - sum(in_vocabulary) / len(in_vocabulary) if in_vocabulary else 0.0
 
 
-def _groups(answers, wheels, metric, compat) -> list[set[str]]:
-    return [{wheels.cluster(label, metric, compat) for label in answer} - {None} for answer in answers]
+def _groups(answers: list[list[str]], wheels: EmotionWheels, metric: str, compat: str | None) -> list[set[str]]:
+    clusters = [[wheels.cluster(label, metric, compat) for label in answer] for answer in answers]
+    return [{cluster for cluster in answer if cluster is not None} for answer in clusters]
 
 
 @cache
@@ -213,19 +312,21 @@ def _columns(path: Path, rows: list[dict], *wanted: str) -> None:
 def _read_wheel(path: Path) -> list[tuple[str, str, str]]:
     table = read_table(path)
     _columns(path, table, "level1", "level2", "level3")
-    rows, above = [], ["", "", ""]
+    rows, above = [], ("", "", "")
     for line in table:
-        above = [line[f"level{level}"].strip().lower() or above[level - 1] for level in (1, 2, 3)]
-        rows.append(tuple(above))
+        first, second, third = (line[f"level{level}"].strip().lower() or above[level - 1] for level in (1, 2, 3))
+        above = (first, second, third)
+        rows.append(above)
     return rows
 
 
 def _clusters(rows: list[tuple[str, str, str]]) -> tuple[dict[str, str], dict[str, str]]:
-    """Label -> cluster at level 1 and level 2. A word under two roots belongs to the last row that names it."""
+    """Returns label to cluster at level 1 and level 2. A word under two roots belongs to the last row that names it."""
     middle: dict[str, dict[str, list[str]]] = {}
     for root, ring, leaf in rows:
         middle.setdefault(root, {}).setdefault(ring, []).append(leaf)
-    level1, level2 = {}, {}
+    level1: dict[str, str] = {}
+    level2: dict[str, str] = {}
     for root, rings in middle.items():
         level1[root], level2[root] = root, min(rings)
         for ring, leaves in rings.items():
@@ -247,7 +348,7 @@ def _read_synonyms(path: Path, labels: set[str]) -> dict[str, list[str]]:
                 raise ValueError(f"{path}: {column} holds {label!r}, which stands on none of the wheels")
             for word in [label, *parse_labels(row[column.replace("word_", "synonym_")], AFFECTGPT)]:
                 synonyms.setdefault(word, set()).add(label)
-    return {word: sorted(found) for word, found in synonyms.items()}
+    return {word: sorted(wheel_labels) for word, wheel_labels in synonyms.items()}
 
 
 def _read_forms(path: Path, synonyms: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
-"""From a description to emotion labels by rule: a lexicon, and what the description denies left out.
+"""Emotion labels found in a description by rule: a lexicon of emotion words, without those that the text denies.
 
-The rule is offline and the same for every system; a language model (`language_model_judge.extract_labels`) reads better
-and is the published way. Chinese descriptions need the latter: the lexicon is English.
+The rule works offline and is the same for every system. A language model ([`extract_labels`]) is
+more accurate and is the published way. Chinese descriptions need the language model, since the lexicon is English.
 """
 
 import re
@@ -15,7 +15,7 @@ from .prediction_files import Answers
 from .raw_output import final_answer
 
 # forms that in running prose are rarely a feeling ("the attention of", "this suggests care", "a firm voice")
-NOT_IN_PROSE = frozenset(
+NOT_IN_PROSE: frozenset[str] = frozenset(
     [
         "alert",
         "alerts",
@@ -105,24 +105,34 @@ _LONGEST_PHRASE = 3
 
 
 def rule_labels(text: str, wheels: EmotionWheels | None = None) -> list[str]:
-    """Emotion labels that the answer in `text` affirms (see `raw_output.final_answer`).
+    """Returns the emotion labels that a description affirms.
 
-    A negator ("not", "no sign of", "isn't", "without") denies what follows it up to the end of its clause; in a list
-    ("no anger, sadness or fear") it denies every item; "not only" and "not just" deny nothing.
+    Only the final answer in the text counts (see [`final_answer`]). A negator ("not", "no sign
+    of", "isn't", "without") denies what follows it up to the end of its clause. In a list ("no anger, sadness or fear")
+    it denies every item. "Not only" and "not just" deny nothing.
 
     Args:
-        wheels: the vocabulary whose word forms are looked for; None takes the package's own, which is the better
-            lexicon for prose (AffectGPT's, with words such as "open" and "present", finds 14 labels an answer).
+        text (`str`): An English description.
+        wheels ([`EmotionWheels`], *optional*):
+            The vocabulary whose word forms are looked for. By default the one that ships with the package, which is the
+            better lexicon for prose (AffectGPT's, with words such as "open" and "present", finds 14 labels an answer).
+
     Returns:
-        Labels as the text spells them, lower-case, in order, each meaning (M1) once.
+        `list[str]`: The labels as the text spells them, lower-case, in order, without a second word form of the same word
+        (M1).
+
     Example:
-        >>> rule_labels("She is not angry but worried, without any trace of joy.")
-        ['worried']
-    """
+
+    ```python
+    >>> from microemo.evaluation.label_extraction import rule_labels
+
+    >>> rule_labels("She is not angry but worried, without any trace of joy.")
+    ['worried']
+    ```"""
     wheels = wheels or EmotionWheels.default()
     text = _PLAIN_USES.sub(" ; ", final_answer(text).lower().replace("’", "'"))
     tokens = _TOKEN.findall(text)
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}  # by the word that each is a form of
     position, denied = 0, False
     while position < len(tokens):
         token = tokens[position]
@@ -134,34 +144,52 @@ def rule_labels(text: str, wheels: EmotionWheels | None = None) -> list[str]:
             phrase = _longest_form(tokens, position, wheels)
             if phrase and not denied:
                 label = " ".join(phrase)
-                found.setdefault(wheels.cluster(label, "M1"), label)
+                labels.setdefault(wheels.cluster(label, "M1") or label, label)
             position += max(0, len(phrase) - 1)
         position += 1
-    return list(found.values())
+    return list(labels.values())
 
 
 def labels_of(answers: Answers, chat: Chat | None = None) -> tuple[dict[str, list[str]], dict[str, object]]:
-    """Each name's labels, whatever form the file has.
+    """Returns the emotion labels of each clip, whether the answers are label lists or free text.
 
     Args:
-        answers: label lists are parsed; free text goes through `chat` when given, through `rule_labels` otherwise.
+        answers ([`Answers`]): The answers of one file.
+        chat ([`Chat`], *optional*): A language model that extracts labels from free text. `None` uses [`rule_labels`].
+
     Returns:
-        name -> labels, and notes: "extraction" (how), "unreadable" (names whose answer the model left unreadable; they
-        count as empty answers).
-    """
+        `tuple[dict[str, list[str]], dict[str, object]]`: The labels by name, and notes. The note `extraction` says how
+        the labels were found (`"as listed"`, `"rule"`, or `"model NAME"`); `unreadable` holds the names for which the
+        model gave no readable answer, which count as answers without labels.
+
+    Raises:
+        ChatError: if the model cannot be reached or does not answer.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from microemo.evaluation.label_extraction import labels_of
+    >>> from microemo.evaluation.prediction_files import Answers
+
+    >>> labels, notes = labels_of(Answers(Path("answers.jsonl"), "text", {"clip_1": "He sounds tired and sad."}))
+    >>> labels, notes["extraction"]
+    ({'clip_1': ['tired', 'sad']}, 'rule')
+    ```"""
     if answers.kind == "labels":
         return {name: parse_labels(answer) for name, answer in answers.items.items()}, {"extraction": "as listed"}
     texts = ["" if text is None else final_answer(str(text)) for text in answers.items.values()]
     if chat is None:
-        labels: Sequence = [rule_labels(text) for text in texts]
-        how = "rule"
+        extracted: Sequence[list[str] | None] = [rule_labels(text) for text in texts]
+        extraction = "rule"
     else:
-        labels = extract_labels(chat, texts)
-        how = f"model {chat.model}"
-    unreadable = tuple(name for name, found in zip(answers.items, labels, strict=True) if found is None)
+        extracted = extract_labels(chat, texts)
+        extraction = f"model {chat.model}"
+    by_name = dict(zip(answers.items, extracted, strict=True))
+    unreadable = tuple(name for name, labels in by_name.items() if labels is None)
     return (
-        {name: found or [] for name, found in zip(answers.items, labels, strict=True)},
-        {"extraction": how, "unreadable": unreadable},
+        {name: labels or [] for name, labels in by_name.items()},
+        {"extraction": extraction, "unreadable": unreadable},
     )
 
 
@@ -175,7 +203,7 @@ def _longest_form(tokens: list[str], position: int, wheels: EmotionWheels) -> li
 
 
 def _goes_on_as_list(tokens: list[str], comma: int) -> bool:
-    """Whether the comma parts items of one list: at most two words to the next comma, or "or"/"nor"/"and" right after."""
+    """Returns whether a comma separates items of one list: at most two words to the next comma, or "or"/"nor" after it."""
     following = tokens[comma + 1 : comma + 4]
     return following[:1] in (["or"], ["nor"]) or any(
         token in (",", "or", "nor", "and", ".") for token in following[1:]

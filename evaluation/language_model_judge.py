@@ -1,6 +1,7 @@
-"""What a language model is asked here: group synonyms, name the labels of a description, its sentiment, merge two answers.
+"""Language models as judges: they group synonyms, extract labels, judge sentiment, and merge two descriptions.
 
-Each question is a prompt of ours with an answer checked as JSON; `chat.ask_json` asks, retries and caches.
+Each question is a prompt of this module, and each answer is checked as JSON; [`ask_json`] asks and
+retries.
 """
 
 import json
@@ -11,6 +12,7 @@ from .chat import Chat, ask_json
 from .emotion_labels import parse_groups, parse_labels
 
 SENTIMENTS = ("positive", "negative", "neutral")
+"""The sentiments that a language model chooses from."""
 
 GROUPING_PROMPT = (
     "Below is a list of emotion labels. Put the labels that name the same or nearly the same emotion into one group. "
@@ -34,10 +36,16 @@ MERGING_PROMPT = (
 
 
 class ChatGrouper:
-    """Synonym groups from a language model (a `set_level.Grouper`).
+    """Groups synonyms with a language model; a [`Grouper`].
 
-    A sample of fewer than two labels needs no question. An answer that cannot be read after `attempts` becomes None:
-    the score sheet counts and names it under "ungrouped".
+    A sample of fewer than two labels needs no question.
+
+    Args:
+        chat ([`Chat`]): The model to ask.
+        attempts (`int`, *optional*, defaults to 3): The largest number of times that each question is asked.
+
+    Attributes:
+        name (`str`): How tables name this grouping.
     """
 
     def __init__(self, chat: Chat, attempts: int = 3):
@@ -45,34 +53,85 @@ class ChatGrouper:
         self.name = f"model {chat.model}"
 
     def group(self, names: Sequence[str], labels: Sequence[Sequence[str]]) -> list[list[list[str]] | None]:
+        """Groups the labels of each sample.
+
+        Args:
+            names (`Sequence[str]`): N sample names.
+            labels (`Sequence[Sequence[str]]`): N lists of distinct lower-case labels.
+
+        Returns:
+            `list[list[list[str]] | None]`: N lists of groups; `None` where no answer could be read, which the score sheet
+            counts and names under `ungrouped`.
+
+        Raises:
+            ChatError: if the model cannot be reached or does not answer.
+        """
         # sorted, so that the same labels in another order are the same question
-        asked = sorted({tuple(sorted(sample)) for sample in labels if len(sample) > 1})
+        distinct = sorted({tuple(sorted(sample)) for sample in labels if len(sample) > 1})
         questions = [
             (
                 GROUPING_PROMPT.format(labels=json.dumps(sample, ensure_ascii=False)),
                 partial(parse_groups, labels=sample),
             )
-            for sample in asked
+            for sample in distinct
         ]
-        answers = dict(zip(asked, ask_json(self.chat, questions, self.attempts), strict=True))
+        answers = dict(zip(distinct, ask_json(self.chat, questions, self.attempts), strict=True))
         return [answers[tuple(sorted(sample))] if len(sample) > 1 else [list(sample)] for sample in labels]
 
 
 def extract_labels(chat: Chat, texts: Sequence[str], attempts: int = 3) -> list[list[str] | None]:
-    """Emotion labels of N descriptions, by a language model; None where no answer could be read."""
+    """Extracts the emotion labels of descriptions with a language model.
+
+    Args:
+        chat ([`Chat`]): The model to ask.
+        texts (`Sequence[str]`): N descriptions.
+        attempts (`int`, *optional*, defaults to 3): The largest number of times that each question is asked.
+
+    Returns:
+        `list[list[str] | None]`: N lists of labels; `None` where no answer could be read.
+
+    Raises:
+        ChatError: if the model cannot be reached or does not answer.
+    """
     return ask_json(chat, [(EXTRACTION_PROMPT.format(text=text.strip()), _list_of_words) for text in texts], attempts)
 
 
 def judge_sentiment(chat: Chat, answers: Sequence[Sequence[str]], attempts: int = 3) -> list[str | None]:
-    """ "positive", "negative" or "neutral" for N label lists, by a language model; None where no answer could be read."""
-    named = [", ".join(labels) or "none named" for labels in answers]
-    return ask_json(chat, [(SENTIMENT_PROMPT.format(labels=labels), _sentiment) for labels in named], attempts)
+    """Judges the sentiment of label lists with a language model.
+
+    Args:
+        chat ([`Chat`]): The model to ask.
+        answers (`Sequence[Sequence[str]]`): N lists of labels.
+        attempts (`int`, *optional*, defaults to 3): The largest number of times that each question is asked.
+
+    Returns:
+        `list[str | None]`: N of `"positive"`, `"negative"` and `"neutral"`; `None` where no answer could be read.
+
+    Raises:
+        ChatError: if the model cannot be reached or does not answer.
+    """
+    listed = [", ".join(labels) or "none named" for labels in answers]
+    return ask_json(chat, [(SENTIMENT_PROMPT.format(labels=labels), _sentiment) for labels in listed], attempts)
 
 
 def merge_descriptions(chat: Chat, audio: Sequence[str], video: Sequence[str], attempts: int = 3) -> list[str | None]:
-    """N pairs of an audio-only and a video-only description made into one each; None where no answer could be read."""
+    """Merges an audio-only and a video-only description of each clip into one with a language model.
+
+    Args:
+        chat ([`Chat`]): The model to ask.
+        audio (`Sequence[str]`): N descriptions by an audio-only system.
+        video (`Sequence[str]`): N descriptions by a video-only system.
+        attempts (`int`, *optional*, defaults to 3): The largest number of times that each question is asked.
+
+    Returns:
+        `list[str | None]`: N merged descriptions; `None` where no answer could be read.
+
+    Raises:
+        ValueError: if the lengths differ.
+        ChatError: if the model cannot be reached or does not answer.
+    """
     pairs = zip(audio, video, strict=True)
-    prompts = [MERGING_PROMPT.format(audio=heard.strip(), video=watched.strip()) for heard, watched in pairs]
+    prompts = [MERGING_PROMPT.format(audio=a.strip(), video=v.strip()) for a, v in pairs]
     return ask_json(chat, [(prompt, _description) for prompt in prompts], attempts)
 
 
@@ -90,12 +149,12 @@ def _list_of_words(answer: str) -> list[str]:
 def _object(answer: str, key: str) -> str:
     start, end = answer.find("{"), answer.rfind("}")
     try:
-        found = json.loads(answer[start : end + 1])
+        content = json.loads(answer[start : end + 1])
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get(key), str) or not found[key].strip():
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get(key), str) or not content[key].strip():
         raise ValueError(f'expected a JSON object {{"{key}": "..."}}')
-    return found[key].strip()
+    return str(content[key]).strip()
 
 
 def _sentiment(answer: str) -> str:

@@ -1,7 +1,7 @@
-"""Reading what systems answered: JSONL, CSV, JSON and npz files, one answer for each named clip."""
+"""Files of answers: JSONL, CSV, Excel, JSON and npz files with one answer for each named clip."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,40 +11,73 @@ from ..utils.files import read_json, read_json_lines, read_table
 from .raw_output import final_answer
 
 NAME_FIELDS = ("name", "names", "filename", "video", "id")
+"""The fields that may hold the name of a clip; the first one that a file has is taken."""
 LABEL_FIELDS = ("labels", "openset", "emotions", "emotion", "engemos", "emo")
+"""The fields that may hold emotion labels."""
 TEXT_FIELDS = ("answer", "text", "reason", "reasons", "description", "english", "chi_reasons")
+"""The fields that may hold free text, from which labels are extracted."""
+
+
+RawAnswer = str | list[str] | None
+"""One answer as it stands in a file: a text, a list of labels, or nothing."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One file's answers.
+    """Holds the answers of one file.
 
     Attributes:
-        source: the file.
-        kind: "labels" (lists, or their text) or "text" (free answers, from which labels must be extracted first).
-        items: name -> answer.
+        source (`Path`): The file.
+        kind (`str`):
+            `"labels"` (lists of labels, or their text) or `"text"` (free text, from which labels must be extracted).
+        items (`dict[str, str | list[str] | None]`): The answer to each clip, by the name of the clip.
     """
 
     source: Path
     kind: str
-    items: dict[str, str | list[str]]
+    items: Mapping[str, RawAnswer]
+
+
+NamedAnswers = tuple[str, list[tuple[str, RawAnswer]]]
+"""The kind of a file's answers, and each name with its answer."""
 
 
 class NameMismatchError(ValueError):
-    """Two files speak of different clips."""
+    """Raised when two files hold answers to different clips."""
 
 
 def read_answers(path: str | Path, field: str | None = None) -> Answers:
-    """Read predictions or references.
+    """Reads a file of predictions or references.
 
     Args:
-        path: .jsonl (an object a line), .csv or .xlsx (a header), .json (name -> answer), or .npz (`filenames` and
-            `fileitems`, read without unpickling).
-        field: the column or key that holds the answer; by default the first of `LABEL_FIELDS`, else of `TEXT_FIELDS`.
-            Texts that are lists without exception ("[happy, sad]") are label lists, whatever their field is called.
+        path (`str` or `Path`):
+            A .jsonl file (an object in each line), a .csv or .xlsx file (with a header), a .json file (an object with the
+            answer of each name, or a list of objects), or an .npz file (the arrays `filenames` and `fileitems`, read
+            without unpickling).
+        field (`str`, *optional*):
+            The column or key that holds the answer. By default the first of `LABEL_FIELDS` that the file has, otherwise
+            the first of `TEXT_FIELDS`. Texts that are lists without exception ("[happy, sad]") are label lists, whatever
+            their field is called.
+
+    Returns:
+        [`Answers`]: The answers by name.
+
     Raises:
-        ValueError: names the file and what was expected in it; also for a name that comes twice.
-    """
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is of another kind or cannot be read in full, if it lacks the field or a name, if an answer
+            is neither text nor a list of labels, or if a name comes twice.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from microemo.evaluation.prediction_files import read_answers
+
+    >>> _ = Path("predictions.csv").write_text('name,labels\nclip_1,"[happy, proud]"\n')
+    >>> answers = read_answers("predictions.csv")
+    >>> answers.kind, answers.items
+    ('labels', {'clip_1': '[happy, proud]'})
+    ```"""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -65,23 +98,43 @@ def read_answers(path: str | Path, field: str | None = None) -> Answers:
     return Answers(path, kind, dict(pairs))
 
 
-def match(references: Answers, predictions: Answers, common: bool = False) -> tuple[list[str], list, list]:
-    """Pair the answers of two files by name, in the references' order.
+def match(
+    references: Answers, predictions: Answers, common: bool = False
+) -> tuple[list[str], list[RawAnswer], list[RawAnswer]]:
+    """Pairs the answers of two files by the names of the clips, in the order of the references.
 
     Args:
-        common: score the names that both hold; otherwise the two must hold the same names.
+        references ([`Answers`]): The true answers.
+        predictions ([`Answers`]): The answers of a system.
+        common (`bool`, *optional*, defaults to `False`):
+            Whether to take the names that both files hold. Otherwise the two must hold the same names.
+
     Returns:
-        names, truth, predicted.
+        `tuple[list[str], list, list]`: N names, N true answers and N predicted answers.
+
     Raises:
-        NameMismatchError: lists the names that only one of them holds.
-    """
+        NameMismatchError: if the two files hold different names and `common` is not set, or if they have no name in
+            common.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from microemo.evaluation.prediction_files import Answers, match
+
+    >>> references = Answers(Path("references.csv"), "labels", {"clip_1": ["sad"], "clip_2": ["happy"]})
+    >>> predictions = Answers(Path("predictions.csv"), "labels", {"clip_2": ["joyful"]})
+    >>> match(references, predictions, common=True)
+    (['clip_2'], [['happy']], [['joyful']])
+    ```"""
     names = [name for name in references.items if name in predictions.items]
     if not common and (len(names) < len(references.items) or len(names) < len(predictions.items)):
-        without = [name for name in references.items if name not in predictions.items]
-        unknown = [name for name in predictions.items if name not in references.items]
+        without_prediction = [name for name in references.items if name not in predictions.items]
+        without_reference = [name for name in predictions.items if name not in references.items]
         raise NameMismatchError(
             f"{predictions.source} and {references.source} hold different names; "
-            f"without a prediction: {len(without)} ({_some(without)}); without a reference: {len(unknown)} ({_some(unknown)})"
+            f"without a prediction: {len(without_prediction)} ({_some(without_prediction)}); "
+            f"without a reference: {len(without_reference)} ({_some(without_reference)})"
         )
     if not names:
         raise NameMismatchError(f"{predictions.source} and {references.source} have no name in common")
@@ -94,7 +147,7 @@ def _some(names: Iterable[str], most: int = 10) -> str:
 
 
 def _field(path: Path, available: Iterable[str], field: str | None) -> tuple[str, str]:
-    """The column that holds the answer, and its kind."""
+    """Returns the column that holds the answer, and its kind."""
     available = list(available)
     if field is not None and field not in available:
         raise ValueError(f"{path}: has no field {field!r}, only {', '.join(available)}")
@@ -109,7 +162,7 @@ def _field(path: Path, available: Iterable[str], field: str | None) -> tuple[str
     )
 
 
-def _from_rows(path: Path, rows: list[dict], field: str | None):
+def _from_rows(path: Path, rows: list[dict], field: str | None) -> NamedAnswers:
     if not rows:
         raise ValueError(f"{path}: holds no row")
     for number, row in enumerate(rows, start=1):
@@ -129,7 +182,7 @@ def _from_rows(path: Path, rows: list[dict], field: str | None):
     return _kind(kind, [row[answer] for row in rows]), [(str(row[name]), row[answer]) for row in rows]
 
 
-def _check_answer(where: str, value) -> None:
+def _check_answer(where: str, value: object) -> None:
     words = [word for word in value if word is not None] if isinstance(value, list) else []
     if not isinstance(value, (str, list, type(None))) or not all(isinstance(word, (str, list)) for word in words):
         raise ValueError(f"{where}: expected a text or a list of labels, found {type(value).__name__} {value!r:.80}")
@@ -139,20 +192,21 @@ def _check_answer(where: str, value) -> None:
 
 
 def _kind(kind: str, values: list) -> str:
-    """Texts that are lists without exception are labels."""
+    """Returns the kind of the answers: texts that are lists without exception are labels."""
     lists = all(not isinstance(value, str) or final_answer(value).startswith("[") for value in values)
     return "labels" if lists else kind
 
 
-def _from_jsonl(path: Path, field: str | None):
+def _from_jsonl(path: Path, field: str | None) -> NamedAnswers:
     return _from_rows(path, read_json_lines(path), field)
 
 
-def _from_table(path: Path, field: str | None):
-    return _from_rows(path, read_table(path), field)
+def _from_table(path: Path, field: str | None) -> NamedAnswers:
+    rows: list[dict] = [*read_table(path)]
+    return _from_rows(path, rows, field)
 
 
-def _from_json(path: Path, field: str | None):
+def _from_json(path: Path, field: str | None) -> NamedAnswers:
     content = read_json(path)
     if isinstance(content, list):
         return _from_rows(path, content, field)
@@ -163,7 +217,7 @@ def _from_json(path: Path, field: str | None):
     return _kind("text", list(content.values())), list(content.items())
 
 
-def _from_npz(path: Path, field: str | None):
+def _from_npz(path: Path, field: str | None) -> NamedAnswers:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if field is not None or not {"filenames", "fileitems"} <= set(arrays.files):

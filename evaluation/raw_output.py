@@ -1,4 +1,4 @@
-"""From what a model wrote to what it answers: without its thinking, end tokens, code fences and "Answer:"."""
+"""The final answer in the raw output of a model: without its reasoning, end tokens, code fences and "Answer:"."""
 
 import re
 
@@ -32,22 +32,24 @@ _MARKER = re.compile(
 
 
 def final_answer(text: str) -> str:
-    r"""The answer in a model's raw output.
+    r"""Returns the final answer in the raw output of a model.
 
-    What stands in thinking tags is left out, also where the opening or the closing tag is missing (a thought without an
+    What stands in thinking tags is left out, also where the opening or the closing tag is missing (reasoning without an
     end has no answer after it). Of the rest, the last `<answer>` counts, then the last code fence, then what follows the
     last "Answer:" or "Output:" at the beginning of a line, each where there is one. Start tokens are removed, and the
-    answer ends before its first end token. Text without any of these is returned as it is, but for space around it.
+    answer ends before its first end token. From text without any of these only the space around it is removed.
 
     Args:
-        text (`str`): What the model generated, special tokens and all.
+        text (`str`): The text that the model generated, special tokens included.
 
     Returns:
-        `str`: The answer; empty where there is none.
+        `str`: The answer; empty if there is none.
 
     Example:
 
     ```python
+    >>> from microemo.evaluation.raw_output import final_answer
+
     >>> final_answer("<think>One might say she is sad.</think>\n<answer>happy</answer></s>")
     'happy'
     ```"""

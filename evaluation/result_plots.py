@@ -1,24 +1,35 @@
-"""Plots of the results: intervals per system, confusion on wheel level 1, recall of each emotion. Needs matplotlib."""
+"""Plots of results, made with matplotlib: confidence intervals, confusion matrix, recall of each emotion, ablation."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..utils.files import atomic_file
-from .emotion_labels import parse_labels
+from .emotion_labels import RawLabels, parse_labels
 from .emotion_wheel import EmotionWheels
 from .result_tables import ResultTable
 
 ELSEWHERE = "not on the wheel"
+"""The name of the row and column of labels outside the wheel, and of empty predictions."""
 
 
 def plot_intervals(table: ResultTable, column: str, path: str | Path) -> Path:
-    """Each row's value and 95 % interval of one column, published values as open diamonds.
+    """Plots the values and confidence intervals of one column of a table, with published values as open diamonds.
 
     Args:
-        path: .png, .svg or .pdf.
+        table ([`ResultTable`]): The table.
+        column (`str`): One of its columns.
+        path (`str` or `Path`): The .png, .svg or .pdf file to write.
+
+    Returns:
+        `Path`: The file.
+
+    Raises:
+        ValueError: if the table has no such column.
+        ImportError: if matplotlib is not installed.
     """
     if column not in table.columns:
         raise ValueError(f"column {column!r}: the table has {', '.join(table.columns)}")
@@ -28,7 +39,7 @@ def plot_intervals(table: ResultTable, column: str, path: str | Path) -> Path:
     ]
     figure, axes = _figure(8, 1.2 + 0.35 * len(rows))
     for position, (_, cell) in enumerate(reversed(rows)):
-        if cell.estimate:
+        if cell.estimate is not None:
             below, above = cell.estimate.value - cell.estimate.low, cell.estimate.high - cell.estimate.value
             axes.errorbar(cell.estimate.value, position, xerr=[[below], [above]], fmt="o", color="C0", capsize=3)
         if cell.published:
@@ -44,37 +55,71 @@ def plot_intervals(table: ResultTable, column: str, path: str | Path) -> Path:
 
 
 def wheel_confusion(
-    truth: Sequence, predicted: Sequence, wheels: EmotionWheels | None = None, metric: str = "M3-W1-L1"
+    truth: Sequence[RawLabels],
+    predicted: Sequence[RawLabels],
+    wheels: EmotionWheels | None = None,
+    metric: str = "M3-W1-L1",
 ) -> tuple[list[str], np.ndarray]:
-    """How truth clusters are answered on level 1 of a wheel.
+    """Computes the confusion matrix of the clusters of an emotion wheel.
 
-    Each truth cluster of a sample spreads a weight of one evenly over the sample's predicted clusters; a predicted
-    cluster that is also true for the sample counts for that cluster alone.
+    Each true cluster of a sample spreads a weight of one evenly over the sample's predicted clusters. A predicted cluster
+    that is also true for the sample counts for that cluster alone.
 
     Args:
-        truth, predicted: N answers each, lists of labels or their text.
+        truth (`Sequence`): N reference answers, lists of labels or their text.
+        predicted (`Sequence`): N predicted answers, lists of labels or their text.
+        wheels ([`EmotionWheels`], *optional*): The vocabulary. By default the one that ships with the package.
+        metric (`str`, *optional*, defaults to `"M3-W1-L1"`): The M3 metric, which says which wheel at which level.
+
     Returns:
-        K + 1 cluster names (the last: labels outside the wheel, and empty predictions), and a (K + 1, K + 1) matrix,
-        rows truth, columns predicted.
-    """
+        `tuple[list[str], np.ndarray]`: The names of K clusters and [`ELSEWHERE`], and a matrix of shape (K + 1, K + 1)
+        with the true clusters in rows and the predicted ones in columns.
+
+    Raises:
+        KeyError: if the vocabulary has no such wheel.
+        ValueError: if the lengths differ.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.result_plots import wheel_confusion
+
+    >>> names, matrix = wheel_confusion(truth=["furious"], predicted=["angry, sad"])
+    >>> float(matrix[names.index("anger"), names.index("anger")])
+    1.0
+    ```"""
     wheels = wheels or EmotionWheels.default()
     roots = sorted(set(wheels.clusters[metric].values()))
     position = {root: index for index, root in enumerate(roots)}
     names, matrix = [*roots, ELSEWHERE], np.zeros((len(roots) + 1, len(roots) + 1))
 
-    def clusters(answer) -> set[int]:
-        found = (wheels.cluster(label, metric) for label in parse_labels(answer))
-        return {position.get(cluster, len(roots)) for cluster in found}
+    def clusters(answer: RawLabels) -> set[int]:
+        names = (str(wheels.cluster(label, metric)) for label in parse_labels(answer))
+        return {position.get(name, len(roots)) for name in names}
 
-    for wanted, found in ((clusters(t), clusters(p) or {len(roots)}) for t, p in zip(truth, predicted, strict=True)):
-        for row in wanted:
-            columns = [row] if row in found else sorted(found - wanted) or sorted(found)
-            matrix[row, columns] += 1 / len(columns)
+    for true_answer, predicted_answer in zip(truth, predicted, strict=True):
+        rows, columns = clusters(true_answer), clusters(predicted_answer) or {len(roots)}
+        for row in rows:
+            hit = [row] if row in columns else sorted(columns - rows) or sorted(columns)
+            matrix[row, hit] += 1 / len(hit)
     return names, matrix
 
 
 def plot_confusion(names: Sequence[str], matrix: np.ndarray, title: str, path: str | Path) -> Path:
-    """The matrix of `wheel_confusion`, each row as shares of its truth."""
+    """Plots a confusion matrix with each row as shares of the true occurrences.
+
+    Args:
+        names (`Sequence[str]`): The K names of rows and columns, from [`wheel_confusion`].
+        matrix (`np.ndarray` of shape `(K, K)`): The confusion matrix, true clusters in rows.
+        title (`str`): The title of the plot.
+        path (`str` or `Path`): The .png, .svg or .pdf file to write.
+
+    Returns:
+        `Path`: The file.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
     totals = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.where(totals == 0, 1, totals)
     size = 2.5 + 0.6 * len(names)
@@ -95,23 +140,63 @@ def plot_confusion(names: Sequence[str], matrix: np.ndarray, title: str, path: s
 
 
 def emotion_recall(
-    truth: Sequence, predicted: Sequence, wheels: EmotionWheels | None = None, metric: str = "M2"
+    truth: Sequence[RawLabels],
+    predicted: Sequence[RawLabels],
+    wheels: EmotionWheels | None = None,
+    metric: str = "M2",
 ) -> dict[str, tuple[int, int]]:
-    """For each emotion (a name under `metric`): in how many samples it is true, and in how many of those it is found."""
+    """Counts for each emotion the samples in which it is true, and those of them in which it is predicted.
+
+    Args:
+        truth (`Sequence`): N reference answers, lists of labels or their text.
+        predicted (`Sequence`): N predicted answers, lists of labels or their text.
+        wheels ([`EmotionWheels`], *optional*): The vocabulary. By default the one that ships with the package.
+        metric (`str`, *optional*, defaults to `"M2"`): The metric under whose names emotions are compared.
+
+    Returns:
+        `dict[str, tuple[int, int]]`: For each emotion the two counts, the most frequent emotion first.
+
+    Raises:
+        ValueError: if the vocabulary has no such metric, or if the lengths differ.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.result_plots import emotion_recall
+
+    >>> emotion_recall(truth=["joyful", "happy"], predicted=["happy", "sad"])
+    {'happy': (2, 1)}
+    ```"""
     wheels = wheels or EmotionWheels.default()
-    true, found = Counter(), Counter()
-    for t, p in zip(truth, predicted, strict=True):
-        wanted, answered = ({wheels.cluster(label, metric) for label in parse_labels(side)} for side in (t, p))
-        true.update(wanted)
-        found.update(wanted & answered)
-    return {emotion: (count, found[emotion]) for emotion, count in true.most_common()}
+    occurrences: Counter[str] = Counter()
+    hits: Counter[str] = Counter()
+    for answers in zip(truth, predicted, strict=True):
+        true_names, predicted_names = (
+            {str(wheels.cluster(label, metric)) for label in parse_labels(answer)} for answer in answers
+        )
+        occurrences.update(true_names)
+        hits.update(true_names & predicted_names)
+    return {emotion: (count, hits[emotion]) for emotion, count in occurrences.most_common()}
 
 
 def plot_emotion_recall(recall: dict[str, tuple[int, int]], title: str, path: str | Path, most: int = 30) -> Path:
-    """Recall of the `most` frequent emotions of `emotion_recall`, with their counts."""
+    """Plots the recall of the most frequent emotions, with their counts.
+
+    Args:
+        recall (`dict[str, tuple[int, int]]`): The counts that [`emotion_recall`] returns.
+        title (`str`): The title of the plot.
+        path (`str` or `Path`): The .png, .svg or .pdf file to write.
+        most (`int`, *optional*, defaults to 30): The largest number of emotions in the plot.
+
+    Returns:
+        `Path`: The file.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
     shown = list(recall.items())[:most]
     figure, axes = _figure(8, 1.2 + 0.28 * len(shown))
-    axes.barh(range(len(shown)), [100 * found / count for _, (count, found) in reversed(shown)], color="C0")
+    axes.barh(range(len(shown)), [100 * hits / count for _, (count, hits) in reversed(shown)], color="C0")
     axes.set_yticks(range(len(shown)), [f"{emotion} ({count})" for emotion, (count, _) in reversed(shown)])
     axes.set_xlim(0, 100)
     axes.set_xlabel("recall (per cent of the clips that show it)")
@@ -120,14 +205,22 @@ def plot_emotion_recall(recall: dict[str, tuple[int, int]], title: str, path: st
 
 
 def plot_arms(
-    bars: dict[str, Sequence[tuple[float, float]]], groups: Sequence[str], title: str, path: str | Path
+    bars: Mapping[str, Sequence[tuple[float, float]]], groups: Sequence[str], title: str, path: str | Path
 ) -> Path:
-    """Mean and deviation of each arm of an ablation, a bar in every group.
+    """Plots mean and standard deviation of each arm of an ablation, with a bar in every group.
 
     Args:
-        bars: By the name of the arm (mean, deviation) in each group, in percent.
-        groups: Their names.
-        path: .png, .svg or .pdf.
+        bars (`Mapping[str, Sequence[tuple[float, float]]]`):
+            For each arm the mean and the standard deviation in each of G groups, in per cent.
+        groups (`Sequence[str]`): The names of the G groups.
+        title (`str`): The name of the figure that is plotted.
+        path (`str` or `Path`): The .png, .svg or .pdf file to write.
+
+    Returns:
+        `Path`: The file.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
     """
     figure, axes = _figure(8, 1.2 + 0.5 * len(bars))
     height = 0.8 / len(groups)
@@ -149,14 +242,21 @@ def plot_arms(
 
 
 def plot_curves(
-    curves: dict[str, Sequence[Sequence[tuple[float, float]]]], axis_names: tuple[str, str], path: str | Path
+    curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], axis_names: tuple[str, str], path: str | Path
 ) -> Path:
-    """A line through the mean of several runs for each arm, and a thin one for each run.
+    """Plots for each arm a line through the mean of its runs, and a thin line for each run.
 
     Args:
-        curves: By the name of the arm its runs, each (x, y) at the same places, y from 0 to 1.
-        axis_names: Of x and y.
-        path: .png, .svg or .pdf.
+        curves (`Mapping[str, Sequence[Sequence[tuple[float, float]]]]`):
+            For each arm its runs, each a list of points (x, y) at the same x, with y from 0 to 1.
+        axis_names (`tuple[str, str]`): The names of the x and the y axis.
+        path (`str` or `Path`): The .png, .svg or .pdf file to write.
+
+    Returns:
+        `Path`: The file.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
     """
     figure, axes = _figure(8, 4.5)
     for number, (name, runs) in enumerate(curves.items()):
@@ -171,14 +271,14 @@ def plot_curves(
     return _save(figure, path)
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _save(figure, path: str | Path) -> Path:
+def _save(figure: Any, path: str | Path) -> Path:
     with atomic_file(path) as part:
         figure.savefig(part, dpi=150)
     return Path(path)

@@ -1,9 +1,9 @@
-"""Tables with every cell's interval, significance and context, the published numbers beside."""
+"""Tables of results: every cell with its confidence interval, significance and context, beside the published numbers."""
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from .resampling import Estimate, bootstrap, paired_p_values
 from .systems import ScoredSystem
 
 PUBLISHED_FILE = Path(__file__).parent / "published.csv"
+"""The file of published numbers."""
 
 COLUMNS = {
     "Accuracy_S": "S/precision",
@@ -22,12 +23,24 @@ COLUMNS = {
     "EW": "EW/f",
     "Labels per answer": "labels",
 }
-"""Column heading -> corpus figure. Scores are shown in per cent; the last column is the verbosity that recall rewards."""
+"""The corpus figure of each column. Scores are shown in per cent; the last column shows how verbose a system is, which
+recall rewards."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A printed number: in per cent, with where it stands and how it was made (`published.csv` has these columns)."""
+    """A published number; the columns of `published.csv`.
+
+    Attributes:
+        system (`str`): The name of the system.
+        metric (`str`): One of [`COLUMNS`].
+        value (`float`): The number, in per cent.
+        source (`str`): Where it is printed.
+        n (`int` or `None`): The number of clips; `None` if it is not published.
+        grouping (`str`): How synonyms were grouped.
+        setting (`str`): One of [`SETTINGS`]; empty if it is not stated.
+        note (`str`): What else a reader must know.
+    """
 
     system: str
     metric: str
@@ -41,13 +54,18 @@ class Published:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one row.
+    """Holds one figure of one row of a table.
 
     Attributes:
-        estimate: value and 95 % interval, per cent (labels per answer: a count); None where the row is only published.
-        p: two-sided p against the table's chosen row; None for that row itself or where clips differ.
-        context: (grouping, setting, sample set) that it was made with.
-        published: the printed number beside it, if any, and how it differs ("other split and grouper").
+        estimate ([`Estimate`] or `None`):
+            The value and its 95 % confidence interval, in per cent (labels per answer: a count). `None` if the row is
+            only published.
+        p (`float` or `None`):
+            The two-sided p-value against the chosen row of the table. `None` for that row itself, and where the clips
+            differ.
+        context (`tuple[str, str, str]` or `None`): The grouping, the setting and the sample set of the estimate.
+        published ([`Published`] or `None`): The published number beside it.
+        difference (`str`): How the published number was made otherwise, such as "other split and grouper".
     """
 
     estimate: Estimate | None
@@ -59,12 +77,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows of cells under `columns`.
+    """Holds a table of results; [`result_table`] makes it.
 
     Attributes:
-        rows: (system, mark, cells).
-        against: the row that p is computed against, or None.
-        warnings: what was counted on the way (answers without groups, out-of-vocabulary shares, ...).
+        columns (`tuple[str, ...]`): The headings, some of [`COLUMNS`].
+        rows (`list[tuple[str, str, list[Cell]]]`): The system, its mark and its cells, for each row.
+        against (`str` or `None`): The row that p-values are computed against.
+        draws (`int`): The number of bootstrap resamples and of random swaps.
+        warnings (`list[str]`): What a reader must know, such as the number of answers without groups.
     """
 
     columns: tuple[str, ...]
@@ -74,7 +94,17 @@ class ResultTable:
     warnings: list[str] = field(default_factory=list)
 
     def render(self, form: str) -> str:
-        """The table as "markdown", "latex" or "csv" text."""
+        """Returns the table as text.
+
+        Args:
+            form (`str`): One of `"markdown"`, `"latex"` and `"csv"`.
+
+        Returns:
+            `str`: The table with a legend; CSV has one line for each cell instead.
+
+        Raises:
+            ValueError: if the form is unknown.
+        """
         renderers = {"markdown": _markdown, "latex": _latex, "csv": _csv}
         if form not in renderers:
             raise ValueError(f"form {form!r}: expected one of {', '.join(renderers)}")
@@ -82,7 +112,26 @@ class ResultTable:
 
 
 def read_published(path: str | Path = PUBLISHED_FILE, table: int | None = None) -> list[Published]:
-    """Published numbers of Table 1 or 2 of the paper and of the tables it is compared with; None reads all."""
+    """Reads published numbers of the paper and of the tables that it is compared with.
+
+    Args:
+        path (`str` or `Path`, *optional*): A file with the columns of `published.csv`, which is the default.
+        table (`int`, *optional*): The number of the paper's table, 1 or 2. By default all numbers are read.
+
+    Returns:
+        `list[Published]`: The numbers.
+
+    Raises:
+        ValueError: if the file cannot be read.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.result_tables import read_published
+
+    >>> {entry.metric for entry in read_published(table=1) if entry.system == "MicroEmo"} >= {"Accuracy_S", "Recall_S"}
+    True
+    ```"""
     entries = []
     for row in read_table(Path(path)):
         if table is None or row["table"] == str(table):
@@ -100,17 +149,35 @@ def result_table(
     draws: int = 1000,
     seed: int = 0,
 ) -> ResultTable:
-    """Make the table.
+    """Makes a table of results with bootstrap confidence intervals and significance.
 
     Args:
-        systems: its rows, in order.
-        against: name of the row that every other is tested against.
-        published: printed numbers; those whose system has no row here get a row of their own.
-        columns: headings among `COLUMNS`.
-        draws: bootstrap resamples and random swaps.
+        systems (`Sequence[ScoredSystem]`): The rows, in order.
+        against (`str`, *optional*): The name of the row that every other row is tested against.
+        published (`Sequence[Published]`, *optional*):
+            Published numbers. Those of a system without a row get a row of their own.
+        columns (`Sequence[str]`, *optional*): The headings, some of [`COLUMNS`]. By default all.
+        draws (`int`, *optional*, defaults to 1000): The number of bootstrap resamples and of random swaps.
+        seed (`int`, *optional*, defaults to 0): The seed of both.
+
+    Returns:
+        [`ResultTable`]: The table.
+
     Raises:
-        ValueError: an unknown column, or `against` is not exactly one row.
-    """
+        ValueError: if a column is unknown, or if `against` is not the name of exactly one row.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.emotion_wheel import wheel_scores
+    >>> from microemo.evaluation.result_tables import result_table
+    >>> from microemo.evaluation.systems import ScoredSystem
+
+    >>> sheet = wheel_scores(["clip_1"], truth=["happy"], predicted=["joyful"])
+    >>> table = result_table([ScoredSystem("My model", "subtitle", "my clips", sheet)], columns=["EW"])
+    >>> print(table.render("markdown").splitlines()[2])
+    | My model | 100.0 [100.0, 100.0] (a) |
+    ```"""
     if unknown := [column for column in columns if column not in COLUMNS]:
         raise ValueError(f"columns {', '.join(unknown)}: expected some of {', '.join(COLUMNS)}")
     base = None
@@ -120,11 +187,13 @@ def result_table(
             have = ", ".join(system.system for system in systems)
             raise ValueError(f"against {against!r}: {len(named)} rows have that name, expected one; there are {have}")
         base = named[0]
-    rows, warnings = [], []
+    rows: list[tuple[str, str, list[Cell]]] = []
+    warnings: list[str] = []
     for system in systems:
         estimates = bootstrap(system.sheet, draws, seed)
-        same_clips = base is not None and system is not base and set(system.sheet.names) == set(base.sheet.names)
-        p_values = paired_p_values(system.sheet, base.sheet, draws, seed) if same_clips else {}
+        other = None if base is None or system is base else base
+        same_clips = other is not None and set(system.sheet.names) == set(other.sheet.names)
+        p_values = paired_p_values(system.sheet, other.sheet, draws, seed) if other is not None and same_clips else {}
         cells = []
         for column in columns:
             context = _context(system, column)
@@ -134,11 +203,11 @@ def result_table(
             cells.append(Cell(estimate, p_values.get(COLUMNS[column]), context, entry, difference))
         rows.append((system.system, system.mark, cells))
         warnings += [*system.sheet.notes.get("differs", ()), *_warnings(system)]
-        if base is not None and system is not base and not same_clips:
-            warnings.append(f"{system.system}: not the clips of {base.system}, so no significance")
+        if other is not None and not same_clips:
+            warnings.append(f"{system.system}: not the clips of {other.system}, so no significance")
 
     def differences(entry: Published | None) -> str:
-        """How a number without a row of its own differs from the table's first row."""
+        """Returns how a number without a row of its own differs from the table's first row."""
         if entry is None or not systems:
             return ""
         return _difference(entry, _context(systems[0], entry.metric)[0], len(systems[0].sheet.names))
@@ -194,18 +263,22 @@ def _warnings(system: ScoredSystem) -> list[str]:
     return warnings
 
 
+LegendKey = tuple[str, ...]
+"""What a letter stands for: the context of a cell, or "published" and the source of a number."""
+
+
 def _stars(p: float | None) -> str:
     return "" if p is None or math.isnan(p) else "**" if p < 0.01 else "*" if p < 0.05 else ""
 
 
-def _letters(table: ResultTable) -> dict[tuple, str]:
-    """A letter for each context and each published source, in order of appearance."""
-    letters: dict[tuple, str] = {}
+def _letters(table: ResultTable) -> dict[LegendKey, str]:
+    """Returns a letter for each context and each published source, in order of appearance."""
+    letters: dict[LegendKey, str] = {}
     for _, _, cells in table.rows:
         for cell in cells:
-            keys = [cell.context] if cell.context else []
+            keys: list[LegendKey] = [cell.context] if cell.context else []
             if cell.published:
-                keys.append(_source(cell))
+                keys.append(_source(cell.published))
             for key in keys:
                 if key not in letters:
                     index = len(letters)
@@ -213,13 +286,12 @@ def _letters(table: ResultTable) -> dict[tuple, str]:
     return letters
 
 
-def _source(cell: Cell) -> tuple:
-    entry = cell.published
+def _source(entry: Published) -> LegendKey:
     clips = f"{entry.n} clips" if entry.n else "split unpublished"
     return ("published", entry.source, entry.grouping, entry.setting or "setting not stated", clips, entry.note)
 
 
-def _legend(table: ResultTable, letters: dict[tuple, str]) -> list[str]:
+def _legend(table: ResultTable, letters: dict[LegendKey, str]) -> list[str]:
     lines = [
         f"Brackets: 95 % bootstrap interval, {table.draws} draws. Scores in per cent; grouping, setting and sample set of a cell by letter."
     ]
@@ -237,7 +309,7 @@ def _legend(table: ResultTable, letters: dict[tuple, str]) -> list[str]:
 
 
 def _with_published(table: ResultTable) -> list[tuple[int, str]]:
-    """Indices of the columns that have a published number somewhere, with their extra heading."""
+    """Returns the indices of the columns that have a published number somewhere, with their extra heading."""
     return [
         (index, f"{column}, published")
         for index, column in enumerate(table.columns)
@@ -245,8 +317,10 @@ def _with_published(table: ResultTable) -> list[tuple[int, str]]:
     ]
 
 
-def _texts(table: ResultTable, letters: dict[tuple, str], note) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of cell texts; `note(letter)` writes a reference to the legend."""
+def _texts(
+    table: ResultTable, letters: dict[LegendKey, str], note: Callable[[str], str]
+) -> tuple[list[str], list[list[str]]]:
+    """Returns heading and rows of cell texts; `note(letter)` writes a reference to the legend."""
     extra = dict(_with_published(table))
     heading = ["System"]
     for index, column in enumerate(table.columns):
@@ -255,7 +329,7 @@ def _texts(table: ResultTable, letters: dict[tuple, str], note) -> tuple[list[st
     for system, mark, cells in table.rows:
         row = [f"{system} ({mark})" if mark else system]
         for index, cell in enumerate(cells):
-            if cell.estimate is None:
+            if cell.estimate is None or cell.context is None:
                 row.append("–")
             else:
                 digits = 2 if table.columns[index] == "Labels per answer" else 1
@@ -265,7 +339,7 @@ def _texts(table: ResultTable, letters: dict[tuple, str], note) -> tuple[list[st
                 row.append(f"{value} [{low}, {high}]{_stars(cell.p)}{note(letters[cell.context])}")
             if index in extra:
                 entry = cell.published
-                row.append(f"{entry.value:.2f} {cell.difference}{note(letters[_source(cell)])}" if entry else "–")
+                row.append(f"{entry.value:.2f} {cell.difference}{note(letters[_source(entry)])}" if entry else "–")
         rows.append(row)
     return heading, rows
 
@@ -306,7 +380,7 @@ def _latex(table: ResultTable) -> str:
 
 
 def _csv(table: ResultTable) -> str:
-    """One line a cell, so that each carries its context in words."""
+    """Writes one line for each cell, so that each carries its context in words."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -337,7 +411,7 @@ def _csv(table: ResultTable) -> str:
                 numbers = [f"{x:.6f}" for x in (cell.estimate.value, cell.estimate.low, cell.estimate.high)]
             p = "" if cell.p is None else f"{cell.p:.6f}"
             entry = cell.published
-            printed = [entry.value, cell.difference, entry.source, entry.note] if entry else ["", "", "", ""]
+            published = [entry.value, cell.difference, entry.source, entry.note] if entry else ["", "", "", ""]
             against = (table.against or "") if cell.p is not None else ""
-            writer.writerow([system, mark, column, *numbers, p, against, *(cell.context or ("", "", "")), *printed])
+            writer.writerow([system, mark, column, *numbers, p, against, *(cell.context or ("", "", "")), *published])
     return text.getvalue()

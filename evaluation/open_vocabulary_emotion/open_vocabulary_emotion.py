@@ -17,14 +17,19 @@ metrics of OV-MER and AffectGPT (arXiv 2410.01495, 2501.16566), between lists of
 
 _INPUTS = """
 Args:
-    predictions, references: a list of labels, or its text ("[happy, sad]"), for each sample.
-    names: sample names, needed with `groups` (default: their positions).
-    wheels: folder of a vocabulary in the AffectGPT layout; default: the package's own.
-    groups: JSON file of synonym groups to replay for the set-level metric; default: synonyms of the vocabulary (M2).
-    compat: "affectgpt" reproduces the published code.
+    predictions (`list[list[str]]` or `list[str]`): The predicted labels of each sample, or their text ("[happy, sad]").
+    references (`list[list[str]]` or `list[str]`): The true labels of each sample, or their text.
+    names (`list[str]`, *optional*): The names of the samples, needed with `groups`. By default their positions.
+    wheels (`str`, *optional*):
+        The folder of a vocabulary in the layout of AffectGPT. By default the vocabulary of the package.
+    groups (`str`, *optional*):
+        A JSON file of synonym groups to replay for the set-level metric. By default the synonyms of the vocabulary (M2).
+    compat (`str`, *optional*): `"affectgpt"` reproduces the published code.
+
 Returns:
-    accuracy_s, recall_s, avg_s, f_s, m_avg, ew (0..1), labels_per_answer, out_of_vocabulary (share of the predicted
-    labels), ungrouped (samples without a grouping answer), and precision, recall and f of every wheel metric.
+    `dict[str, float]`: `accuracy_s`, `recall_s`, `avg_s`, `f_s`, `m_avg` and `ew` (from 0 to 1), `labels_per_answer`,
+    `out_of_vocabulary` (the share of the predicted labels), `ungrouped` (the number of samples without groups), and
+    precision, recall and f of every wheel metric.
 """
 
 _CITATION = """@inproceedings{zhang2024microemo,
@@ -34,7 +39,9 @@ _CITATION = """@inproceedings{zhang2024microemo,
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class OpenVocabularyEmotion(evaluate.Metric):
-    def _info(self):
+    """Computes open-vocabulary emotion scores; `compute` takes the arguments that `inputs_description` lists."""
+
+    def _info(self) -> evaluate.MetricInfo:
         labels = datasets.Sequence(datasets.Value("string"))
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -48,7 +55,15 @@ class OpenVocabularyEmotion(evaluate.Metric):
             ],
         )
 
-    def _compute(self, predictions, references, names=None, wheels=None, groups=None, compat=None):
+    def _compute(
+        self,
+        predictions: list,
+        references: list,
+        names: list[str] | None = None,
+        wheels: str | None = None,
+        groups: str | None = None,
+        compat: str | None = None,
+    ) -> dict[str, float]:
         names = [str(index) for index in range(len(predictions))] if names is None else [str(name) for name in names]
         vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
         grouper = WheelGrouper(vocabulary) if groups is None else ReplayGrouper.from_file(groups)

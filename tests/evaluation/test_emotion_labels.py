@@ -71,6 +71,7 @@ def test_unknown_compat_is_named():
 @given(st.lists(st.text(st.characters(categories=["L"]), min_size=1, max_size=20), max_size=6))
 def test_written_lists_read_back(words):
     words = [word for word in words if parse_labels([word])]  # "None" is no label
+    words = [word for word in words if word.lower() not in ("true", "false", "infinity")]  # [True] is a list of values
     wanted = list(dict.fromkeys(word.lower() for word in words))
     assert parse_labels(str(words)) == wanted
     assert parse_labels("[" + ", ".join(words) + "]") == wanted
