@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, tables and JSON lines read without loss, and a log that survives a kill.
+"""Files: atomic writing of files and folders, tables and JSON lines read without loss, and a crash-safe log.
 
 Users' files are read with tolerance for their form (a byte-order mark, UTF-16, CRLF, no final newline, semicolons) and
 none for loss: whatever cannot be read in full is an error that names the file and the line. [`JsonLinesLog`] is the one
@@ -19,18 +19,19 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
 except ImportError:  # Windows: no advisory locks, so two writers are not detected there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
 def _beside(path: Path) -> Path:
-    """A hidden name in the folder of `path`. The suffix stays, since writers of pictures and clips choose by it."""
+    """Returns a hidden name in the folder of `path`. The suffix stays, since writers of pictures and clips choose by it."""
     return path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix}")
 
 
@@ -38,12 +39,12 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class NoSpaceError(OSError):
-    """There is no room on the disk for what is to be written."""
+    """Raised when there is no room on the disk for what is to be written."""
 
 
 @contextlib.contextmanager
 def _telling_a_full_disk(path: Path, size: int = 0) -> Iterator[None]:
-    """Errors of a full disk as one kind: safetensors and tokenizers raise exceptions of their own there."""
+    """Raises errors of a full disk as one kind: safetensors and tokenizers raise exceptions of their own there."""
     try:
         yield
     except NoSpaceError:
@@ -59,15 +60,15 @@ def _telling_a_full_disk(path: Path, size: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Write a file whole or not at all.
+    """Writes a file as a whole or not at all.
 
     Args:
         path (`str` or `Path`):
             The file to make or to replace; its folder is made. A link is followed: what it points to is replaced.
 
     Yields:
-        `Path`: A name in the same folder to write to. When the block ends it becomes `path` in one step; when the block
-            raises, it is removed and `path` is as it was.
+        `Path`: A name in the same folder to write to. When the block ends, that file is renamed to `path`; when the block
+        raises, it is removed, and `path` is as it was.
 
     Raises:
         IsADirectoryError: if `path` is a folder.
@@ -76,8 +77,10 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     Example:
 
     ```python
+    >>> from microemo.utils.files import atomic_file
+
     >>> with atomic_file("scores.csv") as part:
-    ...     part.write_text("name,score")
+    ...     _ = part.write_text("name,score")
     ```"""
     path = Path(os.path.realpath(path))
     if path.is_dir():
@@ -94,20 +97,28 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
-    """Make a folder whole or not at all.
+    """Makes a folder as a whole or not at all.
 
     Args:
         path (`str` or `Path`): The folder to make. An empty one may be there already; its parents are made.
-        size (`int`, *optional*, defaults to 0): Bytes that will be written, where they are known.
+        size (`int`, *optional*, defaults to 0): The number of bytes that will be written, if it is known.
 
     Yields:
-        `Path`: A new folder beside it to fill. When the block ends it becomes `path` in one step; when the block raises,
-            it is removed with all that is in it.
+        `Path`: A new folder beside it to fill. When the block ends, that folder is renamed to `path`; when the block
+        raises, it is removed with all that is in it.
 
     Raises:
-        FileExistsError: if `path` is a file or a folder that holds something; before anything is made.
-        NoSpaceError: if fewer than `size` bytes are free, or the disk is full.
-    """
+        FileExistsError: if `path` is a file or a folder that holds something. Nothing is made then.
+        NoSpaceError: if fewer than `size` bytes are free, or if the disk is full.
+
+    Example:
+
+    ```python
+    >>> from microemo.utils.files import atomic_folder
+
+    >>> with atomic_folder("results") as part:
+    ...     _ = (part / "scores.csv").write_text("name,score")
+    ```"""
     path = check_new_folder(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
@@ -128,7 +139,7 @@ def atomic_folder(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
 
 
 def check_new_folder(path: str | os.PathLike) -> Path:
-    """Check, before any long work, that a folder can be made by [`atomic_folder`].
+    """Checks, before any long work, that a folder can be made by [`atomic_folder`].
 
     Args:
         path (`str` or `Path`): The folder to make.
@@ -146,14 +157,47 @@ def check_new_folder(path: str | os.PathLike) -> Path:
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Write `text` as UTF-8, whole or not at all, and return the path."""
+    """Writes a UTF-8 file as a whole or not at all.
+
+    Args:
+        path (`str` or `Path`): The file to make or to replace; its folder is made.
+        text (`str`): Its content, whose line ends are kept.
+
+    Returns:
+        `Path`: The file.
+
+    Raises:
+        IsADirectoryError: if `path` is a folder.
+        NoSpaceError: if the disk is full.
+    """
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
 
 
 def write_json_lines(path: str | os.PathLike, rows: Iterable[dict]) -> Path:
-    """Write one JSON object a line, whole or not at all, and return the path."""
+    """Writes a file with one JSON object in each line, as a whole or not at all.
+
+    Args:
+        path (`str` or `Path`): The file to make or to replace; its folder is made.
+        rows (`Iterable[dict]`): The objects.
+
+    Returns:
+        `Path`: The file.
+
+    Raises:
+        IsADirectoryError: if `path` is a folder.
+        NoSpaceError: if the disk is full.
+        TypeError: if a row holds what JSON cannot.
+
+    Example:
+
+    ```python
+    >>> from microemo.utils.files import read_json_lines, write_json_lines
+
+    >>> read_json_lines(write_json_lines("answers.jsonl", [{"name": "clip_1", "answer": "happy"}]))
+    [{'name': 'clip_1', 'answer': 'happy'}]
+    ```"""
     with atomic_file(path) as part:
         part.write_bytes(b"".join(map(_json_line, rows)))
     return Path(path)
@@ -168,10 +212,17 @@ def _json_line(row: dict) -> bytes:
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """The text of a UTF-8 file, or of a UTF-16 one that begins with a byte-order mark; line ends as they stand.
+    """Reads the text of a UTF-8 file, or of a UTF-16 file that begins with a byte-order mark.
+
+    Args:
+        path (`str` or `Path`): The file.
+
+    Returns:
+        `str`: Its text without the byte-order mark; line ends are kept.
 
     Raises:
-        ValueError: if it is neither, naming the first line that cannot be read.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is neither, or if it holds a NUL character. The message names the line.
     """
     data = Path(path).read_bytes()
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -191,10 +242,17 @@ def read_text(path: str | os.PathLike) -> str:
     return text
 
 
-def read_json(path: str | os.PathLike):
-    """The content of a JSON file. NaN, which Python and pandas write for a missing value, is read as `None`.
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file. NaN, which Python and pandas write for a missing value, is read as `None`.
+
+    Args:
+        path (`str` or `Path`): The file.
+
+    Returns:
+        `Any`: Its content.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if it is not JSON, or if an object has a key twice (one of the two values would be lost).
     """
     text = read_text(path)
@@ -206,10 +264,17 @@ def read_json(path: str | os.PathLike):
 
 
 def read_json_lines(path: str | os.PathLike) -> list[dict]:
-    """The rows of a file with one JSON object a line; blank lines and a missing final newline do not matter.
+    """Reads a file with one JSON object in each line. Blank lines and a missing final newline do not matter.
+
+    Args:
+        path (`str` or `Path`): The file.
+
+    Returns:
+        `list[dict]`: The objects.
 
     Raises:
-        ValueError: if a line is not a JSON object, or has a key twice; names the file and the line.
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line is not a JSON object, or has a key twice. The message names the file and the line.
     """
     text = read_text(path)
     rows = []
@@ -234,7 +299,7 @@ def _json_object(line: str) -> dict:
     return row
 
 
-def _parse(text: str):
+def _parse(text: str) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
         if "\\ud" in text.lower():
@@ -271,21 +336,30 @@ def _twice(names: Iterable[str]) -> str:
 
 
 def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
-    """The rows of a .csv file (cells parted by commas, semicolons or tabs, as its header is) or of an .xlsx file.
+    """Reads a table: a .csv file, whose cells are separated by commas, semicolons or tabs, or an .xlsx file.
 
     Rows without any content are passed over.
 
     Args:
-        path (`str` or `Path`): The file; what does not end in .xlsx is read as CSV.
+        path (`str` or `Path`): The file. A file that does not end in .xlsx is read as CSV.
 
     Returns:
-        `list[dict[str, str]]`: Column to cell; every cell a string, an empty one `""`.
+        `list[dict[str, str]]`: For each row a dictionary from column to cell. Every cell is a string, an empty one `""`.
 
     Raises:
-        ValueError: if the file cannot be read in full: a row with more or fewer cells than the header, a quote that is
-            never closed, a column without a name or with the name of another. Names the file and the line.
-        ImportError: if .xlsx files cannot be read here.
-    """
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read in full: a row has more or fewer cells than the header, a quote is never
+            closed, or a column has no name or that of another. The message names the file and the line.
+        ImportError: if the file is an .xlsx file and openpyxl is not installed.
+
+    Example:
+
+    ```python
+    >>> from microemo.utils.files import read_table, write_text
+
+    >>> read_table(write_text("scores.csv", "name;score\nclip_1;0,5"))
+    [{'name': 'clip_1', 'score': '0,5'}]
+    ```"""
     path = Path(path)
     lines = _read_xlsx(path) if path.suffix.lower() == ".xlsx" else _read_csv(path)
     number, header = next(lines, (0, []))
@@ -314,11 +388,11 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the number of its first line."""
+    """Yields each row with the number of its first line."""
     text = read_text(path)
-    first = re.search(r"[^\r\n]*", text.lstrip("\r\n")).group()
+    first = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     # the separator that makes most cells of the header; a comma where there is nothing to choose
-    separator = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+    separator = max(",;\t", key=lambda separator: len(next(csv.reader([first], delimiter=separator), [])))
     stated = re.fullmatch(r'"?sep=(.)"?', first)  # Excel's own first line
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=stated[1] if stated else separator, strict=True)
     number = 1
@@ -357,29 +431,31 @@ _NOT_OURS = "the file is left as it is, since this program did not write it; nam
 
 
 class JsonLinesLog:
-    """One process's hold on a JSON-lines file: the rows already there, and a safe way to add more.
+    """Opens a crash-safe log of JSON lines: it reads the rows that are there and appends others.
 
-    `append` writes whole lines and returns when they are on the disk. The file stays locked while open, because two
-    writers would pay for the same answers twice.
+    `append` writes whole lines and returns when they are on the disk. The file stays locked while it is open, because two
+    writers would compute the same answers twice.
 
     A file that holds anything but lines of such a log is refused, before it is opened for writing. Nothing but `append`
     changes it: the first call cuts off the half line of a killed writer, where there is one.
 
     Args:
-        path (`str` or `Path`): The log, made with its folder if it is not there.
-        keys (`Sequence[str]`, *optional*):
+        path (`str` or `Path`): The file, made with its folder if it is not there.
+        keys (`Iterable[str]`, *optional*):
             The keys of every row, in order; the first holds a text. By default those of the rows already there.
 
     Attributes:
-        rows (`list[dict]`): What the log holds.
+        rows (`list[dict]`): The rows that the log holds.
 
     Raises:
-        ValueError: if the file is not such a log. It is left as it is.
+        ValueError: if the file is not such a log; it is left as it is.
         OSError: if another process has the log open.
 
     Example:
 
     ```python
+    >>> from microemo.utils.files import JsonLinesLog
+
     >>> with JsonLinesLog("answers.jsonl", ("name", "answer")) as log:
     ...     done = {row["name"] for row in log.rows}
     ...     log.append([{"name": "clip_1", "answer": "happy"}])
@@ -407,7 +483,7 @@ class JsonLinesLog:
             raise
 
     def _read(self) -> tuple[list[dict], tuple[int, bytes] | None]:
-        """The rows; and where the last line has no end, the bytes to keep and what is to follow them."""
+        """Returns the rows and, if the last line has no end, the bytes to keep and what is to follow them."""
         *lines, last = self.path.read_bytes().split(b"\n")
         rows = [self._row(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
         if not last.strip():
@@ -439,7 +515,10 @@ class JsonLinesLog:
         return set(row) == set(self._keys or ())
 
     def append(self, rows: list[dict]) -> None:
-        """Write `rows`, one line each, in one write, and force them to the disk.
+        """Writes rows, one line each, in one write, and forces them to the disk.
+
+        Args:
+            rows (`list[dict]`): The rows.
 
         Raises:
             ValueError: if a row has other keys than those of the log; nothing is written then.
@@ -461,11 +540,11 @@ class JsonLinesLog:
             self.rows.extend(rows)
 
     def close(self) -> None:
-        """Let the file go."""
+        """Closes the file, so that another process may open it."""
         self._file.close()
 
     def __enter__(self) -> "JsonLinesLog":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

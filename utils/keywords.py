@@ -1,10 +1,10 @@
-"""Refusing the words that a caller wrote and nothing reads."""
+"""Errors for unknown keywords, which would otherwise be ignored."""
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 
 # What any `from_pretrained` of Transformers takes, and hands on.
-LOADING_KEYWORDS = frozenset(
+LOADING_KEYWORDS: frozenset[str] = frozenset(
     (
         *(
             "cache_dir",
@@ -23,38 +23,42 @@ LOADING_KEYWORDS = frozenset(
 
 
 def refuse_unknown(
-    given: Iterable[str], known: Collection[str], owner: str, instead: Mapping[str, str] | None = None
+    keywords: Iterable[str], accepted: Collection[str], owner: str, alternatives: Mapping[str, str] | None = None
 ) -> None:
-    """Raise an error for keywords that nobody would read.
+    """Raises an error if there are keywords that nothing reads.
 
     Args:
-        given (`Iterable[str]`): The keywords of a call, or the keys of a dictionary that the user wrote.
-        known (`Collection[str]`): Those that are read.
-        owner (`str`): Whose keywords they are, for the message, as in "MicroEmoProcessor".
-        instead (`Mapping[str, str]`, *optional*):
-            What to say of words that other libraries use: the known word, or a sentence with a space in it.
+        keywords (`Iterable[str]`): The keywords of a call, or the keys of a dictionary that the user wrote.
+        accepted (`Collection[str]`): The keywords that are read.
+        owner (`str`): The name of what takes the keywords, for the message, such as `"MicroEmoProcessor"`.
+        alternatives (`Mapping[str, str]`, *optional*):
+            What to suggest for words that other libraries use: an accepted keyword, or a sentence.
 
     Raises:
-        TypeError: naming every unknown keyword, the known one that is nearest to it, and the owner.
+        TypeError: if a keyword is not accepted. The message names every such keyword, the accepted one that is nearest to
+            it, and the owner.
 
     Example:
 
     ```python
+    >>> from microemo.utils.keywords import refuse_unknown
+
     >>> refuse_unknown(["video"], ["videos", "audio"], "MicroEmoProcessor")
+    Traceback (most recent call last):
     TypeError: MicroEmoProcessor takes no 'video' (did you mean 'videos'?)
     ```"""
-    unknown = [word for word in given if word not in known]
+    unknown = [word for word in keywords if word not in accepted]
     if not unknown:
         return
-    told = []
+    messages = []
     for word in unknown:
-        near = (instead or {}).get(word) or next(iter(difflib.get_close_matches(word, list(known), 1)), None)
+        near = (alternatives or {}).get(word) or next(iter(difflib.get_close_matches(word, list(accepted), 1)), None)
         if near is None:
             hint = ""
         elif " " in near:
             hint = f" ({near})"
         else:
             hint = f" (did you mean {near!r}?)"
-        told.append(f"{word!r}{hint}")
-    listing = "" if any("(" in one for one in told) else f"; it takes {', '.join(sorted(known))}"
-    raise TypeError(f"{owner} takes no {', '.join(told)}{listing}")
+        messages.append(f"{word!r}{hint}")
+    listing = "" if any("(" in message for message in messages) else f"; it takes {', '.join(sorted(accepted))}"
+    raise TypeError(f"{owner} takes no {', '.join(messages)}{listing}")
