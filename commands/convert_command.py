@@ -3,10 +3,10 @@
 microemo convert --vision eva_vit_g.pth --qformer instruct_blip_vicuna7b_trimmed.pth \
     --video-branch VL_LLaMA_2_7B_Finetuned.pth --audio-branch AL_LLaMA_2_7B_Finetuned.pth \
     --imagebind imagebind_huge.pth --llm meta-llama/Llama-2-7b-chat-hf \
-    --qformer-tokenizer google-bert/bert-base-uncased --out microemo-7b
+    --qformer-tokenizer google-bert/bert-base-uncased --output microemo-7b
 microemo convert --preset timechat --vision eva_vit_g.pth --qformer instruct_blip_vicuna7b_trimmed.pth \
     --video-branch timechat_7b.pth --llm meta-llama/Llama-2-7b-chat-hf \
-    --qformer-tokenizer google-bert/bert-base-uncased --out timechat-7b
+    --qformer-tokenizer google-bert/bert-base-uncased --output timechat-7b
 """
 
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from .shared_options import check_sources, load_libraries
 
 
 def convert(
@@ -27,7 +29,7 @@ def convert(
     ],
     llm: Annotated[str, typer.Option(help="Language model: folder or Hub id.", show_default=False)],
     qformer_tokenizer: Annotated[str, typer.Option(help="BERT's tokenizer: folder or Hub id.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="New checkpoint folder.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New checkpoint folder.", show_default=False)],
     audio_branch: Annotated[
         str | None, typer.Option(help="Video-LLaMA's audio branch; not needed with --preset timechat.")
     ] = None,
@@ -52,11 +54,15 @@ def convert(
     Each source is a file, or a folder or Hub id in Transformers' format. What a file holds is read from its tensors,
     never from its name. A report of every tensor is printed and saved in the folder.
     """
+    check_sources(
+        vision, qformer, video_branch, audio_branch, imagebind, checkpoint, llm, qformer_tokenizer, base_config
+    )
+    load_libraries()
     from ..publishing.convert_checkpoints import convert_checkpoints
 
     overrides = {} if max_frames is None else {"max_frames": max_frames}
     report = convert_checkpoints(
-        out,
+        output,
         vision=vision,
         qformer=qformer,
         video_branch=video_branch,
@@ -74,7 +80,7 @@ def convert(
         **overrides,
     )
     _print_report(report)
-    print(out)
+    print(output)
 
 
 def _print_report(report: dict) -> None:

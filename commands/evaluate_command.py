@@ -7,7 +7,6 @@ microemo evaluate run LanguageBind/Video-LLaVA-7B-hf data.jsonl --output answers
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,23 +15,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..evaluation.chat import EndpointChat, LocalChat
 from ..evaluation.checkpoint_choice import RULES
-from ..evaluation.combination import combine
-from ..evaluation.emotion_labels import AFFECTGPT
-from ..evaluation.emotion_wheel import EmotionWheels, hit_rate, hit_rates
-from ..evaluation.label_extraction import labels_of
-from ..evaluation.language_model_judge import ChatGrouper, judge_sentiment
-from ..evaluation.prediction_files import Answers, match, read_answers
-from ..evaluation.resampling import bootstrap
-from ..evaluation.result_tables import COLUMNS, read_published, result_table
-from ..evaluation.sentiment import label_sentiment, sentiment_scores, valence_sentiment
-from ..evaluation.set_level import Grouper, ReplayGrouper, WheelGrouper
-from ..evaluation.systems import SETTINGS, find_system_files, fix_checkpoints, score_answers, score_systems
-from ..utils.files import write_json_lines, write_text
+from .shared_options import Tokens, check_files, check_sources, errors, load_libraries
 
 app = typer.Typer(no_args_is_help=True, help="Score answers, make tables and plots, merge systems, run baselines.")
-errors = Console(stderr=True, soft_wrap=True)
+
+# As in `evaluation`, which imports numpy.
+SETTINGS = ("nosubtitle-addsub", "nosubtitle", "subtitle")
+COLUMNS = ("Accuracy_S", "Recall_S", "Avg", "F_S", "M-avg", "EW", "Labels per answer")
 
 
 class Form(StrEnum):
@@ -91,18 +81,6 @@ Draws = Annotated[int, typer.Option(help="Bootstrap draws and random swaps.", mi
 CACHE = Path("judge-answers.jsonl")
 
 
-@dataclass(frozen=True)
-class Tools:
-    """What the options of a scoring command amount to."""
-
-    chat: EndpointChat | LocalChat | None
-    grouper: Grouper
-    options: dict
-
-    def score(self, references: Answers, predictions: Answers):
-        return score_answers(references, predictions, self.grouper, **self.options)
-
-
 @contextmanager
 def _chat(judge: str | None, base_url: str | None, offline: bool, cache: Path, needed: bool):
     if not needed:
@@ -110,6 +88,8 @@ def _chat(judge: str | None, base_url: str | None, offline: bool, cache: Path, n
         return
     if judge is None:
         raise ValueError("a judge was asked for: name its model with --judge")
+    from ..evaluation.chat import EndpointChat, LocalChat
+
     chat = (
         EndpointChat(judge, None if offline else base_url, cache) if base_url or offline else LocalChat(judge, cache)
     )
@@ -121,7 +101,12 @@ def _chat(judge: str | None, base_url: str | None, offline: bool, cache: Path, n
 
 @contextmanager
 def _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction, merge=Merge.union):
-    vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
+    """The judge (or `None`), the grouper, and the options of a score, of what a command was given."""
+    from ..evaluation.emotion_labels import AFFECTGPT
+    from ..evaluation.language_model_judge import ChatGrouper
+    from ..evaluation.set_level import ReplayGrouper, WheelGrouper
+
+    vocabulary = _vocabulary(wheels)
     needed = grouping == "judge" or extraction is How.judge or merge is Merge.judge
     with _chat(judge, base_url, offline, cache, needed) as chat:
         if grouping == "judge":
@@ -134,7 +119,21 @@ def _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping,
             "chat": chat if extraction is How.judge else None,
             "common": common,
         }
-        yield Tools(chat, grouper, options)
+        yield chat, grouper, options
+
+
+def _vocabulary(wheels: Path | None):
+    from ..evaluation.emotion_wheel import EmotionWheels
+
+    return EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
+
+
+def _check_answers(predictions: list[str], references: Path) -> None:
+    """Refuse files that are not there, before anything is imported. A prediction may be NAME=FILE, or a folder."""
+    check_files(references)
+    for given in predictions:
+        if not Path(given).exists() and not Path(given.partition("=")[2] or given).exists():
+            raise ValueError(f"{given}: no such file or folder")
 
 
 @app.command()
@@ -154,11 +153,17 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print every metric as one JSON object a file.")] = False,
 ):
     """Score each of PREDICTIONS: set level, every wheel metric, with 95 % intervals."""
+    _check_answers(predictions, references)
+    from ..evaluation.prediction_files import read_answers
+    from ..evaluation.resampling import bootstrap
+    from ..evaluation.systems import find_system_files, score_answers
+
     truth = read_answers(references)
     files = find_system_files(predictions, setting=None)
-    with _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction) as tools:
+    tools = _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction)
+    with tools as (_, grouper, options):
         for file in files:
-            sheet = tools.score(truth, read_answers(file.path))
+            sheet = score_answers(truth, read_answers(file.path), grouper, **options)
             estimates = bootstrap(sheet, draws)
             notes = {key: list(note) if isinstance(note, tuple) else note for key, note in sheet.notes.items()}
             if as_json:
@@ -193,8 +198,13 @@ def hit_rate_command(
     field: Annotated[str | None, typer.Option(help="Column of the reference labels.")] = None,
 ):
     """Hit rate of MER-UniBench: is the true basic emotion among the predicted labels."""
-    truth = read_answers(references, field)
-    vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
+    _check_answers(predictions, references)
+    from ..evaluation.emotion_labels import AFFECTGPT
+    from ..evaluation.emotion_wheel import hit_rate, hit_rates
+    from ..evaluation.prediction_files import read_answers
+    from ..evaluation.systems import find_system_files
+
+    truth, vocabulary = read_answers(references, field), _vocabulary(wheels)
     for file in find_system_files(predictions, setting=None):
         names, wanted, found = _labels(truth, read_answers(file.path), common)
         sheet = hit_rates(names, wanted, found, vocabulary, AFFECTGPT if affectgpt else None)
@@ -214,6 +224,12 @@ def sentiment(
     cache: Cache = CACHE,
 ):
     """Sentiment of the predicted labels against the true valence: weighted F1 and accuracy."""
+    _check_answers(predictions, references)
+    from ..evaluation.language_model_judge import judge_sentiment
+    from ..evaluation.prediction_files import read_answers
+    from ..evaluation.sentiment import label_sentiment, sentiment_scores
+    from ..evaluation.systems import find_system_files
+
     truth = read_answers(references, field)
     with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
         for file in find_system_files(predictions, setting=None):
@@ -227,12 +243,18 @@ def sentiment(
             )
 
 
-def _labels(truth: Answers, predictions: Answers, common: bool):
+def _labels(truth, predictions, common: bool):
+    """Names, true labels and predicted labels of two [`Answers`]."""
+    from ..evaluation.label_extraction import labels_of
+    from ..evaluation.prediction_files import Answers, match
+
     labels, _ = labels_of(predictions)
     return match(truth, Answers(predictions.source, "labels", labels), common)
 
 
 def _as_sentiment(value) -> str:
+    from ..evaluation.sentiment import valence_sentiment
+
     try:
         return valence_sentiment(float(value))
     except (ValueError, TypeError):
@@ -282,17 +304,29 @@ def table(
     plot_column: Annotated[str, typer.Option(help="Column that --plot draws.")] = "EW",
 ):
     """Make a table: a row a system, 95 % intervals, significance, published numbers beside."""
+    _check_answers(predictions, references)
+    from ..evaluation.prediction_files import read_answers
+    from ..evaluation.result_tables import read_published, result_table
+    from ..evaluation.systems import find_system_files, fix_checkpoints, score_answers, score_systems
+
     truth = read_answers(references)
     files = find_system_files(predictions, None if setting == "all" else setting, answers)
     _check_output(output, references, *(file.path for file in files))
-    with _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction, merge) as tools:
-        scores = None
-        if checkpoints is not None and checkpoints.value != "last":
-            scores = _checkpoint_scores(files, checkpoints.value, truth, dev_predictions, dev_references, tools)
+    tools = _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction, merge)
+    with tools as (chat, grouper, options):
         rule = None if checkpoints is None else checkpoints.value
+        scores = None
+        if rule is not None and rule != "last":
+            # On the test set, or on the dev split: the files of the same names there.
+            folder, truth_of_choice = _place_of_choice(rule, truth, dev_predictions, dev_references)
+            paths = {file.path: file.path if folder is None else folder / file.path.name for file in files}
+            scores = {
+                name: score_answers(truth_of_choice, read_answers(path), grouper, **options).summary()["EW/f"]
+                for name, path in paths.items()
+            }
         files = fix_checkpoints(files, rule, scores, allow_test_selection)
-        merger = tools.chat if merge is Merge.judge else None
-        systems = score_systems(truth, files, tools.grouper, combination or (), merger, **tools.options)
+        merger = chat if merge is Merge.judge else None
+        systems = score_systems(truth, files, grouper, combination or (), merger, **options)
     headings = [heading.strip() for heading in columns.split(",")]
     result = result_table(systems, against, read_published(table=number), headings, draws)
     _emit(result.render(form.value), output)
@@ -302,16 +336,15 @@ def table(
         errors.print(f"{plot_intervals(result, plot_column, plot)}")
 
 
-def _checkpoint_scores(files, rule, truth, dev_predictions, dev_references, tools) -> dict[Path, float]:
-    """EW score of every file, on the test set or on the dev split."""
+def _place_of_choice(rule: str, truth, dev_predictions: Path | None, dev_references: Path | None):
+    """Where a checkpoint is chosen: the folder of its answers (`None` for those of the test set), and the truth there."""
+    from ..evaluation.prediction_files import read_answers
+
     if rule == "best-on-test":
-        return {file.path: tools.score(truth, read_answers(file.path)).summary()["EW/f"] for file in files}
+        return None, truth
     if dev_predictions is None or dev_references is None:
         raise ValueError("best-on-dev needs --dev-predictions and --dev-references")
-    dev = read_answers(dev_references)
-    return {
-        file.path: tools.score(dev, read_answers(dev_predictions / file.path.name)).summary()["EW/f"] for file in files
-    }
+    return dev_predictions, read_answers(dev_references)
 
 
 @app.command()
@@ -323,9 +356,11 @@ def plot(
     common: Common = False,
 ):
     """Draw one system's confusion on level 1 of the first wheel and its recall of each emotion."""
+    check_files(predictions, references)
+    from ..evaluation.prediction_files import read_answers
     from ..evaluation.result_plots import emotion_recall, plot_confusion, plot_emotion_recall, wheel_confusion
 
-    vocabulary = EmotionWheels.default() if wheels is None else EmotionWheels.from_folder(wheels)
+    vocabulary = _vocabulary(wheels)
     _, wanted, found = _labels(read_answers(references), read_answers(predictions), common)
     title = f"{predictions.parent.name}/{predictions.stem}"
     names, matrix = wheel_confusion(wanted, found, vocabulary)
@@ -348,7 +383,12 @@ def combine_command(
     cache: Cache = CACHE,
 ):
     """Make one system of two (the "A + B" rows of Table 1)."""
+    check_files(audio, video)
     _check_output(output, audio, video)
+    from ..evaluation.combination import combine
+    from ..evaluation.prediction_files import read_answers
+    from ..utils.files import write_json_lines
+
     with _chat(judge, base_url, offline, cache, merge is Merge.judge) as chat:
         combined, notes = combine(read_answers(audio), read_answers(video), chat)
     key = "labels" if combined.kind == "labels" else "answer"
@@ -367,7 +407,12 @@ def extract(
     cache: Cache = CACHE,
 ):
     """Find the emotion labels in free-text answers."""
+    check_files(texts)
     _check_output(output, texts)
+    from ..evaluation.label_extraction import labels_of
+    from ..evaluation.prediction_files import read_answers
+    from ..utils.files import write_json_lines
+
     with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
         labels, notes = labels_of(read_answers(texts), chat)
     write_json_lines(output, ({"name": name, "labels": found} for name, found in labels.items()))
@@ -386,9 +431,12 @@ def run(
     subtitles: Annotated[bool, typer.Option(help="Show the model each clip's subtitle sentence.")] = True,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Leave out clips that fail, list them.")] = False,
     device: Annotated[str | None, typer.Option(help="As cpu or cuda:0; default: the GPUs, else the CPU.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 256,
+    max_new_tokens: Tokens = 256,
 ):
     """Run MicroEmo or a zero-shot baseline over a data set; may be stopped and started again."""
+    check_sources(model)
+    check_files(data)
+    load_libraries()
     from transformers import AutoConfig
 
     from ..inference.baselines import load_baseline
@@ -421,4 +469,6 @@ def _emit(text: str, output: Path | None) -> None:
     if output is None:
         print(text, end="")
     else:
+        from ..utils.files import write_text
+
         errors.print(f"{write_text(output, text)}")

@@ -2,8 +2,11 @@
 
 microemo demo
 microemo predict clip.mp4 --subtitles clip.srt --model ORG/microemo-7b
-microemo inspect clip.mp4 --out what-the-model-sees
+microemo inspect clip.mp4 --output what-the-model-sees
 microemo init microemo-tiny ./tiny
+
+Libraries are imported inside the commands, after the checks of what was given: help, completion and mistakes are answered
+at once.
 """
 
 import json
@@ -13,16 +16,44 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
+from ..utils.news import show_news
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
-from .from_scratch_command import ablation, from_scratch, score
+from .from_scratch_command import ablation, from_scratch, score_dialogues
+from .shared_options import Tokens, check_files, check_sources, errors, load_libraries
 from .synthesize_command import synthesize
 from .train_command import TRAIN_CONTEXT, merge, precompute, train
 
+# Old names, kept for one version.
+OLD_COMMANDS = {"score": "score-dialogues"}
+OLD_OPTIONS = {"--num-proc": "--num-workers", "--out": "--output"}
+
+
+class CommandsWithOldNames(TyperGroup):
+    """Takes the names that commands and options had before, and says what they are called now."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        if args and args[0] not in ("train", "evaluate"):  # which had none of them
+            first, *rest = args
+            args = [self._current(first, OLD_COMMANDS), *(self._current(word, OLD_OPTIONS) for word in rest)]
+        return super().parse_args(ctx, args)
+
+    @staticmethod
+    def _current(word: str, names: dict[str, str]) -> str:
+        name, equals, value = word.partition("=")
+        if name not in names:
+            return word
+        errors.print(
+            f"[yellow]Warning:[/] {name} is now called {names[name]}; the old name goes with the next version."
+        )
+        return f"{names[name]}{equals}{value}"
+
+
 app = typer.Typer(
+    cls=CommandsWithOldNames,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="MicroEmo: open, explainable emotion recognition from video dialogue.",
@@ -34,9 +65,26 @@ app.command(context_settings=TRAIN_CONTEXT)(train)
 app.command()(merge)
 app.command()(from_scratch)
 app.command()(ablation)
-app.command()(score)
+app.command()(score_dialogues)
 app.add_typer(evaluate_app, name="evaluate")
-errors = Console(stderr=True, soft_wrap=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"microemo {version('microemo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
+    ] = False,
+):
+    """MicroEmo: open, explainable emotion recognition from video dialogue."""
+
 
 Clip = Annotated[str, typer.Argument(help="Video file, or a sound file.", show_default=False)]
 Subtitles = Annotated[str | None, typer.Option(help="SRT, WebVTT, ASS, LRC ... or a recogniser's JSON.")]
@@ -49,10 +97,10 @@ Model = Annotated[
     str | None,
     typer.Option(help="Checkpoint folder or Hub id. Without it the shipped microemo-tiny, which knows one face."),
 ]
-Tokens = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
 
 
 def _pipeline(model: str | None):
+    load_libraries()
     from ..inference.emotion_pipeline import EmotionPipeline
 
     if model is None:
@@ -62,13 +110,6 @@ def _pipeline(model: str | None):
         )
         return EmotionPipeline.from_pretrained()
     return EmotionPipeline.from_pretrained(model)
-
-
-def _check_files(*names: str | None) -> None:
-    """A clear word before any model loads."""
-    for name in names:
-        if name is not None and "://" not in name and not Path(name).is_file():
-            raise ValueError(f"{name}: " + ("is a directory, not a file" if Path(name).is_dir() else "no such file"))
 
 
 @app.command()
@@ -84,7 +125,8 @@ def predict(
     max_new_tokens: Tokens = 256,
 ):
     """Say what the speaker of CLIP feels, and why."""
-    _check_files(clip, subtitles, audio)
+    check_files(clip, subtitles, audio)
+    check_sources(model)
     if by_utterance and subtitles is None:
         raise ValueError("--by-utterance needs --subtitles: they say when somebody speaks")
     asked = {} if question is None else {"question": question}
@@ -110,21 +152,23 @@ def _line(one: dict) -> str:
 @app.command()
 def inspect(
     clip: Clip,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and the JSON.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures and the JSON.")],
     subtitles: Subtitles = None,
     audio: Audio = None,
     audio_track: AudioTrack = None,
     model: Model = None,
 ):
     """Draw what the model sees of CLIP: frames, face mesh, clue regions, windows, mel."""
+    check_files(clip, subtitles, audio)
+    check_sources(model)
+    load_libraries()
     from ..inference.emotion_pipeline import SHIPPED
     from ..inference.inspection import inspect_clip
     from ..processing.media import SoundTrack
     from ..processing.processing_microemo import MicroEmoProcessor
 
-    _check_files(clip, subtitles, audio)
     processor = MicroEmoProcessor.from_pretrained(SHIPPED if model is None else model)
-    report = inspect_clip(processor, clip, utterances=subtitles, audio=audio, audio_track=audio_track, out=out)
+    report = inspect_clip(processor, clip, utterances=subtitles, audio=audio, audio_track=audio_track, out=output)
     for track in report.get("sound_tracks", []):
         heard = " (heard)" if track["index"] == report["audio_track"] else ""
         print(f"sound track {SoundTrack(**track)}{heard}")
@@ -145,6 +189,8 @@ def init(
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
 ):
     """Make a checkpoint folder of PRESET with random weights, which everything else accepts."""
+    check_sources(llm_tokenizer, qformer_tokenizer)
+    load_libraries()
     from ..publishing.initialize import initialize
 
     print(initialize(preset, folder, llm_tokenizer, qformer_tokenizer, seed))
@@ -152,16 +198,20 @@ def init(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the clip and the pictures.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the clip and the pictures.")] = Path(
+        "demo"
+    ),
     model: Model = None,
     max_new_tokens: Tokens = 256,
 ):
     """Make a dialogue of a photograph that acts and speaks, ask what it feels, and draw what the model saw."""
+    check_sources(model)
+    load_libraries()
     from ..inference.emotion_pipeline import UTTERANCE_QUESTION
     from ..inference.inspection import inspect_clip
     from ..training.synthetic.synthetic_dialogues import write_demo
 
-    clip, felt = write_demo(out)
+    clip, felt = write_demo(output)
     subtitles = clip.with_suffix(".srt")
     print(f"Made from the astronaut photograph of scikit-image, no real dialogue: {clip}, {subtitles}")
     pipeline = _pipeline(model)
@@ -171,7 +221,7 @@ def demo(
     print(f"Question: {UTTERANCE_QUESTION} (of each)")
     for one, emotion in zip(answers, felt, strict=True):
         print(f"{_line(one)}   [it plays: {emotion}]")
-    report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), out=out)
+    report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), out=output)
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 
 
@@ -187,9 +237,7 @@ EXTRAS = {
 def main() -> None:
     """Entry point: input that cannot be used, and a package that is not installed, end in one line on stderr and exit
     code 2, not in a traceback."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
+    show_news()
     warnings.showwarning = lambda message, *_: errors.print(f"[yellow]Warning:[/] {escape(str(message))}")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,6 +1,6 @@
 """`microemo synthesize`: dialogues whose truth is known, to train on and to test with.
 
-microemo synthesize dialogues --clips 1200 --seed 0 --num-proc 2
+microemo synthesize dialogues --clips 1200 --seed 0 --num-workers 2
 microemo synthesize dialogues --clips 150 --seed 0 --split dev
 microemo synthesize dialogues --clips 150 --seed 0 --split test
 """
@@ -10,13 +10,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from .shared_options import load_libraries
+
 
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Where the clips and the table go.", show_default=False)],
     clips: Annotated[int, typer.Option(help="How many clips.", min=1, show_default=False)],
     seed: Annotated[int, typer.Option(help="Other seeds give other clips.", min=0)] = 0,
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="Splits have no clip in common.")] = "train",
-    num_proc: Annotated[int, typer.Option(help="Processes at work.", min=1)] = 1,
+    num_workers: Annotated[int, typer.Option(help="Processes at work.", min=1)] = 1,
     size: Annotated[int, typer.Option(help="Sides of the square picture in pixels, even.", min=96)] = 224,
 ):
     """Make dialogues of a photograph that acts and speaks, with questions and answers.
@@ -24,6 +26,7 @@ def synthesize(
     FOLDER gets videos with sound, SRT files, dialogues.jsonl to train on and truth.jsonl to check against. An
     interrupted run goes on where it was.
     """
+    load_libraries()
     from ..training.synthetic.synthetic_dialogues import write_dialogues
 
-    print(write_dialogues(folder, clips, seed=seed, split=split, num_proc=num_proc, size=size))
+    print(write_dialogues(folder, clips, seed=seed, split=split, num_proc=num_workers, size=size))

@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -32,13 +33,14 @@ from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..utils.files import atomic_file, atomic_folder, check_new_folder, write_text
+from ..utils.news import show_news
 from .collator import IGNORED, MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
 from .data import check_table, load_table, to_conversation
 from .feature_cache import FeatureCache
+from .recipe_files import find_recipe
 
-logger = logging.get_logger(__name__)
-
-RECIPES = Path(__file__).parent / "recipes"
+# Also where this module is a program: `accelerate launch -m microemo.training.train`.
+logger = logging.get_logger("microemo.training.train")
 
 # The paper (3.4, 4.1): all that lies between the frozen towers and the language model is trained.
 MODULES_TO_TRAIN = [
@@ -127,6 +129,11 @@ class MicroEmoTrainingArguments(TrainingArguments):
     )
     # `ensure_gradients` leaves no parameter without a gradient.
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See Transformers."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False  # torch warns that it means nothing there
 
 
 # --- the model -----------------------------------------------------------------------------------------------------
@@ -388,6 +395,15 @@ def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
     return {"token_accuracy": right.mean().item(), "answer_accuracy": 1 - len(wrong) / begins.sum().item()}
 
 
+@contextmanager
+def _quiet_data_loaders() -> Iterator[None]:
+    """The recipes' number of workers is one for large machines; torch says on others that it is too high."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
+
+
+@_quiet_data_loaders()
 def train(
     model_args: ModelArguments,
     data_args: DataArguments,
@@ -531,19 +547,6 @@ model = MicroEmoForConditionalGeneration.from_pretrained("{folder.name}")"""
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def find_recipe(name: str) -> Path:
-    """A recipe's file: a path, or the name of one that is shipped.
-
-    Raises:
-        FileNotFoundError: naming the shipped ones.
-    """
-    for path in (Path(name), RECIPES / f"{name}.yaml"):
-        if path.is_file():
-            return path
-    shipped = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-    raise FileNotFoundError(f"{name}: no such recipe; a YAML file, or one of {shipped}")
-
-
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MicroEmoTrainingArguments]:
     """RECIPE and options to the three classes; the command line goes before the recipe.
 
@@ -573,4 +576,5 @@ def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = (
 
 
 if __name__ == "__main__":
+    show_news()
     main()

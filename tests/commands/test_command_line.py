@@ -56,7 +56,7 @@ def test_predict_without_a_model_says_in_one_line_which_one_answers(demo_clip):
 
 
 def test_demo_makes_a_dialogue_asks_and_draws(checkpoint, tmp_path):
-    done = microemo("demo", "--out", tmp_path / "demo", "--model", checkpoint, "--max-new-tokens", 3)
+    done = microemo("demo", "--output", tmp_path / "demo", "--model", checkpoint, "--max-new-tokens", 3)
     assert done.returncode == 0, done.stderr
     made, question, *_, seen = done.stdout.splitlines()
     clip = Path(made.split(": ")[1].split(", ")[0])
@@ -125,7 +125,7 @@ def test_bad_input_is_one_error_and_exit_code_2(bad, demo_clip, checkpoint, tmp_
 def test_inspect_writes_two_pictures_and_the_numbers(demo_clip, checkpoint, tmp_path):
     out = tmp_path / "seen"
     done = microemo(
-        "inspect", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--out", out
+        "inspect", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--output", out
     )
     assert done.returncode == 0, done.stderr
     paths = [Path(line) for line in done.stdout.split()]
@@ -174,3 +174,26 @@ def test_every_shared_clip_gets_an_answer(shared, checkpoint):
         assert answer["has_video"] == bool(row["video_codec"]), path
         assert answer["has_audio"] == (row["audio"] not in ("", "none")) or row["error"], path
         assert bool(answer["utterances"]) == subtitles.exists(), path
+
+
+def test_old_names_go_on_working_with_a_word_on_stderr(demo_clip, checkpoint, tmp_path):
+    done = microemo("inspect", demo_clip, "--model", checkpoint, f"--out={tmp_path / 'seen'}")
+    assert done.returncode == 0 and len(list((tmp_path / "seen").iterdir())) == 3, done.stderr
+    assert "--out is now called --output" in done.stderr
+    made = microemo("synthesize", tmp_path / "corpus", "--clips", 1, "--split", "test", "--num-proc", 1, "--size", 112)
+    assert made.returncode == 0 and "--num-proc is now called --num-workers" in made.stderr, made.stderr
+    options = ("--split", "test", "--seed", 0, "--out", tmp_path / "answers.jsonl")
+    done = microemo("score", checkpoint, tmp_path / "corpus", *options)
+    assert done.returncode == 0, done.stderr
+    assert "score is now called score-dialogues" in done.stderr and "answered right" in done.stdout
+    assert all(json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines())
+    shown = microemo("--help").stdout
+    assert "score-dialogues" in shown and "│ score " not in shown
+    shown = microemo("synthesize", "--help").stdout
+    assert "--num-workers" in shown and "--num-proc" not in shown
+
+
+def test_commands_print_what_is_new_and_no_noise(demo_clip, checkpoint):
+    """Of libraries, neither what a kernel or a data loader would like to have nor bars of loading."""
+    done = microemo("predict", demo_clip, "--model", checkpoint, "--max-new-tokens", 2)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -30,11 +30,11 @@ for command in {commands!r}:
         print(json.dumps([command, code, errors.read()]), flush=True)
 """
 NEEDS = [
-    ("demo --out d", "demo"),
+    ("demo --output d", "demo"),
     ("train --list-options", "training"),
     ("precompute x.jsonl --model m --cache c", "training"),
     ("merge a b", "training"),
-    ("score a b", "training"),
+    ("score-dialogues a b", "training"),
     ("evaluate score a.jsonl -r r.xlsx", "evaluation"),
     ("evaluate extract a.jsonl -o l.jsonl --by judge --judge m --base-url http://localhost:1/v1", "evaluation"),
     ("evaluate table . -r r.csv --plot p.png", "plots"),
@@ -44,6 +44,9 @@ NEEDS = [
 def test_a_command_names_the_extra_that_it_needs(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"name": "a", "answer": "She is happy."}\n')
     (tmp_path / "r.csv").write_text("name,openset\na,[happy]\n")
+    (tmp_path / "x.jsonl").write_text("{}\n")
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
     (tmp_path / "r.xlsx").write_bytes(b"PK")
     script = RUNS.format(modules=sorted(EXTRAS), commands=[command for command, _ in NEEDS])
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300)

@@ -796,7 +796,7 @@ def test_command(sources, tmp_path):
     base_config().save_pretrained(tmp_path / "sizes")
     arguments = [f"--{name.replace('_', '-')}={sources[name]}" for name in MICROEMO if name != "video_branch"]
     arguments += [f"--video-branch={sources['timechat']}", "--preset=timechat", "--max-frames=15", "--dtype=float16"]
-    arguments += [f"--base-config={tmp_path / 'sizes'}", f"--out={tmp_path / 'out'}"]
+    arguments += [f"--base-config={tmp_path / 'sizes'}", f"--output={tmp_path / 'out'}"]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"}, catch_exceptions=False)
     assert result.exit_code == 0
     for word in ("timechat.pth", "superseded by", "LoRA, r 2, alpha 20", "12 rows to 15", "block after the last"):

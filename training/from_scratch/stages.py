@@ -98,7 +98,6 @@ class Run:
     def arguments(self, numbers: dict, folder: Path, **more) -> MicroEmoTrainingArguments:
         """The `Trainer`'s arguments with the numbers of a stage."""
         given = {"save_strategy": "no", "report_to": "none", "logging_steps": 20, "adam_beta2": 0.98}
-        given["dataloader_pin_memory"] = torch.cuda.is_available()
         return MicroEmoTrainingArguments(output_dir=str(folder), **{**given, **numbers, **more})
 
     def rows(self, split: str) -> list[dict]:

@@ -1,4 +1,4 @@
-"""`microemo from-scratch`, `ablation` and `score`, from the command line to files."""
+"""`microemo from-scratch`, `ablation` and `score-dialogues`, from the command line to files."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from microemo.inference.emotion_pipeline import EmotionPipeline
-from microemo.commands.from_scratch_command import ablation, from_scratch, score
+from microemo.commands.from_scratch_command import ablation, from_scratch, score_dialogues
 from microemo.training.data import load_table
 from microemo.training.from_scratch import stages as module
 from microemo.training.from_scratch.dialogue_scores import answer_utterance_questions
@@ -19,7 +19,7 @@ from microemo.training.synthetic.synthetic_dialogues import TABLE, read_truth, w
 @pytest.fixture(scope="module")
 def command():
     app = typer.Typer()
-    for function in (from_scratch, ablation, score):
+    for function in (from_scratch, ablation, score_dialogues):
         app.command()(function)
     return lambda *argv: CliRunner().invoke(app, [str(value) for value in argv])
 
@@ -49,7 +49,7 @@ def test_from_scratch_gives_a_checkpoint_without_what_only_training_needs(comman
 
 @pytest.mark.slow
 def test_from_scratch_makes_what_it_begins_with(command, corpus, tmp_path, short):
-    result = command("from-scratch", corpus, tmp_path / "out", "--work", tmp_path / "work", "--num-proc", 1)
+    result = command("from-scratch", corpus, tmp_path / "out", "--work", tmp_path / "work", "--num-workers", 1)
     assert result.exit_code == 0, result.exception
     assert {"start", "language", "instruction_tuning"} <= {path.name for path in (tmp_path / "work").iterdir()}
     assert EmotionPipeline.from_pretrained(tmp_path / "out").processor.video_processor.num_frames == 24
@@ -57,7 +57,7 @@ def test_from_scratch_makes_what_it_begins_with(command, corpus, tmp_path, short
 
 def test_a_corpus_that_is_not_there(command, tmp_path):
     shutil.rmtree(tmp_path / "nowhere", ignore_errors=True)
-    result = command("score", tmp_path / "checkpoint", tmp_path / "nowhere")
+    result = command("score-dialogues", tmp_path / "checkpoint", tmp_path / "nowhere")
     assert isinstance(result.exception, OSError)
 
 
@@ -91,8 +91,8 @@ def test_ablation_gives_the_table(command, scratch, corpus, tmp_path, short):
 
 @pytest.mark.parametrize("citation", ["tokens", "index"])
 def test_score_asks_about_each_utterance(command, scratch, corpus, tmp_path, citation):
-    options = ["--split", "dev", "--citation", citation, "--out", tmp_path / "answers.jsonl"]
-    result = command("score", scratch.trained, corpus, *options)
+    options = ["--split", "dev", "--citation", citation, "--output", tmp_path / "answers.jsonl"]
+    result = command("score-dialogues", scratch.trained, corpus, *options)
     assert result.exit_code == 0, result.exception
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     truth, rows = read_truth(corpus), load_table(corpus / TABLE, "dev").to_list()
@@ -108,16 +108,16 @@ def test_score_of_one_seed(command, scratch, corpus, tmp_path):
     both = tmp_path / "both"
     shutil.copytree(corpus, both)
     write_dialogues(both, 1, seed=371, split="dev", size=112, progress=False)
-    result = command("score", scratch.trained, both, "--split", "dev", "--seed", 371)
+    result = command("score-dialogues", scratch.trained, both, "--split", "dev", "--seed", 371)
     assert result.exit_code == 0, result.exception
     assert "about 1 clips answered right" in result.output
-    result = command("score", scratch.trained, both, "--split", "dev", "--seed", 372)
+    result = command("score-dialogues", scratch.trained, both, "--split", "dev", "--seed", 372)
     assert "has no clips of the split dev and seed 372" in str(result.exception)
 
 
 def test_score_of_what_is_not_there(command, scratch, corpus):
-    result = command("score", scratch.trained, corpus, "--split", "valid")
+    result = command("score-dialogues", scratch.trained, corpus, "--split", "valid")
     assert isinstance(result.exception, ValueError) and "there are dev, test, test_unseen, train" in str(
         result.exception
     )
-    assert command("score", scratch.trained, corpus, "--citation", "pages").exit_code == 2
+    assert command("score-dialogues", scratch.trained, corpus, "--citation", "pages").exit_code == 2

@@ -1,0 +1,50 @@
+"""What the commands share: options, and checks that answer before anything heavy is imported."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+errors = Console(stderr=True, soft_wrap=True)
+
+NumWorkers = Annotated[int, typer.Option("--num-workers", help="Processes that decode.", min=0)]
+Tokens = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
+
+
+def check_files(*names: str | Path | None) -> None:
+    """Refuse files that are not there. What is no local file (`None`, a URL) passes."""
+    for name in names:
+        if name is not None and "://" not in str(name) and not Path(name).is_file():
+            raise ValueError(f"{name}: " + ("is a directory, not a file" if Path(name).is_dir() else "no such file"))
+
+
+def check_sources(*names: str | None) -> None:
+    """Refuse files and folders that are not there. What may be a Hub id passes."""
+    for name in names:
+        is_hub_id = name is None or (re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and not _ends_like_a_file(name))
+        if not is_hub_id and "://" not in name and not Path(name).exists():
+            raise ValueError(f"{name}: no such file or folder")
+
+
+def check_folders(*names: str | Path) -> None:
+    """Refuse folders that are not there."""
+    for name in names:
+        if not Path(name).is_dir():
+            raise ValueError(f"{name}: " + ("is a file, not a folder" if Path(name).exists() else "no such folder"))
+
+
+def _ends_like_a_file(name: str) -> bool:
+    suffixes = (".pth", ".pt", ".bin", ".safetensors", ".json", ".jsonl", ".csv", ".parquet", ".xlsx", ".yaml", ".npz")
+    return name.lower().endswith(suffixes)
+
+
+def load_libraries() -> None:
+    """Import what a command that loads a model needs, and register MicroEmo's classes with Transformers."""
+    from transformers.utils import logging
+
+    from ..publishing.auto_classes import register_auto_classes
+
+    logging.disable_progress_bar()
+    register_auto_classes()

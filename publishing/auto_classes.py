@@ -1,0 +1,27 @@
+"""The classes of MicroEmo behind Transformers' Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
+from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
+from transformers.models.auto.processing_auto import AutoProcessor
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+from ..configuration.configuration_microemo import MicroEmoConfig
+from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration, MicroEmoModel
+from ..processing.feature_extraction_microemo import MicroEmoFeatureExtractor
+from ..processing.processing_microemo import MicroEmoProcessor
+from ..processing.video_processing_microemo import MicroEmoVideoProcessor
+
+
+def register_auto_classes() -> None:
+    """Register the classes as `Auto*.register` does for any other model.
+
+    Transformers goes through all registered classes by name, so a stand-in in their place would break the loading of other
+    models, too.
+    """
+    AutoConfig.register("microemo", MicroEmoConfig, exist_ok=True)
+    AutoModel.register(MicroEmoConfig, MicroEmoModel, exist_ok=True)
+    AutoModelForMultimodalLM.register(MicroEmoConfig, MicroEmoForConditionalGeneration, exist_ok=True)
+    AutoModelForImageTextToText.register(MicroEmoConfig, MicroEmoForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(MicroEmoConfig, MicroEmoProcessor, exist_ok=True)
+    AutoVideoProcessor.register(MicroEmoConfig, MicroEmoVideoProcessor, exist_ok=True)
+    AutoFeatureExtractor.register(MicroEmoConfig, MicroEmoFeatureExtractor, exist_ok=True)
