@@ -133,7 +133,7 @@ def _check_answers(predictions: list[str], references: Path) -> None:
     check_files(references)
     for given in predictions:
         if not Path(given).exists() and not Path(given.partition("=")[2] or given).exists():
-            raise ValueError(f"{given}: no such file or folder")
+            raise FileNotFoundError(f"{given}: no such file or folder")
 
 
 @app.command()

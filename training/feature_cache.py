@@ -1,6 +1,6 @@
 """What never changes in training, computed once per clip: decoding, face mesh, mel, and the frozen towers' features.
 
-microemo precompute train.jsonl --model microemo-7b --cache features --num-proc 4
+microemo precompute train.jsonl --model microemo-7b --cache features --num-workers 4
 microemo train stage2 --train_data train.jsonl --feature_cache features
 
 A cache is a folder with `settings.json` (what made it) and a safetensors file for each clip, named by the content of its

@@ -1,7 +1,7 @@
 """Table 2 of the paper on our own ground: what each of the inventions is worth on synthetic dialogues.
 
-microemo synthesize dialogues --clips 60 --split test --seed 3 --num-proc 2
-microemo ablation dialogues results --work work --seeds 3 --num-proc 2
+microemo synthesize dialogues --clips 60 --split test --seed 3 --num-workers 2
+microemo ablation dialogues results --work work --seeds 3 --num-workers 2
 
 All arms share the pretrained parts of `from_scratch.py`, with a language model that has read about dialogues in the layouts of
 all of them (`LAYOUTS`): to one that knew the prompt with utterance windows alone, those of the others would be news. All else

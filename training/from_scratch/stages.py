@@ -1,8 +1,8 @@
 """`microemo-tiny` from nothing, in stages, on a machine without a GPU.
 
-microemo synthesize dialogues --clips 1200 --num-proc 2
-microemo synthesize dialogues --clips 120 --split dev --num-proc 2
-microemo from-scratch dialogues checkpoints/microemo-tiny --work work --num-proc 2
+microemo synthesize dialogues --clips 1200 --num-workers 2
+microemo synthesize dialogues --clips 120 --split dev --num-workers 2
+microemo from-scratch dialogues checkpoints/microemo-tiny --work work --num-workers 2
 
 The paper starts from a language model, an image encoder and an audio tower that others have trained. Here the language
 model first learns from dialogues in words (`described_dialogues.py`), the towers from facial actions and prosody

@@ -8,8 +8,8 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from microemo.inference.emotion_pipeline import EmotionPipeline
 from microemo.commands.from_scratch_command import ablation, from_scratch, score_dialogues
+from microemo.inference.emotion_pipeline import EmotionPipeline
 from microemo.training.data import load_table
 from microemo.training.from_scratch import stages as module
 from microemo.training.from_scratch.dialogue_scores import answer_utterance_questions
