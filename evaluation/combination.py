@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .chat import Chat
 from .label_extraction import labels_of
@@ -10,7 +11,7 @@ from .prediction_files import Answers, match
 from .raw_output import final_answer
 
 
-def combine(audio: Answers, video: Answers, chat: Chat | None = None) -> tuple[Answers, dict[str, object]]:
+def combine(audio: Answers, video: Answers, chat: Chat | None = None) -> tuple[Answers, dict[str, Any]]:
     """Combines the answers of two systems, clip by clip.
 
     Args:
@@ -21,7 +22,7 @@ def combine(audio: Answers, video: Answers, chat: Chat | None = None) -> tuple[A
             which needs no model.
 
     Returns:
-        `tuple[Answers, dict[str, object]]`: The combined answers, and notes. The note `combination` says how they were
+        `tuple[Answers, dict[str, Any]]`: The combined answers, and notes. The note `combination` says how they were
         combined, for tables; `unreadable` holds the names of clips for which the model gave no readable text, whose
         answer is empty.
 

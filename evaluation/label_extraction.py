@@ -6,6 +6,7 @@ more accurate and is the published way. Chinese descriptions need the language m
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from .chat import Chat
 from .emotion_labels import parse_labels
@@ -150,7 +151,7 @@ def rule_labels(text: str, wheels: EmotionWheels | None = None) -> list[str]:
     return list(labels.values())
 
 
-def labels_of(answers: Answers, chat: Chat | None = None) -> tuple[dict[str, list[str]], dict[str, object]]:
+def labels_of(answers: Answers, chat: Chat | None = None) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Returns the emotion labels of each clip, whether the answers are label lists or free text.
 
     Args:
@@ -158,7 +159,7 @@ def labels_of(answers: Answers, chat: Chat | None = None) -> tuple[dict[str, lis
         chat ([`Chat`], *optional*): A language model that extracts labels from free text. `None` uses [`rule_labels`].
 
     Returns:
-        `tuple[dict[str, list[str]], dict[str, object]]`: The labels by name, and notes. The note `extraction` says how
+        `tuple[dict[str, list[str]], dict[str, Any]]`: The labels by name, and notes. The note `extraction` says how
         the labels were found (`"as listed"`, `"rule"`, or `"model NAME"`); `unreadable` holds the names for which the
         model gave no readable answer, which count as answers without labels.
 

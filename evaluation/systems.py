@@ -211,7 +211,7 @@ def score_answers(
     wheels = wheels or EmotionWheels.default()
     names, truth, predicted = match(references, predictions, common)
     unpaired = len(references.items.keys() ^ predictions.items.keys())
-    notes: dict[str, object] = {"extraction": "as listed", "unreadable": ()}
+    notes: dict[str, Any] = {"extraction": "as listed", "unreadable": ()}
     if predictions.kind == "text":
         labels, notes = labels_of(replace(predictions, items=dict(zip(names, predicted, strict=True))), chat)
         predicted = [*labels.values()]

@@ -1,10 +1,12 @@
-"""Zero-shot baselines that Transformers has classes for, one adapter each, all `run_dataset.Answerer`s.
+"""Zero-shot baselines: one adapter for each model that Transformers has a class for.
 
-`load_baseline("LanguageBind/Video-LLaVA-7B-hf")` picks the adapter by the checkpoint's model type. Clips are decoded with
+`load_baseline("LanguageBind/Video-LLaVA-7B-hf")` chooses the adapter by the model type of the checkpoint, and
+[`run_dataset`] runs it over a data set. Clips are decoded with
 PyAV and frames prepared by Transformers' PIL image processors, so that neither torchvision nor torchcodec is needed.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,35 +32,42 @@ INSTRUCTION = (
     "words of the person to discern clues related to their emotions. Describe the clues in detail, then name the "
     "emotions that the person feels."
 )
+"""The question to a sample without an instruction of its own."""
 
 Segment = str | tuple[int, int] | list[int]
-"""A piece of a prompt: text of ours (its special tokens count), (token id, how often), or ids of a user's text."""
+"""A piece of a prompt: the text of an adapter, in which special tokens count; a token id and how often it stands; or the
+token ids of a user's text."""
 
 
 class Baseline:
-    """What the adapters share: prompt assembly, left padding, greedy generation.
+    """Base class of the adapters: it assembles prompts, pads them on the left, and generates with greedy decoding.
 
     Args:
-        name: for tables and output files.
-        model: the loaded model.
-        tokenizer: its tokenizer.
-        processors: the preprocessors that the adapter's `processor_classes` name, in that order.
-        num_frames: frames sampled uniformly from a clip.
-        max_new_tokens: longest answer, tokens.
-        use_subtitle: whether a sample's "subtitle" sentence is put before the instruction (the published "subtitle"
-            setting) or kept from the model ("nosubtitle", "nosubtitle-addsub").
+        name (`str`): The name of the system, for tables and output files.
+        model (`PreTrainedModel`): The model.
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer of the model.
+        processors (`Sequence`, *optional*): An instance of each class in `processor_classes`, in that order.
+        num_frames (`int`, *optional*): The number of frames sampled uniformly from a clip. By default the adapter's own.
+        max_new_tokens (`int`, *optional*, defaults to 256): The length of the longest answer, in tokens.
+        use_subtitle (`bool`, *optional*, defaults to `True`):
+            Whether the sentence in a sample's `subtitle` is put before the instruction (the published setting "subtitle").
+            Otherwise the model does not read it ("nosubtitle", "nosubtitle-addsub").
+
+    Attributes:
+        model_class (`type[PreTrainedModel]`): The class of the model.
+        processor_classes (`Sequence[type]`): The classes of the preprocessors.
     """
 
-    model_class: type
-    processor_classes: Sequence[type] = ()
+    model_class: Any
+    processor_classes: Sequence[Any] = ()
     num_frames = 8
 
     def __init__(
         self,
         name: str,
-        model,
-        tokenizer,
-        processors: Sequence = (),
+        model: Any,
+        tokenizer: Any,
+        processors: Sequence[Any] = (),
         num_frames: int | None = None,
         max_new_tokens: int = 256,
         use_subtitle: bool = True,
@@ -69,13 +78,22 @@ class Baseline:
 
     @classmethod
     def from_pretrained(
-        cls, checkpoint: str, name: str | None = None, device: str | None = None, **options
+        cls, checkpoint: str, name: str | None = None, device: str | None = None, **options: Any
     ) -> "Baseline":
-        """Load model, tokenizer and preprocessors from a Hub id or folder.
+        """Loads model, tokenizer and preprocessors.
 
         Args:
-            device: where it runs; None spreads it over the GPUs there are, or uses the CPU.
-            options: of the constructor.
+            checkpoint (`str`): A Hub id or a folder.
+            name (`str`, *optional*): The name of the system. By default the last part of `checkpoint`.
+            device (`str`, *optional*):
+                The device of the model. By default the model is spread over the GPUs, or uses the CPU if there is none.
+            options (`Any`, *optional*): Further arguments of the constructor.
+
+        Returns:
+            [`Baseline`]: The baseline.
+
+        Raises:
+            OSError: if there is no such checkpoint.
         """
         device_map = device or ("auto" if torch.cuda.is_available() else None)
         model = cls.model_class.from_pretrained(checkpoint, dtype="auto", device_map=device_map)
@@ -85,16 +103,37 @@ class Baseline:
         )
 
     @classmethod
-    def _tokenizers(cls, checkpoint: str):
+    def _tokenizers(cls, checkpoint: str) -> Any:
         return AutoTokenizer.from_pretrained(checkpoint)
 
     def prepare(self, sample: dict) -> tuple[list[int], dict[str, torch.Tensor]]:
-        """Token ids and media tensors (with a batch dimension of one) of one sample."""
+        """Prepares the inputs of one sample.
+
+        Args:
+            sample (`dict`): A row of the data set.
+
+        Returns:
+            `tuple[list[int], dict[str, torch.Tensor]]`: The token ids of the prompt, and the media tensors with a batch
+            dimension of 1.
+
+        Raises:
+            MediaError: if the sample lacks the video or the sound that the model needs, or if it cannot be read.
+        """
         raise NotImplementedError
 
     @torch.inference_mode()
     def answer(self, samples: list[dict]) -> list[str]:
-        """Answer a batch; see `run_dataset.Answerer`."""
+        """Answers a batch of samples.
+
+        Args:
+            samples (`list[dict]`): N rows of the data set; see [`Answerer`].
+
+        Returns:
+            `list[str]`: N answers, in the order of the samples.
+
+        Raises:
+            MediaError: if a sample lacks the video or the sound that the model needs, or if it cannot be read.
+        """
         prepared = [self.prepare(sample) for sample in samples]
         prompts = [ids for ids, _ in prepared]
         longest = max(map(len, prompts))
@@ -114,11 +153,19 @@ class Baseline:
         return [text.strip() for text in self.tokenizer.batch_decode(output, skip_special_tokens=True)]
 
     def _answers_alone(self) -> bool:
-        """Whether `generate` gives the answer without the prompt."""
+        """Returns whether `generate` gives the answer without the prompt."""
         return False
 
     def stack(self, key: str, tensors: list[torch.Tensor]) -> torch.Tensor:
-        """Join the samples' tensors under one key."""
+        """Joins the tensors that the samples have under one key.
+
+        Args:
+            key (`str`): The name of the model's input.
+            tensors (`list[torch.Tensor]`): The tensor of each sample, with a batch dimension of 1.
+
+        Returns:
+            `torch.Tensor`: The tensors along the batch dimension.
+        """
         return torch.cat(tensors)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -126,7 +173,14 @@ class Baseline:
         return tensor.to(self.model.device, self.model.dtype if media else None)
 
     def ids(self, segments: Sequence[Segment]) -> list[int]:
-        """Join prompt segments into token ids; the first is begun as the tokenizer begins a text."""
+        """Joins the segments of a prompt into token ids, after the tokens with which the tokenizer begins a text.
+
+        Args:
+            segments (`Sequence[Segment]`): The segments of the prompt.
+
+        Returns:
+            `list[int]`: The token ids.
+        """
         ids = self.tokenizer("").input_ids
         ids = ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
         for segment in segments:
@@ -139,7 +193,14 @@ class Baseline:
         return ids
 
     def question(self, sample: dict) -> list[int]:
-        """Ids of the instruction and the subtitle; special tokens in them are plain text."""
+        """Returns the token ids of the instruction and the subtitle, in which special tokens are plain text.
+
+        Args:
+            sample (`dict`): A row of the data set.
+
+        Returns:
+            `list[int]`: The token ids.
+        """
         instruction = sample.get("instruction") or INSTRUCTION
         if self.use_subtitle and sample.get("subtitle"):
             instruction = f'The subtitle of the clip is: "{sample["subtitle"]}". {instruction}'
@@ -147,12 +208,12 @@ class Baseline:
 
 
 class VideoLlavaBaseline(Baseline):
-    """Video-LLaVA (Lin et al., 2023): 8 frames, every patch and the class token of each in the prompt."""
+    """Runs Video-LLaVA (Lin et al., 2023) on 8 frames, with every patch and the class token of each in the prompt."""
 
     model_class = VideoLlavaForConditionalGeneration
     processor_classes = (CLIPImageProcessorPil,)
 
-    def prepare(self, sample):
+    def prepare(self, sample: dict) -> tuple[list[int], dict[str, torch.Tensor]]:
         pixels = self.processors[0](uniform_frames(sample, self.num_frames), return_tensors="pt").pixel_values
         vision = self.model.config.vision_config
         tokens = len(pixels) * ((vision.image_size // vision.patch_size) ** 2 + 1)
@@ -163,12 +224,12 @@ class VideoLlavaBaseline(Baseline):
 
 
 class LlavaNextVideoBaseline(Baseline):
-    """LLaVA-NeXT-Video (Zhang et al., 2024): frames pooled by `spatial_pool_stride`."""
+    """Runs LLaVA-NeXT-Video (Zhang et al., 2024), which pools the patches of a frame by `spatial_pool_stride`."""
 
     model_class = LlavaNextVideoForConditionalGeneration
     processor_classes = (CLIPImageProcessorPil,)
 
-    def prepare(self, sample):
+    def prepare(self, sample: dict) -> tuple[list[int], dict[str, torch.Tensor]]:
         pixels = self.processors[0](uniform_frames(sample, self.num_frames), return_tensors="pt").pixel_values
         config = self.model.config
         side = config.vision_config.image_size // config.vision_config.patch_size
@@ -179,13 +240,13 @@ class LlavaNextVideoBaseline(Baseline):
 
 
 class InstructBlipVideoBaseline(Baseline):
-    """InstructBLIP on four frames (Dai et al., 2023), whose Q-Former reads the instruction too."""
+    """Runs InstructBLIP (Dai et al., 2023) on four frames. Its Q-Former reads the instruction, too."""
 
     model_class = InstructBlipVideoForConditionalGeneration
     processor_classes = (BlipImageProcessorPil,)
     num_frames = 4
 
-    def __init__(self, name, model, tokenizer, processors=(), **options):
+    def __init__(self, name: str, model: Any, tokenizer: Any, processors: Sequence[Any] = (), **options: Any):
         tokenizer, self.qformer_tokenizer = tokenizer
         super().__init__(name, model, tokenizer, processors, **options)
         if self.num_frames != 4:
@@ -196,11 +257,11 @@ class InstructBlipVideoBaseline(Baseline):
             model.config.video_token_id = tokenizer.convert_tokens_to_ids("<video>")
 
     @classmethod
-    def _tokenizers(cls, checkpoint):
+    def _tokenizers(cls, checkpoint: str) -> tuple[Any, Any]:
         qformer = AutoTokenizer.from_pretrained(checkpoint, subfolder="qformer_tokenizer")
         return AutoTokenizer.from_pretrained(checkpoint), qformer
 
-    def prepare(self, sample):
+    def prepare(self, sample: dict) -> tuple[list[int], dict[str, torch.Tensor]]:
         pixels = self.processors[0](uniform_frames(sample, 4), return_tensors="pt").pixel_values
         question = self.question(sample)
         text = self.tokenizer.decode(question, skip_special_tokens=False)
@@ -217,24 +278,24 @@ class InstructBlipVideoBaseline(Baseline):
         }
         return ids, media
 
-    def stack(self, key, tensors):
+    def stack(self, key: str, tensors: list[torch.Tensor]) -> torch.Tensor:
         if key.startswith("qformer"):
             pad = self.qformer_tokenizer.pad_token_id if key == "qformer_input_ids" else 0
             rows = [tensor[0] for tensor in tensors]
             return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
         return super().stack(key, tensors)
 
-    def _answers_alone(self):
+    def _answers_alone(self) -> bool:
         return self.model.config.text_config.is_encoder_decoder
 
 
 class Qwen2AudioBaseline(Baseline):
-    """Qwen2-Audio (Chu et al., 2024): the sound alone, at most 30 s."""
+    """Runs Qwen2-Audio (Chu et al., 2024) on the sound alone, of which it takes 30 s at most."""
 
     model_class = Qwen2AudioForConditionalGeneration
     processor_classes = (AutoFeatureExtractor,)
 
-    def prepare(self, sample):
+    def prepare(self, sample: dict) -> tuple[list[int], dict[str, torch.Tensor]]:
         media = audio_features(self.processors[0], sample)
         if media is None:
             raise MediaError(
@@ -254,15 +315,17 @@ class Qwen2AudioBaseline(Baseline):
 
 
 class Qwen2_5OmniBaseline(Baseline):
-    """Qwen2.5-Omni's thinker (Xu et al., 2025): frames, then the sound."""
+    """Runs the thinker of Qwen2.5-Omni (Xu et al., 2025) on the frames and the sound."""
 
     model_class = Qwen2_5OmniThinkerForConditionalGeneration
     processor_classes = (Qwen2VLImageProcessorPil, AutoFeatureExtractor)
     max_pixels = 256 * 28 * 28
-    """Pixels of a frame after resizing; the checkpoint's limit for single pictures would fill the context."""
+    """The number of pixels of a resized frame. The checkpoint's limit for single pictures would fill the context."""
 
-    def prepare(self, sample):
-        config, media, segments = self.model.config, {}, []
+    def prepare(self, sample: dict) -> tuple[list[int], dict[str, torch.Tensor]]:
+        config = self.model.config
+        media: dict[str, torch.Tensor] = {}
+        segments: list[Segment] = []
         system = "You are Qwen, a virtual human, capable of perceiving auditory and visual inputs."
         segments.append(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n")
         if sample.get("video"):
@@ -283,10 +346,9 @@ class Qwen2_5OmniBaseline(Baseline):
         return self.ids(segments), media
 
     def _patches(self, frames: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(T·h·w, 3·2·p·p) patches of frame pairs and their (1, 3) grid.
+        """Returns the patches (T·h·w, 3·2·p·p) of pairs of frames, and their grid (1, 3).
 
-        The picture processor gives each frame's patches with the frame standing twice; a video's patch holds two
-        successive frames instead.
+        The image processor repeats each frame in its patches; a patch of a video holds two successive frames instead.
         """
         processor, vision = self.processors[0], self.model.config.vision_config
         frames = frames + frames[-1:] * (-len(frames) % vision.temporal_patch_size)
@@ -311,16 +373,22 @@ BASELINES: dict[str, type[Baseline]] = {
     "qwen2_5_omni": Qwen2_5OmniBaseline,
     "qwen2_5_omni_thinker": Qwen2_5OmniBaseline,
 }
-"""Adapter of each model type."""
+"""The adapter of each model type."""
 
 
-def load_baseline(checkpoint: str, **options) -> Baseline:
-    """The baseline of a Hub id or folder, by its model type.
+def load_baseline(checkpoint: str, **options: Any) -> Baseline:
+    """Loads a baseline with the adapter for its model type.
 
     Args:
-        options: of `Baseline.from_pretrained`.
+        checkpoint (`str`): A Hub id or a folder.
+        options (`Any`, *optional*): Further arguments of [`Baseline.from_pretrained`].
+
+    Returns:
+        [`Baseline`]: The baseline.
+
     Raises:
-        ValueError: no adapter for its model type.
+        OSError: if there is no such checkpoint.
+        ValueError: if there is no adapter for its model type.
     """
     model_type = AutoConfig.from_pretrained(checkpoint).model_type
     if model_type not in BASELINES:
@@ -329,15 +397,35 @@ def load_baseline(checkpoint: str, **options) -> Baseline:
 
 
 def uniform_frames(sample: dict, num_frames: int) -> list[np.ndarray]:
-    """`num_frames` upright RGB frames (height, width, 3) uint8 of the sample's "video", evenly spaced.
+    """Reads evenly spaced frames of a sample's video. A clip with fewer frames gives some of them more than once.
 
-    A clip with fewer frames gives some of them more than once.
+    Args:
+        sample (`dict`): A row of the data set with the key `video`.
+        num_frames (`int`): The number of frames T.
+
+    Returns:
+        `list[np.ndarray]`: T upright RGB frames of shape `(height, width, 3)` and type uint8.
+
+    Raises:
+        MediaError: if the sample has no video, or if it cannot be read.
     """
     return timed_frames(sample, num_frames)[0]
 
 
 def timed_frames(sample: dict, num_frames: int) -> tuple[list[np.ndarray], float]:
-    """`uniform_frames`, and the seconds from one to the next."""
+    """Reads evenly spaced frames of a sample's video, and the time between them.
+
+    Args:
+        sample (`dict`): A row of the data set with the key `video`.
+        num_frames (`int`): The number of frames T.
+
+    Returns:
+        `tuple[list[np.ndarray], float]`: T upright RGB frames of shape `(height, width, 3)` and type uint8, and the time
+        from one frame to the next, in seconds.
+
+    Raises:
+        MediaError: if the sample has no video, or if it cannot be read.
+    """
     if not sample.get("video"):
         raise MediaError(f"{sample.get('name')}: this baseline needs a video")
 
@@ -347,18 +435,30 @@ def timed_frames(sample: dict, num_frames: int) -> tuple[list[np.ndarray], float
     with Clip(sample["video"]) as clip:
         indices, _, frames = clip.read(middles, lambda frame: _as_shown(frame, clip.info.pixel_aspect))
         count, duration = len(clip.info.frame_times), clip.info.duration
-    wanted = ((np.arange(num_frames) + 0.5) * count / num_frames).astype(int)
-    return [np.ascontiguousarray(frames[i]) for i in np.searchsorted(indices, wanted)], duration / num_frames
+    chosen = ((np.arange(num_frames) + 0.5) * count / num_frames).astype(int)
+    return [np.ascontiguousarray(frames[i]) for i in np.searchsorted(indices, chosen)], duration / num_frames
 
 
-def _as_shown(frame, pixel_aspect: float) -> np.ndarray:
+def _as_shown(frame: Any, pixel_aspect: float) -> np.ndarray:
     width, height, turns = shown_size(frame, pixel_aspect)
     stored = (height, width) if turns % 2 else (width, height)
     return np.rot90(frame.reformat(*stored, "rgb24").to_ndarray(), turns)
 
 
-def audio_features(extractor, sample: dict) -> dict[str, torch.Tensor] | None:
-    """Whisper-style features of the sample's "audio", or of its video's sound; None without sound."""
+def audio_features(extractor: Any, sample: dict) -> dict[str, torch.Tensor] | None:
+    """Computes the Whisper features of a sample's `audio`, or of the sound of its `video`.
+
+    Args:
+        extractor (`WhisperFeatureExtractor`): The feature extractor of the model.
+        sample (`dict`): A row of the data set.
+
+    Returns:
+        `dict[str, torch.Tensor]` or `None`: `input_features` of shape `(1, bins, frames)` and `feature_attention_mask` of
+        shape `(1, frames)`; `None` if there is no sound.
+
+    Raises:
+        MediaError: if the file cannot be read.
+    """
     track = load_audio(sample.get("audio") or sample["video"])
     if track is None:
         return None
@@ -374,6 +474,13 @@ def audio_features(extractor, sample: dict) -> dict[str, torch.Tensor] | None:
 
 
 def audio_tokens(media: dict[str, torch.Tensor]) -> int:
-    """Tokens that the audio encoder (two halvings) makes of the features."""
+    """Returns the number of tokens that the audio encoder makes of the features, whose length it halves twice.
+
+    Args:
+        media (`dict[str, torch.Tensor]`): The tensors that [`audio_features`] returns.
+
+    Returns:
+        `int`: The number of tokens.
+    """
     frames = int(media["feature_attention_mask"].sum())
     return ((frames - 1) // 2 + 1 - 2) // 2 + 1

@@ -1,40 +1,56 @@
-"""Run a model over a data set: progress, batches, resume after a kill, one JSON line a clip."""
+"""Inference over a data set in batches, with a progress bar and one JSON line for each clip, resumed after a kill."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..utils.files import JsonLinesLog, read_json_lines, read_table
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 MEDIA_FIELDS = ("video", "audio", "subtitles", "utterances")
+"""The fields of a sample that hold a file."""
 ANSWER_KEYS = ("name", "answer", "system")
+"""The keys of each line of a file of answers."""
 
 
 class Answerer(Protocol):
-    """Whatever answers clips: MicroEmo, a baseline, or a function in a class of one's own.
+    """A system that answers questions about clips: MicroEmo, a [`Baseline`], or a class of your own.
 
     Attributes:
-        name: what tables call it; written on every line, so that a file never mixes two systems.
+        name (`str`): The name of the system, written on every line, so that a file never mixes two systems.
     """
 
     name: str
 
     def answer(self, samples: list[dict]) -> list[str]:
-        """One answer a sample.
+        """Answers a batch of samples.
 
         Args:
-            samples: a batch of rows of the data set: "name", and what the model needs of "video", "audio",
-                "subtitles" (a file), "subtitle" (a sentence), "instruction".
+            samples (`list[dict]`):
+                N rows of the data set: `name`, and what the system needs of `video`, `audio`, `subtitles` (a file),
+                `subtitle` (a sentence) and `instruction`.
+
+        Returns:
+            `list[str]`: N answers, in the order of the samples.
         """
         ...
 
 
 @dataclass
 class RunReport:
-    """What a run did: names answered now, how many an earlier run had answered, and name -> error of the clips that failed."""
+    """Says what a run over a data set did.
+
+    Attributes:
+        output (`Path`): The file of answers.
+        answered (`list[str]`): The names of the samples that this run answered.
+        resumed (`int`): The number of samples that an earlier run had answered.
+        failed (`dict[str, str]`): The error of each sample that failed, by its name.
+    """
 
     output: Path
     answered: list[str] = field(default_factory=list)
@@ -43,15 +59,34 @@ class RunReport:
 
 
 def read_samples(path: str | Path) -> list[dict]:
-    """Rows of a .jsonl or .csv data set; the file names in `MEDIA_FIELDS` are taken relative to its folder.
+    """Reads the samples of a data set.
 
-    A row without "name" is named by its video's (or sound's) file name without the ending.
+    A row without `name` is named after its video (or sound) file, without the suffix.
+
+    Args:
+        path (`str` or `Path`):
+            A .jsonl or .csv file. The file names in [`MEDIA_FIELDS`] are taken relative to its folder.
+
+    Returns:
+        `list[dict]`: The rows, without their empty cells.
 
     Raises:
-        ValueError: another kind of file, or a row that names no clip.
-    """
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is of another kind or cannot be read in full, if a row names neither a video nor an audio
+            file, or if a cell is not text. The message names the file and the row.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from microemo.inference.run_dataset import read_samples
+
+    >>> _ = Path("data.csv").write_text("video,instruction\nhttps://host/a.mp4,What does the speaker feel?\n")
+    >>> read_samples("data.csv")
+    [{'name': 'a', 'video': 'https://host/a.mp4', 'instruction': 'What does the speaker feel?'}]
+    ```"""
     path = Path(path)
-    readers = {".jsonl": read_json_lines, ".csv": read_table}
+    readers: dict[str, Callable[[Path], Sequence[dict]]] = {".jsonl": read_json_lines, ".csv": read_table}
     suffix = path.suffix.lower()
     if suffix not in readers:
         raise ValueError(f"{path}: expected {' or '.join(readers)}, found {path.suffix or 'no suffix'!r}")
@@ -59,7 +94,7 @@ def read_samples(path: str | Path) -> list[dict]:
     for number, row in enumerate(readers[suffix](path), start=1):
         sample = {key: value for key, value in row.items() if value not in ("", None)}
         for key, value in sample.items():
-            kinds = {"name": (str, int), "utterances": (str, list)}.get(key, str)
+            kinds = {"name": (str, int), "utterances": (str, list)}.get(key, (str,))
             if key in (*MEDIA_FIELDS, "name", "subtitle", "instruction") and not isinstance(value, kinds):
                 raise ValueError(
                     f"{path}, row {number}, {key}: expected text, found {type(value).__name__} {value!r:.80}"
@@ -78,10 +113,18 @@ def read_samples(path: str | Path) -> list[dict]:
 
 
 def open_answers(path: str | os.PathLike, system: str) -> JsonLinesLog:
-    """The log of one system's answers, to go on with; a new file where there is none.
+    """Opens the file of one system's answers to append to it, and makes it if there is none.
+
+    Args:
+        path (`str` or `Path`): A .jsonl file.
+        system (`str`): The name of the system.
+
+    Returns:
+        [`JsonLinesLog`]: The open file, with the answers that it holds.
 
     Raises:
-        ValueError: if the file is not such a log, or another system's. It is left as it is.
+        ValueError: if the file is no file of answers, or holds those of another system; it is left as it is.
+        OSError: if another process has the file open.
     """
     log = JsonLinesLog(path, ANSWER_KEYS)
     if others := {str(row["system"]) for row in log.rows} - {system}:
@@ -98,22 +141,47 @@ def run_dataset(
     skip_errors: bool = False,
     progress: bool = True,
 ) -> RunReport:
-    """Answer every sample that `output` does not hold yet.
+    """Answers every sample for which the output file does not hold an answer yet.
 
-    Each batch is on the disk (appended, forced out) before the next one starts: a kill loses the batch under way, and the
-    next run with the same arguments goes on there. The lines read as a prediction file:
-    {"name": ..., "answer": ..., "system": ...}.
+    Each batch is on the disk before the next one starts: a kill loses the current batch, and the next run with the same
+    arguments resumes there. The lines `{"name": ..., "answer": ..., "system": ...}` are a file of predictions that
+    [`read_answers`] reads.
 
     Args:
-        samples: rows with distinct "name"s; any sequence, a `datasets.Dataset` too.
-        output: a .jsonl file, made with its folder if it is not there.
-        batch_size: samples answered together.
-        skip_errors: when a batch fails, answer its samples one by one, leave out those that fail and go on; they are
-            in the report, and the next run tries them again. By default the first error ends the run.
-        progress: show a bar on stderr.
+        answerer ([`Answerer`]): The system.
+        samples (`Iterable[dict]`): Rows with distinct names, from [`read_samples`] or a `datasets.Dataset`.
+        output (`str` or `Path`): A .jsonl file, made with its folder if it is not there.
+        batch_size (`int`, *optional*, defaults to 1): The number of samples answered together.
+        skip_errors (`bool`, *optional*, defaults to `False`):
+            Whether to answer the samples of a failed batch one by one, leave out those that fail and continue. They are in
+            the report, and the next run tries them again. By default the first error ends the run.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on the standard error stream.
+
+    Returns:
+        [`RunReport`]: What the run did.
+
     Raises:
-        ValueError: names that come twice, or an `output` that is another system's or no such file; it is left as it is.
-    """
+        ValueError: if names come more than once, or if `output` is no file of answers or holds those of another system;
+            it is left as it is.
+        OSError: if another process has `output` open.
+        RuntimeError: if the system returns another number of answers than samples.
+
+    Example:
+
+    ```python
+    >>> from microemo.evaluation.prediction_files import read_answers
+    >>> from microemo.inference.run_dataset import run_dataset
+
+    >>> class AlwaysNeutral:
+    ...     name = "always-neutral"
+    ...
+    ...     def answer(self, samples):
+    ...         return ["The speaker is calm." for _ in samples]
+
+    >>> report = run_dataset(AlwaysNeutral(), [{"name": "a", "video": "a.mp4"}], "answers.jsonl", progress=False)
+    >>> report.answered, read_answers("answers.jsonl").items
+    (['a'], {'a': 'The speaker is calm.'})
+    ```"""
     samples = list(samples)
     twice = [name for name, count in Counter(str(sample["name"]) for sample in samples).items() if count > 1]
     if twice:
@@ -121,12 +189,12 @@ def run_dataset(
     with open_answers(output, answerer.name) as log:
         log.append([])  # cuts off the half line of a killed run
         done = {str(row["name"]) for row in log.rows}
-        waiting = [sample for sample in samples if str(sample["name"]) not in done]
-        report = RunReport(log.path, resumed=len(samples) - len(waiting))
+        unanswered = [sample for sample in samples if str(sample["name"]) not in done]
+        report = RunReport(log.path, resumed=len(samples) - len(unanswered))
         with _bar(progress) as bar:
             task = bar.add_task(answerer.name, total=len(samples), completed=report.resumed)
-            for start in range(0, len(waiting), batch_size):
-                batch = waiting[start : start + batch_size]
+            for start in range(0, len(unanswered), batch_size):
+                batch = unanswered[start : start + batch_size]
                 answered = _answer(answerer, batch, skip_errors, report)
                 log.append(
                     [
@@ -155,7 +223,7 @@ def _answer(answerer: Answerer, batch: list[dict], skip_errors: bool, report: Ru
     return [pair for sample in batch for pair in _answer(answerer, [sample], True, report)]
 
 
-def _bar(visible: bool):
+def _bar(visible: bool) -> "Progress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
