@@ -93,8 +93,8 @@ def _print_report(report: dict) -> None:
         table.add_row(*map(str, row))
     console.print(table)
     table = Table("parameters", "tensors", "from")
-    for row in parameter_rows(report):
-        table.add_row(*map(str, row))
+    for parameters in parameter_rows(report):
+        table.add_row(*map(str, parameters))
     if table.row_count:
         console.print(table)
     if any(name.startswith("model.audio_branch.") for name in report["new"]):

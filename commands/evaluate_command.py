@@ -47,7 +47,7 @@ class Merge(StrEnum):
     judge = "judge"
 
 
-Rule = Enum("Rule", {rule: rule for rule in RULES}, type=str)
+Rule = Enum("Rule", {rule: rule for rule in RULES}, type=str)  # type: ignore[misc]
 
 Predictions = Annotated[
     list[str],
@@ -234,7 +234,9 @@ def sentiment(
     with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
         for file in find_system_files(predictions, setting=None):
             names, wanted, found = _labels(truth, read_answers(file.path), common)
-            predicted = judge_sentiment(chat, found) if chat else [label_sentiment(labels) for labels in found]
+            predicted: list[str | None] = (
+                judge_sentiment(chat, found) if chat else [label_sentiment(labels) for labels in found]
+            )
             scores = sentiment_scores([_as_sentiment(value) for value in wanted], predicted)
             unreadable = predicted.count(None)
             print(

@@ -17,14 +17,18 @@ def check_files(*names: str | Path | None) -> None:
     """Refuse files that are not there. What is no local file (`None`, a URL) passes."""
     for name in names:
         if name is not None and "://" not in str(name) and not Path(name).is_file():
-            raise FileNotFoundError(f"{name}: " + ("is a directory, not a file" if Path(name).is_dir() else "no such file"))
+            raise FileNotFoundError(
+                f"{name}: " + ("is a directory, not a file" if Path(name).is_dir() else "no such file")
+            )
 
 
 def check_sources(*names: str | None) -> None:
     """Refuse files and folders that are not there. What may be a Hub id passes."""
     for name in names:
-        is_hub_id = name is None or (re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and not _ends_like_a_file(name))
-        if not is_hub_id and "://" not in name and not Path(name).exists():
+        if name is None or "://" in name:
+            continue
+        is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and not _ends_like_a_file(name)
+        if not is_hub_id and not Path(name).exists():
             raise FileNotFoundError(f"{name}: no such file or folder")
 
 
@@ -32,7 +36,9 @@ def check_folders(*names: str | Path) -> None:
     """Refuse folders that are not there."""
     for name in names:
         if not Path(name).is_dir():
-            raise FileNotFoundError(f"{name}: " + ("is a file, not a folder" if Path(name).exists() else "no such folder"))
+            raise FileNotFoundError(
+                f"{name}: " + ("is a file, not a folder" if Path(name).exists() else "no such folder")
+            )
 
 
 def _ends_like_a_file(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Configuration of MicroEmo: one flat class of switches over the sub-configurations of its parts."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
@@ -33,7 +33,7 @@ class MicroEmoVisionConfig(InstructBlipVideoVisionConfig):
     post_layernorm_eps: float = 1e-5
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         _check_divides("vision_config", self.hidden_size, self.num_attention_heads)
         if self.image_size % self.patch_size:
@@ -64,7 +64,7 @@ class MicroEmoImageQFormerConfig(InstructBlipVideoQFormerConfig):
     vocab_size: int = 30523
     use_qformer_text_input: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         _check_divides("image_qformer_config", self.hidden_size, self.num_attention_heads)
 
@@ -79,7 +79,7 @@ class MicroEmoVideoQFormerConfig(Blip2QFormerConfig):
     num_hidden_layers: int = 2
     cross_attention_frequency: int = 1
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         _check_divides(self.base_config_key, self.hidden_size, self.num_attention_heads)
 
@@ -130,7 +130,7 @@ class MicroEmoAudioConfig(PreTrainedConfig):
     logit_scale_init_value: float = 20.0
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         _check_divides("audio_config", self.hidden_size, self.num_attention_heads)
 
@@ -241,7 +241,7 @@ class MicroEmoConfig(PreTrainedConfig):
     audio_token_id: int = 32001
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
 
@@ -273,7 +273,7 @@ class MicroEmoConfig(PreTrainedConfig):
             raise ValueError(f"video_token_id and audio_token_id must differ, both are {self.video_token_id}")
 
     @classmethod
-    def from_preset(cls, name: str, **kwargs) -> "MicroEmoConfig":
+    def from_preset(cls, name: str, **kwargs: Any) -> "MicroEmoConfig":
         """The shipped preset `name` ("microemo-7b", "microemo-tiny"), with `kwargs` overriding its fields.
 
         Raises:

@@ -168,7 +168,7 @@ class EmotionPipeline:
             )
             raise ValueError(f"{source}: no utterance in the clip {clip} (0 to {duration:.1f} s) to ask about")
         spoken = [vars(one) for one in said]
-        media = [{"type": "video", "path": str(clip), "utterances": spoken}]
+        media: list[dict] = [{"type": "video", "path": str(clip), "utterances": spoken}]
         media += [] if audio is None else [{"type": "audio", "path": str(audio)}]
         media[-1]["audio_track"] = audio_track
         questions = [

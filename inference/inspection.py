@@ -3,6 +3,7 @@
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def _write(path: Path, save) -> Path:
 def _numbers(features, clue_regions: str) -> dict:
     """What was sampled, found and put together, as plain numbers."""
     seen, times = features["video_metadata"][0], features["audio_segment_times"][0]
-    report = {
+    report: dict[str, Any] = {
         "shapes": {name: list(value.shape) for name, value in features.items() if hasattr(value, "shape")},
         "frames": [],
         "utterances": [],

@@ -85,8 +85,9 @@ def write_shards(folder: Path, weights: Iterable[tuple[str, torch.Tensor]], max_
         weights (`Iterable[tuple[str, torch.Tensor]]`): Names and values; no two share their memory.
         max_shard_size (`int`, *optional*, defaults to `SHARD_SIZE`): Bytes of a file; a single tensor may exceed it.
     """
-    files, shard, room = [], {}, max_shard_size
-    parameters = size = 0
+    files: list[tuple[Path, list[str]]] = []
+    shard: dict[str, torch.Tensor] = {}
+    room, parameters, size = max_shard_size, 0, 0
 
     def write() -> None:
         files.append((folder / f"{len(files) + 1}.safetensors", list(shard)))
@@ -105,7 +106,7 @@ def write_shards(folder: Path, weights: Iterable[tuple[str, torch.Tensor]], max_
     if len(files) == 1:
         files[0][0].rename(folder / SAFE_WEIGHTS_NAME)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, (file, names) in enumerate(files, start=1):
         final = file.rename(folder / f"model-{number:05d}-of-{len(files):05d}.safetensors")
         weight_map |= dict.fromkeys(names, final.name)

@@ -1,6 +1,7 @@
 """Rows of a data set to a batch with labels on the answers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -103,7 +104,7 @@ def try_rows(rows: Iterable[dict], collator: MicroEmoCollator, num_workers: int 
     yield from one_by_one(rows, _TryOne(collator), num_workers)
 
 
-def one_by_one(rows: Iterable, collate_fn, num_workers: int = 0) -> DataLoader:
+def one_by_one(rows: Iterable, collate_fn: Callable[[list], Any], num_workers: int = 0) -> DataLoader:
     """A loader of single rows in order. Its processes start afresh: a face mesh does not survive a fork. Training's
     random numbers are left alone."""
     return DataLoader(

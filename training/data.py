@@ -25,8 +25,9 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Video, load_dataset, load_from_disk
@@ -44,12 +45,15 @@ COLUMNS = (
 FILE_COLUMNS = ("video", "audio", "subtitles")
 ROLES = ("system", "user", "assistant")
 ITEM_KEYS = {"text": ("text",), "utterance": ("index",), "video": (), "audio": ()}
-READERS = {".jsonl": read_json_lines, ".json": read_json, ".parquet": None, ".csv": read_table}
+READERS: dict[str, Any] = {".jsonl": read_json_lines, ".json": read_json, ".parquet": None, ".csv": read_table}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg")
 
 # What the EMER annotators did (EMER, AffectGPT): say the emotions, and the clues for them.
 EMER_INSTRUCTION = "What does the speaker feel, and which clues in the face, the voice and the words tell so?"
 LABELS_INSTRUCTION = "Which emotions does the speaker show? Name all that fit."
+
+
+FileName = str | Path
 
 
 class DataError(ValueError):
@@ -59,7 +63,14 @@ class DataError(ValueError):
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
-def load_table(source, split=None, media_folder=None, subtitles=None, labels=None, language="english") -> Dataset:
+def load_table(
+    source: FileName,
+    split: str | None = None,
+    media_folder: FileName | None = None,
+    subtitles: FileName | None = None,
+    labels: FileName | None = None,
+    language: str = "english",
+) -> Dataset:
     """The rows of a data set, with absolute file names.
 
     Args:
@@ -136,7 +147,7 @@ def _read_file(path: Path) -> Dataset:
         raise DataError(_report(rows, problems, path.name) if problems else f"{path}: {error}") from None
 
 
-def _read_rows(path: Path, read) -> list[dict]:
+def _read_rows(path: Path, read: Callable[[Path], Any]) -> list[dict]:
     try:
         rows = read(path)
     except ValueError as error:
@@ -146,7 +157,7 @@ def _read_rows(path: Path, read) -> list[dict]:
     return rows
 
 
-def _cell(name: str, value: str, where: str):
+def _cell(name: str, value: str, where: str) -> Any:
     """A cell of a CSV file; those of `messages` and `utterances` hold JSON."""
     if name == "emotions":
         return parse_labels(value)
@@ -158,7 +169,7 @@ def _cell(name: str, value: str, where: str):
     return value or None
 
 
-def _check_columns(names: Iterable[str], source) -> None:
+def _check_columns(names: Iterable[str], source: FileName) -> None:
     unknown = [name for name in names if name not in COLUMNS]
     if unknown:
         hints = []
@@ -196,7 +207,13 @@ def is_emer(path: str | Path) -> bool:
     )
 
 
-def import_emer(annotation, media_folder, subtitles=None, labels=None, language="english") -> Dataset:
+def import_emer(
+    annotation: FileName,
+    media_folder: FileName,
+    subtitles: FileName | None = None,
+    labels: FileName | None = None,
+    language: str = "english",
+) -> Dataset:
     """The rows of a published annotation file. Its videos are to be had from MER2023 and MER2024 under their licence.
 
     Args:
@@ -252,7 +269,7 @@ def import_emer(annotation, media_folder, subtitles=None, labels=None, language=
     return Dataset.from_list([{**row, "split": parts[row["name"]]} for row in imported])
 
 
-def _by_name(path, column: str) -> dict[str, str]:
+def _by_name(path: FileName, column: str) -> dict[str, str]:
     rows = _read_rows(Path(path), read_table)
     if not rows or not {"name", column} <= rows[0].keys():
         raise DataError(
@@ -322,14 +339,14 @@ def _clip_items(row: dict) -> list[dict]:
     return items
 
 
-def _source(value) -> tuple[str, str | bytes]:
+def _source(value: Any) -> tuple[str, Any]:
     """A cell of `video` or `audio`: a file name, or as `datasets` keeps media."""
     if isinstance(value, dict):
         return ("bytes", value["bytes"]) if value.get("bytes") else ("path", value["path"])
     return "path", value
 
 
-def _without_none(utterances):
+def _without_none(utterances: str | list[dict]) -> str | list[dict]:
     if isinstance(utterances, str):
         return utterances
     return [{key: value for key, value in said.items() if value is not None} for said in utterances]
@@ -363,15 +380,15 @@ def row_problems(row: dict, allowed_labels: Iterable[str] | None = None) -> list
     return problems
 
 
-def _is_empty(value) -> bool:
+def _is_empty(value: object) -> bool:
     return value is None or (isinstance(value, (str, bytes, list, tuple, dict)) and not value)
 
 
-def _found(value) -> str:
+def _found(value: object) -> str:
     return f"{type(value).__name__} {value!r:.60}"
 
 
-def _file_problems(name: str, value) -> list[str]:
+def _file_problems(name: str, value: Any) -> list[str]:
     if _is_empty(value):
         return []
     if isinstance(value, (list, tuple)):
@@ -387,7 +404,7 @@ def _file_problems(name: str, value) -> list[str]:
     return []
 
 
-def _utterance_problems(utterances) -> list[str]:
+def _utterance_problems(utterances: Any) -> list[str]:
     if _is_empty(utterances):
         return []
     if not isinstance(utterances, (list, tuple)):
@@ -413,11 +430,11 @@ def _utterance_problems(utterances) -> list[str]:
     return problems
 
 
-def _is_time(value) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and -math.inf < value < math.inf
+def _is_time(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and -math.inf < value < math.inf  # type: ignore[operator]
 
 
-def _label_problems(labels, allowed: list[str] | None) -> list[str]:
+def _label_problems(labels: Any, allowed: list[str] | None) -> list[str]:
     if _is_empty(labels):
         return []
     if not isinstance(labels, (list, tuple)):
@@ -443,7 +460,9 @@ def _turn_problems(row: dict) -> list[str]:
         return ["both messages and instruction/response"]
     if not isinstance(turns, (list, tuple)):
         return [f"messages: expected a list of messages, found {_found(turns)}"]
-    problems, media, roles = [], Counter(), []
+    problems: list[str] = []
+    media: Counter[str] = Counter()
+    roles: list[str] = []
     for number, turn in enumerate(turns, start=1):
         where = f"messages: message {number}"
         if not isinstance(turn, dict):
@@ -478,7 +497,7 @@ def _turn_problems(row: dict) -> list[str]:
     return problems
 
 
-def _content_problems(where: str, items, utterances) -> list[str]:
+def _content_problems(where: str, items: Any, utterances: Any) -> list[str]:
     problems = []
     for number, item in enumerate(items, start=1):
         here = f"{where}, item {number}"
@@ -495,7 +514,7 @@ def _content_problems(where: str, items, utterances) -> list[str]:
         problems += _unknown_keys(here, item, ("type", *ITEM_KEYS[kind], "path", "url", "video", "audio"))
         if kind == "text" and not isinstance(item.get("text"), str):
             problems.append(f"{here}: text: expected text, found {_found(item.get('text'))}")
-        index = item.get("index")
+        index: Any = item.get("index")
         if kind == "utterance" and (isinstance(index, bool) or not isinstance(index, numbers.Integral) or index < 1):
             problems.append(f"{here}: index must be a whole number from 1, found {_found(index)}")
         elif kind == "utterance" and isinstance(utterances, (list, tuple)) and 0 < len(utterances) < index:
@@ -532,7 +551,13 @@ def doubtful_labels(table: Dataset) -> dict[str, str]:
     return {label: words[0] for label, words in near.items() if words}
 
 
-def check_table(table: Dataset, try_row=None, on_error="fail", allowed_labels=None, name="data") -> Dataset:
+def check_table(
+    table: Dataset,
+    try_row: Callable[[Dataset], Iterable[str | None]] | None = None,
+    on_error: str = "fail",
+    allowed_labels: Iterable[str] | None = None,
+    name: str = "data",
+) -> Dataset:
     """Look at every row before the first step, and tell all that is wrong at once.
 
     Args:
