@@ -7,6 +7,7 @@ setup:
 quality:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 style:
 	.venv/bin/ruff check --fix .
