@@ -47,7 +47,7 @@ class NameMismatchError(ValueError):
 
 
 def read_answers(path: str | Path, field: str | None = None) -> Answers:
-    """Reads a file of predictions or references.
+    r"""Reads a file of predictions or references.
 
     Args:
         path (`str` or `Path`):

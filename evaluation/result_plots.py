@@ -165,7 +165,7 @@ def emotion_recall(
     >>> from microemo.evaluation.result_plots import emotion_recall
 
     >>> emotion_recall(truth=["joyful", "happy"], predicted=["happy", "sad"])
-    {'happy': (2, 1)}
+    {'cheerful': (2, 1)}
     ```"""
     wheels = wheels or EmotionWheels.default()
     occurrences: Counter[str] = Counter()

@@ -58,7 +58,7 @@ class ScoredSystem:
 def find_system_files(
     arguments: Iterable[str], setting: str | None = SETTINGS[0], answers: str = "openset"
 ) -> list[SystemFile]:
-    """Finds the files of answers that a user names.
+    r"""Finds the files of answers that a user names.
 
     In the published layout `MODEL/SETTING-openset.npz` the folder names the system; `checkpoint_000050_...` adds its step.
 

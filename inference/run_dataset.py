@@ -59,7 +59,7 @@ class RunReport:
 
 
 def read_samples(path: str | Path) -> list[dict]:
-    """Reads the samples of a data set.
+    r"""Reads the samples of a data set.
 
     A row without `name` is named after its video (or sound) file, without the suffix.
 

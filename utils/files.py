@@ -336,7 +336,7 @@ def _twice(names: Iterable[str]) -> str:
 
 
 def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
-    """Reads a table: a .csv file, whose cells are separated by commas, semicolons or tabs, or an .xlsx file.
+    r"""Reads a table: a .csv file, whose cells are separated by commas, semicolons or tabs, or an .xlsx file.
 
     Rows without any content are passed over.
 
