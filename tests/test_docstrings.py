@@ -1,0 +1,94 @@
+"""Docstrings: their examples run, and they name what a signature has, in the Hugging Face format."""
+
+import dataclasses
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import typing
+
+import pytest
+
+import microemo.evaluation
+import microemo.utils
+
+MODULES = [
+    *(
+        f"{room.__name__}.{module.name}"
+        for room in (microemo.evaluation, microemo.utils)
+        for module in pkgutil.iter_modules(room.__path__)
+    ),
+    "microemo.inference.baselines",
+    "microemo.inference.run_dataset",
+]
+
+
+def public_members():
+    """Yields name and value of every public function, class and method that the modules define."""
+    for module_name in MODULES:
+        for name, value in vars(importlib.import_module(module_name)).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != module_name:
+                continue
+            if inspect.isfunction(value):
+                yield f"{module_name}.{name}", value
+            elif inspect.isclass(value):
+                yield f"{module_name}.{name}", value
+                for method_name in vars(value):
+                    method = getattr(value, method_name)
+                    if not method_name.startswith("_") and inspect.isroutine(method):
+                        yield f"{module_name}.{name}.{method_name}", method
+
+
+MEMBERS = dict(public_members())
+
+
+def examples_of(docstring):
+    """Returns the fenced Python blocks of a docstring."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", docstring, re.DOTALL | re.MULTILINE))
+
+
+def documented_names(docstring, heading):
+    """Returns name -> what follows it, of an `Args:` or `Attributes:` list."""
+    section = re.search(rf"^{heading}:\n(.*?)(?=^\S|\Z)", docstring, re.DOTALL | re.MULTILINE)
+    entries = re.findall(r"^    (\w+) \((.*?)\):(?=\s)", section[1], re.MULTILINE) if section else []
+    return dict(entries)
+
+
+@pytest.mark.parametrize("name", [name for name, value in MEMBERS.items() if examples_of(inspect.getdoc(value) or "")])
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples = examples_of(inspect.getdoc(MEMBERS[name]))
+    assert ">>>" in examples
+    test = doctest.DocTestParser().get_doctest(examples, {}, name, None, None)
+    printed = []
+    results = doctest.DocTestRunner(verbose=False).run(test, out=printed.append)
+    assert results.failed == 0, "".join(printed)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_docstrings_name_what_the_signature_has(name):
+    value = MEMBERS[name]
+    docstring = inspect.getdoc(value) or ""
+    assert re.match(r"[A-Z`|].*?\.(?=\s|$)", docstring, re.DOTALL), "the first sentence says what it does"
+    if inspect.isclass(value) and (issubclass(value, BaseException) or value.__base__ in MEMBERS.values()):
+        return  # an error, or an adapter whose base class is documented
+
+    if dataclasses.is_dataclass(value) or getattr(value, "_is_protocol", False):
+        fields = typing.get_type_hints(value)
+        assert documented_names(docstring, "Attributes").keys() == fields.keys()
+        return
+
+    signature = inspect.signature(value)
+    parameters = {name: parameter for name, parameter in signature.parameters.items() if name != "self"}
+    documented = documented_names(docstring, "Args")
+    assert list(documented) == list(parameters)
+    for name, parameter in parameters.items():
+        is_optional = parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD
+        assert ("*optional*" in documented[name]) == is_optional, name
+        if default := re.search(r"defaults to `?(.+?)`?$", documented[name]):
+            assert default[1] == repr(parameter.default).replace("'", '"'), name
+
+    if inspect.isroutine(value):
+        has_type = re.search(r"^(Returns|Yields):\n    \[?`", docstring, re.MULTILINE) is not None
+        assert has_type == (signature.return_annotation not in (None, "None")), "Returns, with a type"
