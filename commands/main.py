@@ -164,7 +164,7 @@ def inspect(
     load_libraries()
     from ..inference.emotion_pipeline import SHIPPED
     from ..inference.inspection import inspect_clip
-    from ..processing.media import SoundTrack
+    from ..processing.container import SoundTrack
     from ..processing.processing_microemo import MicroEmoProcessor
 
     processor = MicroEmoProcessor.from_pretrained(SHIPPED if model is None else model)

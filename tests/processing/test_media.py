@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from microemo.processing.clip_clock import ClipClock, Packets
-from microemo.processing.media import PTS_TOLERANCE, Clip, MediaError, load_audio, probe
+from microemo.processing.container import PTS_TOLERANCE
+from microemo.processing.media import Clip, MediaError, load_audio, probe
 
 
 def decode_all(path) -> tuple[np.ndarray, list[np.ndarray]]:

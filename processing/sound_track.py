@@ -1,0 +1,131 @@
+"""Decoded sound put together on the clip's clock, whatever formats it comes in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .container import PTS_TOLERANCE
+from .feature_extraction_microemo import resample
+
+try:
+    import av
+except ImportError:
+    av = None
+
+# Sound that pauses for more seconds than this has wrong times: the pause is not filled.
+LONGEST_SILENCE = 3600.0
+
+
+@dataclass
+class AudioTrack:
+    """A sound track on the clip's clock.
+
+    Attributes:
+        samples: (channels, n) float32. Decoded sound can exceed 1.
+        rate: Samples per second.
+    """
+
+    samples: np.ndarray
+    rate: int
+
+
+class TrackBuilder:
+    """Gathers decoded sound in the format of its first frame."""
+
+    def __init__(self, frame, seconds: float, counted: bool):
+        self.counted, self.changed, self.leap = counted, False, None
+        self._rate, self._end = frame.sample_rate, 0
+        shape = frame.layout.nb_channels, int((min(seconds, 600) + 1) * frame.sample_rate)
+        self._samples = np.zeros(shape, np.float32)  # grows
+        self._run: _Run | None = None
+
+    def add(self, frame, seconds: float | None) -> None:
+        """A decoded frame that is heard `seconds` after the clip's start; `None` for one that follows on."""
+        sound = _to_float(frame)
+        if len(sound) == len(self._samples) and frame.sample_rate == self._rate:
+            self._close_run()
+            self._put(sound, None if self.counted and self.changed else seconds)
+            return
+        self.changed = True
+        seconds = None if self.counted else seconds
+        if self._run is None or not self._run.takes(sound, frame, seconds):
+            self._close_run()
+            self._run = _Run(frame, seconds)
+        self._run.sounds.append(sound)
+
+    def finish(self) -> AudioTrack:
+        self._close_run()
+        return AudioTrack(self._samples[:, : self._end], self._rate)
+
+    def _close_run(self) -> None:
+        if self._run is not None:
+            self._put(self._run.convert(len(self._samples), self._rate), self._run.seconds)
+            self._run = None
+
+    def _put(self, sound: np.ndarray, seconds: float | None) -> None:
+        at = self._end if seconds is None else round(seconds * self._rate)
+        if at - self._end > LONGEST_SILENCE * self._rate:
+            self.leap = self.leap or seconds
+        if abs(at - self._end) < PTS_TOLERANCE * self._rate or not 0 <= at - self._end <= LONGEST_SILENCE * self._rate:
+            at = self._end  # it follows on; times that run backwards or leap are no times
+        self._end = at + sound.shape[1]
+        if self._end > self._samples.shape[1]:
+            self._samples = np.pad(self._samples, ((0, 0), (0, self._end)))
+        self._samples[:, at : self._end] = sound
+
+
+class _Run:
+    """Sound of another format than the first, without a gap."""
+
+    def __init__(self, frame, seconds: float | None):
+        self.seconds, self.sounds = seconds, []
+        self._rate = frame.sample_rate
+        self._names = [channel.name for channel in frame.layout.channels]
+
+    def takes(self, sound: np.ndarray, frame, seconds: float | None) -> bool:
+        end = (self.seconds or 0) + sum(sound.shape[1] for sound in self.sounds) / self._rate
+        follows = seconds is None or abs(seconds - end) < PTS_TOLERANCE
+        return follows and frame.sample_rate == self._rate and len(sound) == len(self.sounds[0])
+
+    def convert(self, channels: int, rate: int) -> np.ndarray:
+        """All of it with as many channels and at such a rate."""
+        sound = np.concatenate(self.sounds, axis=1)
+        if len(sound) != channels:
+            sound = _mix(sound, self._names, channels)
+        return resample(torch.from_numpy(sound), self._rate, rate).numpy()
+
+
+def _mix(sound: np.ndarray, names: list[str], channels: int) -> np.ndarray:
+    """(channels, n) of a sound with other channels: left and right in the first two, or in one their mean.
+
+    What is in the middle, beside or behind is heard on its side with the weight that broadcasters give it (ITU-R BS.775);
+    the bass channel is left out. Channels without a name are left and right.
+    """
+    sides = np.zeros((2, len(sound)), np.float32)
+    for number, name in enumerate(names):
+        front = 1.0 if name in ("FL", "FR") else 2**-0.5
+        sides[0, number] = front * (name.endswith("L") or name.endswith("C"))
+        sides[1, number] = front * (name.endswith("R") or name.endswith("C"))
+    if len(sound) == 1 or not sides.any(1).all():
+        sides[:] = np.eye(2, len(sound)) if len(sound) > 1 else 1
+    mixed = sides @ sound
+    if channels == 1:
+        return mixed.mean(0, keepdims=True)
+    return np.pad(mixed, ((0, channels - 2), (0, 0)))
+
+
+def _to_float(frame) -> np.ndarray:
+    """(channels, n) float32 of a decoded sound frame; integer formats are scaled by their half range."""
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels > 7:  # PyAV's own conversion reads beyond the eighth
+        dtype = av.AudioFrame(frame.format, "mono", 1).to_ndarray().dtype
+        sound = np.stack([np.frombuffer(frame.planes[i], dtype)[: frame.samples] for i in range(channels)])
+    else:
+        sound = frame.to_ndarray()
+    if not frame.format.is_planar:
+        sound = sound.reshape(-1, channels).T
+    if sound.dtype.kind == "f":
+        return sound.astype(np.float32, copy=False)
+    half_range = 2.0 ** (8 * sound.dtype.itemsize - 1)
+    return ((sound - (half_range if sound.dtype.kind == "u" else 0)) / half_range).astype(np.float32)
