@@ -148,4 +148,15 @@ def test_data_files_travel_with_the_package():
             files = {path for path in files if not any(other in path.parents for other in inner)}
             assert files <= kept, f"package_data of {package} lacks {files - kept}"
             found += len(files)
+        else:
+            assert folder / "py.typed" in kept, "type checkers read annotations of typed packages only"
     assert found > 10
+
+
+def test_every_module_pattern_stands_in_one_mypy_section():
+    """Of two sections with the same pattern mypy reads the last one, and says nothing."""
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    sections = [name.removeprefix("mypy-").split(",") for name in setup.sections() if name.startswith("mypy-")]
+    patterns = [pattern for section in sections for pattern in section]
+    assert patterns and len(patterns) == len(set(patterns))
