@@ -128,7 +128,9 @@ def test_inspect_writes_two_pictures_and_the_numbers(demo_clip, checkpoint, tmp_
         "inspect", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--output", out
     )
     assert done.returncode == 0, done.stderr
-    paths = [Path(line) for line in done.stdout.split()]
+    track, *lines = done.stdout.splitlines()
+    assert track.startswith("sound track 0") and track.endswith("(heard)")
+    paths = [Path(line) for line in lines]
     assert sorted(path.suffix for path in paths) == [".json", ".png", ".png"]
     assert all(path.stat().st_size > 1000 for path in paths)
 

@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import os
+import signal
 import string
+import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from microemo.utils.files import (
     JsonLinesLog,
+    NoSpaceError,
     atomic_file,
     atomic_folder,
     read_json,
@@ -73,6 +77,71 @@ def test_a_folder_is_made_whole_or_not_at_all(tmp_path):
     with pytest.raises(FileExistsError, match="run exists and is not empty"), atomic_folder(tmp_path / "run"):
         raise AssertionError
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+FULL = """
+import resource, sys
+from microemo.utils.files import atomic_file, atomic_folder
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    if sys.argv[2] == "file":
+        with atomic_file(sys.argv[1] + "/scores.csv") as part:
+            part.write_bytes(bytes(10_000))
+    else:
+        with atomic_folder(sys.argv[1] + "/run", 10_000) as part:
+            (part / "first").write_bytes(bytes(4_000))
+            with atomic_file(part / "second") as inner:
+                inner.write_bytes(bytes(10_000))
+except OSError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_full_disk_is_one_kind_of_error_and_leaves_nothing(tmp_path, kind):
+    """A limit on the size of files stands for the full disk."""
+    (tmp_path / "scores.csv").write_text("old")
+    outcome = subprocess.run([sys.executable, "-c", FULL, tmp_path, kind], capture_output=True, text=True)
+    assert outcome.stderr.startswith("NoSpaceError: ") and outcome.stderr.count("Nothing was kept") == 1
+    assert ("scores.csv" if kind == "file" else "second") in outcome.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"] and (
+        tmp_path / "scores.csv"
+    ).read_text() == "old"
+
+
+def test_too_little_room_is_found_before_anything_is_written(tmp_path):
+    with pytest.raises(NoSpaceError, match=r"no space left: 1000000000000 MB are needed, \d+ MB are free"):  # noqa: SIM117
+        with atomic_folder(tmp_path / "run", 10**18):
+            raise AssertionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_other_libraries_for_a_full_disk_are_known(tmp_path):
+    """safetensors and tokenizers have exceptions of their own; other errors stay what they are."""
+    with pytest.raises(NoSpaceError, match="x: no space left"), atomic_file(tmp_path / "x"):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+    with pytest.raises(RuntimeError, match="os error 280"), atomic_file(tmp_path / "x"):
+        raise RuntimeError("os error 280")
+    with pytest.raises(PermissionError), atomic_file(tmp_path / "x"):
+        raise PermissionError(13, "no")
+
+
+KILLED = """
+import os, signal, sys
+from microemo.utils.files import atomic_file
+with atomic_file(sys.argv[1]) as part:
+    part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    assert subprocess.run([sys.executable, "-c", KILLED, path]).returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
 
 
 # --- JSON ---
