@@ -137,12 +137,14 @@ def _stream(source: Source) -> Iterator[BinaryIO]:
 
 
 def best_stream(container, kind: str):
-    """FFmpeg's best stream of a kind, `None` where there is none (a cover picture is no video)."""
+    """FFmpeg's best stream of a kind, `None` where there is none that it can decode (a cover picture is no video)."""
     try:
         stream = container.streams.best(kind)
     except IndexError:  # one that began later than PyAV looked
         stream = next((stream for stream in container.streams if stream.type == kind), None)
-    return None if stream is None or stream.disposition & Disposition.attached_pic else stream
+    if stream is None or stream.codec_context is None:  # none, or none that FFmpeg can decode
+        return None
+    return None if stream.disposition & Disposition.attached_pic else stream
 
 
 def sound_stream(container, track: int | str | None, name: str):
@@ -157,6 +159,8 @@ def sound_stream(container, track: int | str | None, name: str):
     if not found:
         there = "; ".join(map(str, list_sound_tracks(container))) or "no sound"
         raise MediaError(f"{name} has no sound track {track!r}; it has {there}")
+    if found[0].codec_context is None:
+        raise MediaError(f"{name}: sound track {track!r} is in a format that cannot be decoded")
     return found[0]
 
 

@@ -117,6 +117,9 @@ class Clip:
             self._files.close()
             hint = "; subtitles are given as utterances (--subtitles), beside a clip" if what == "subtitle" else ""
             raise MediaError(f"{name} has neither pictures nor sound, but {what} ({container.format.name}){hint}")
+        for stream in container.streams:
+            if stream.type in ("video", "audio") and stream.codec_context is None:
+                warnings.warn(f"{name}: {stream.type} in a format that cannot be decoded is left out", stacklevel=2)
         streams = [stream for stream in (video, audio) if stream is not None]
         packets = index_packets(demux(container, *streams), streams)
         clock = ClipClock(

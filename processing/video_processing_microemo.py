@@ -234,9 +234,9 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         """
         settings = self._settings(kwargs)
         rows = _as_batch(videos, ("spans", spans), ("landmarks", landmarks), ("video_metadata", video_metadata))
-        seen = [self._see(*row, settings) for row in rows]
+        processed = [self._process_video(*row, settings) for row in rows]
 
-        shape = (len(seen), max(len(of_clip.pixels) for of_clip in seen))
+        shape = (len(processed), max(len(video.pixels) for video in processed))
         grid = settings["size"]["height"] // settings["patch_size"]
         data = {
             "pixel_values_videos": np.zeros((*shape, 3, settings["size"]["height"], settings["size"]["width"]), "f4"),
@@ -245,16 +245,16 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         }
         if settings["local_view"] == "face_crop":
             data["pixel_values_faces"] = np.zeros_like(data["pixel_values_videos"])
-        for row, of_clip in enumerate(seen):
-            data["frame_mask"][row, : len(of_clip.pixels)] = True
-            data["region_masks"][row, : len(of_clip.masks)] = of_clip.masks
-            for frame, pixels in enumerate(of_clip.pixels):
+        for row, video in enumerate(processed):
+            data["frame_mask"][row, : len(video.pixels)] = True
+            data["region_masks"][row, : len(video.masks)] = video.masks
+            for frame, pixels in enumerate(video.pixels):
                 _normalize(pixels, settings, out=data["pixel_values_videos"][row, frame])
-            for frame, crop in enumerate(of_clip.crops):
+            for frame, crop in enumerate(video.crops):
                 if crop is not None:
                     _normalize(crop, settings, out=data["pixel_values_faces"][row, frame])
         if settings["return_metadata"]:
-            data["video_metadata"] = [of_clip.metadata for of_clip in seen]
+            data["video_metadata"] = [video.metadata for video in processed]
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
 
     def _settings(self, overrides: dict) -> dict:
@@ -286,15 +286,15 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             raise ValueError(f"num_frames {settings['num_frames']} is more than max_frames {settings['max_frames']}")
         return settings
 
-    def _see(self, source, spans, landmarks, metadata, settings: dict) -> "_Seen":
+    def _process_video(self, source, spans, landmarks, metadata, settings: dict) -> "_ProcessedVideo":
         """Sample and decode one clip, keeping of each picked frame only what the model needs."""
         face_mesh = FaceMesh(settings["face_mesh_model"], self._checkpoint)
         with _open(source, metadata) as clip:
-            eye = _Eye(clip.info, spans, landmarks, face_mesh, settings)
-            indices, times, views = clip.read(eye.choose, eye.look)
+            frame_processor = _FrameProcessor(clip.info, spans, landmarks, face_mesh, settings)
+            indices, times, views = clip.read(frame_processor.choose, frame_processor.process)
             info = clip.info
         pixels, found, crops = zip(*views, strict=True)
-        chosen = eye.follow(found)
+        chosen = frame_processor.follow(found)
         faces = [None if i is None else of_frame[i] for of_frame, i in zip(found, chosen, strict=True)]
         crops = tuple(None if i is None else of_frame[i] for of_frame, i in zip(crops, chosen, strict=True))
         metadata = ClipMetadata(
@@ -307,12 +307,12 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             faces_found=[len(of_frame) for of_frame in found],
             landmarks=np.stack([_NOBODY if face is None else face.landmarks for face in faces]),
             has_audio=info.has_audio,
-            frame_size=eye.frame_size,
+            frame_size=frame_processor.frame_size,
             blendshapes=_blendshapes(faces),
         )
-        local = np.stack([eye.on_local_view(face) for face in faces])
-        masks = region_masks(local, eye.grid, settings["region_coverage"], settings["clue_regions"])
-        return _Seen(pixels, crops, masks, metadata)
+        local = np.stack([frame_processor.on_local_view(face) for face in faces])
+        masks = region_masks(local, frame_processor.grid, settings["region_coverage"], settings["clue_regions"])
+        return _ProcessedVideo(pixels, crops, masks, metadata)
 
 
 def _check_fixed(given: dict) -> None:
@@ -325,7 +325,7 @@ def _check_fixed(given: dict) -> None:
 
 
 @dataclass
-class _Seen:
+class _ProcessedVideo:
     """One clip: T pictures and face crops (or `None`) (H, W, 3) uint8, and region masks (T, R, P)."""
 
     pixels: tuple
@@ -334,7 +334,7 @@ class _Seen:
     metadata: ClipMetadata
 
 
-class _Eye:
+class _FrameProcessor:
     """Chooses the frames of one clip and takes from each what the model needs."""
 
     def __init__(self, info: MediaInfo, spans, landmarks, face_mesh: FaceMesh, settings: dict):
@@ -380,7 +380,7 @@ class _Eye:
         faces = faces[indices] if len(faces) == total else faces
         return np.pad(faces, ((0, 0), (0, 0), (0, 3 - faces.shape[2])))
 
-    def look(self, frame) -> tuple[np.ndarray, list[Face], list[np.ndarray | None]]:
+    def process(self, frame) -> tuple[np.ndarray, list[Face], list[np.ndarray | None]]:
         """What is kept of an `av.VideoFrame`: its pixels (H, W, 3), the faces in it, and of each its crop or `None`."""
         width, height, turns = shown_size(frame, self.info.pixel_aspect)
         self.frame_size = width, height

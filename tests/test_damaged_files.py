@@ -41,6 +41,17 @@ LRC = "[ti:Song]\n[00:00.10]I know\n[00:00.50]And you?\n"
 SUBTITLES = {"a.srt": SRT, "a.vtt": VTT, "a.ass": ASS, "a.json": WHISPER, "a.lrc": LRC}
 
 
+def misspell(data: bytes, seed: int) -> bytes:
+    """Good text in which a few characters are others, missing, or come twice."""
+    rng = np.random.default_rng(seed)
+    letters = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        place, kind = int(rng.integers(len(letters))), rng.integers(3)
+        letter = int(rng.choice(np.frombuffer(b" ,;:\"'[]{}\n\t-0a>\\", np.uint8)))
+        letters[place : place + int(kind != 1)] = bytes([letter] * int(kind != 2))
+    return bytes(letters)
+
+
 def damage(data: bytes, seed: int) -> bytes:
     """Good bytes after one to three injuries."""
     rng = np.random.default_rng(seed)
@@ -125,7 +136,7 @@ def predict(pipeline, seed, media, folder):
 def predict_with_subtitles(pipeline, seed, media, folder):
     name = sorted(SUBTITLES)[seed % len(SUBTITLES)]
     subtitles = folder / f"{seed}-{name}"
-    subtitles.write_bytes(damage(SUBTITLES[name].encode(), seed))
+    subtitles.write_bytes((damage if seed % 3 else misspell)(SUBTITLES[name].encode(), seed))
     try:
         if seed % 2:
             pipeline(str(media[0]), utterances=str(subtitles), max_new_tokens=1)
@@ -138,7 +149,8 @@ def predict_with_subtitles(pipeline, seed, media, folder):
 def evaluate(_pipeline, seed, answers, folder):
     good = answers[seed % len(answers)]
     bad = folder / f"{seed}{good.suffix}"
-    bad.write_bytes(damage(good.read_bytes(), seed))
+    is_text = good.suffix != ".npz"
+    bad.write_bytes((misspell if is_text and seed % 2 else damage)(good.read_bytes(), seed))
     truth = next(path for path in answers if path.name == "p.csv")
     roles = (bad, truth) if seed % 3 else (truth, bad)
     command = ["evaluate", "score", str(roles[0]), "-r", str(roles[1]), "--common", "--draws", "2", "--json"]
