@@ -32,7 +32,7 @@ for command in {commands!r}:
 NEEDS = [
     ("demo --output d", "demo"),
     ("train --list-options", "training"),
-    ("precompute x.jsonl --model m --cache c", "training"),
+    ("precompute x.parquet --model m --cache c", "training"),
     ("merge a b", "training"),
     ("score-dialogues a b", "training"),
     ("evaluate score a.jsonl -r r.xlsx", "evaluation"),
@@ -44,7 +44,7 @@ NEEDS = [
 def test_a_command_names_the_extra_that_it_needs(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"name": "a", "answer": "She is happy."}\n')
     (tmp_path / "r.csv").write_text("name,openset\na,[happy]\n")
-    (tmp_path / "x.jsonl").write_text("{}\n")
+    (tmp_path / "x.parquet").touch()
     for folder in "ab":
         (tmp_path / folder).mkdir()
     (tmp_path / "r.xlsx").write_bytes(b"PK")
