@@ -17,7 +17,7 @@ ALLOWED = {
     "evaluation": {"utils"},
     "training": {"configuration", "utils", "processing", "modeling_microemo", "evaluation"},
     "publishing": {"configuration", "utils", "processing", "modeling_microemo", "evaluation"},
-    "inference": {"configuration", "utils", "processing", "modeling_microemo", "evaluation"},
+    "inference": {"configuration", "utils", "processing", "modeling_microemo", "evaluation", "publishing"},
     "commands": {
         "configuration",
         "utils",
@@ -38,7 +38,7 @@ OPTIONAL = {"av", "cv2", "mediapipe", "pysubs2"}
 TRAVELLING = ("configuration", "processing", "modeling_microemo", "utils")
 MOST_LINES = 600
 # Files that are longer still, and must not grow before they are divided.
-LONG_FILES = {"processing/media.py": 720, "processing/processing_microemo.py": 605, "training/data.py": 610}
+LONG_FILES = {"processing/processing_microemo.py": 605, "training/data.py": 610}
 # A room may hold a fifth of the lines. `processing` holds more, and must not grow beyond this before it is divided.
 LARGEST_SHARE = {"processing": 0.3}
 
