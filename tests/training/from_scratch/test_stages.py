@@ -54,7 +54,7 @@ def test_a_finished_stage_is_not_done_again(corpus, tmp_path):
     assert len(done) == 1 and [path.name for path in folder.parent.iterdir()] == ["first"]
 
 
-def test_a_killed_stage_leaves_a_part_and_is_redone_from_its_beginning(corpus, tmp_path):
+def test_a_stage_that_was_broken_off_leaves_nothing_and_is_redone_from_its_beginning(corpus, tmp_path):
     run = Run(corpus, tmp_path)
 
     def killed(folder):
@@ -63,7 +63,7 @@ def test_a_killed_stage_leaves_a_part_and_is_redone_from_its_beginning(corpus, t
 
     with pytest.raises(KeyboardInterrupt):
         run.stage("first", killed)
-    assert [path.name for path in tmp_path.iterdir()] == ["first.part"]
+    assert not list(tmp_path.iterdir())
     folder = run.stage("first", lambda folder: (folder / "whole").write_text("learned"))
     assert [path.name for path in folder.iterdir()] == ["whole"] and list(tmp_path.iterdir()) == [folder]
 
@@ -226,12 +226,9 @@ def test_a_run_goes_on_with_the_stage_that_it_was_killed_in(scratch, monkeypatch
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(module, "train", killed)
             from_scratch(scratch.run, work / "start")
-        assert (work / "instruction_tuning.part").is_dir() and not (work / "instruction_tuning").exists()
+        assert not list(work.glob("*instruction_tuning*.tmp")) and not (work / "instruction_tuning").exists()
         from_scratch(scratch.run, work / "start")
-        assert (
-            not changed_parts(expected, weights(work / "instruction_tuning"))
-            and not (work / "instruction_tuning.part").exists()
-        )
+        assert not changed_parts(expected, weights(work / "instruction_tuning"))
         assert (work / "visual_pretraining" / "model.safetensors").stat().st_mtime_ns == kept
     finally:
         if not (work / "instruction_tuning").exists():
