@@ -131,9 +131,9 @@ def _vocabulary(wheels: Path | None):
 def _check_answers(predictions: list[str], references: Path) -> None:
     """Refuse files that are not there, before anything is imported. A prediction may be NAME=FILE, or a folder."""
     check_files(references)
-    for given in predictions:
-        if not Path(given).exists() and not Path(given.partition("=")[2] or given).exists():
-            raise FileNotFoundError(f"{given}: no such file or folder")
+    for prediction in predictions:
+        if not Path(prediction).exists() and not Path(prediction.partition("=")[2] or prediction).exists():
+            raise FileNotFoundError(f"{prediction}: no such file or folder")
 
 
 @app.command()
@@ -170,14 +170,14 @@ def score(
                 scores = {name: [e.value, e.low, e.high] for name, e in estimates.items()}
                 print(json.dumps({"file": str(file.path), "n": len(sheet.names), "scores": scores, "notes": notes}))
                 continue
-            shown = Table("metric", "precision", "recall", "F", title=f"{file.path} ({len(sheet.names)} clips)")
+            score_table = Table("metric", "precision", "recall", "F", title=f"{file.path} ({len(sheet.names)} clips)")
             for metric in [*sheet.metrics, "EW"]:
                 cells = (_interval(estimates[f"{metric}/{side}"], 100) for side in ("precision", "recall", "f"))
-                shown.add_row(metric, *cells)
-            shown.add_row("Avg (set level)", "", "", _interval(estimates["S/avg"], 100))
-            shown.add_row("M-avg", "", "", _interval(estimates["M-avg"], 100))
-            shown.add_row("labels per answer", "", "", _interval(estimates["labels"], 1))
-            Console(width=110).print(shown)
+                score_table.add_row(metric, *cells)
+            score_table.add_row("Avg (set level)", "", "", _interval(estimates["S/avg"], 100))
+            score_table.add_row("M-avg", "", "", _interval(estimates["M-avg"], 100))
+            score_table.add_row("labels per answer", "", "", _interval(estimates["labels"], 1))
+            Console(width=110).print(score_table)
             for difference in notes.pop("differs"):
                 errors.print(difference, markup=False)
             for key, note in notes.items():
@@ -206,8 +206,8 @@ def hit_rate_command(
 
     truth, vocabulary = read_answers(references, field), _vocabulary(wheels)
     for file in find_system_files(predictions, setting=None):
-        names, wanted, found = _labels(truth, read_answers(file.path), common)
-        sheet = hit_rates(names, wanted, found, vocabulary, AFFECTGPT if affectgpt else None)
+        names, true_labels, predicted_labels = _labels(truth, read_answers(file.path), common)
+        sheet = hit_rates(names, true_labels, predicted_labels, vocabulary, AFFECTGPT if affectgpt else None)
         print(f"{file.path}: hit rate {100 * hit_rate(sheet):.2f} ({len(names)} clips)")
 
 
@@ -233,11 +233,13 @@ def sentiment(
     truth = read_answers(references, field)
     with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
         for file in find_system_files(predictions, setting=None):
-            names, wanted, found = _labels(truth, read_answers(file.path), common)
+            names, true_values, predicted_labels = _labels(truth, read_answers(file.path), common)
             predicted: list[str | None] = (
-                judge_sentiment(chat, found) if chat else [label_sentiment(labels) for labels in found]
+                judge_sentiment(chat, predicted_labels)
+                if chat
+                else [label_sentiment(labels) for labels in predicted_labels]
             )
-            scores = sentiment_scores([_as_sentiment(value) for value in wanted], predicted)
+            scores = sentiment_scores([_as_sentiment(value) for value in true_values], predicted)
             unreadable = predicted.count(None)
             print(
                 f"{file.path}: WAF {100 * scores['WAF']:.2f}, ACC {100 * scores['ACC']:.2f} ({scores['n']} of {len(names)} "
@@ -363,11 +365,11 @@ def plot(
     from ..evaluation.result_plots import emotion_recall, plot_confusion, plot_emotion_recall, wheel_confusion
 
     vocabulary = _vocabulary(wheels)
-    _, wanted, found = _labels(read_answers(references), read_answers(predictions), common)
+    _, true_labels, predicted_labels = _labels(read_answers(references), read_answers(predictions), common)
     title = f"{predictions.parent.name}/{predictions.stem}"
-    names, matrix = wheel_confusion(wanted, found, vocabulary)
+    names, matrix = wheel_confusion(true_labels, predicted_labels, vocabulary)
     print(plot_confusion(names, matrix, title, folder / f"{predictions.stem}-confusion.png"))
-    recall = emotion_recall(wanted, found, vocabulary)
+    recall = emotion_recall(true_labels, predicted_labels, vocabulary)
     print(plot_emotion_recall(recall, title, folder / f"{predictions.stem}-recall.png"))
 
 
@@ -417,8 +419,8 @@ def extract(
 
     with _chat(judge, base_url, offline, cache, by is How.judge) as chat:
         labels, notes = labels_of(read_answers(texts), chat)
-    write_json_lines(output, ({"name": name, "labels": found} for name, found in labels.items()))
-    empty = sum(not found for found in labels.values())
+    write_json_lines(output, ({"name": name, "labels": found_labels} for name, found_labels in labels.items()))
+    empty = sum(not found_labels for found_labels in labels.values())
     unreadable = len(notes.get("unreadable", ()))
     print(f"{output}: {len(labels)} answers ({notes['extraction']}), {empty} without a label, {unreadable} unreadable")
 

@@ -92,10 +92,10 @@ def score_dialogues(
         if not rows:
             raise ValueError(f"{corpus} has no clips of the split {split} and seed {seed}")
     pipeline = EmotionPipeline.from_pretrained(checkpoint)
-    answered = answer_utterance_questions(pipeline.model, pipeline.processor, rows, truth, citation)
+    answers = answer_utterance_questions(pipeline.model, pipeline.processor, rows, truth, citation)
     if output is not None:
-        write_json_lines(output, answered)
-    print(f"{100 * accuracy(answered):.1f} % of {len(answered)} questions about {len(rows)} clips answered right")
+        write_json_lines(output, answers)
+    print(f"{100 * accuracy(answers):.1f} % of {len(answers)} questions about {len(rows)} clips answered right")
 
 
 def _start(run) -> Path:

@@ -69,8 +69,8 @@ app.command()(score_dialogues)
 app.add_typer(evaluate_app, name="evaluate")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         from importlib.metadata import version
 
         print(f"microemo {version('microemo')}")
@@ -129,24 +129,29 @@ def predict(
     check_sources(model)
     if by_utterance and subtitles is None:
         raise ValueError("--by-utterance needs --subtitles: they say when somebody speaks")
-    asked = {} if question is None else {"question": question}
+    question_argument = {} if question is None else {"question": question}
     pipeline = _pipeline(model)
     if by_utterance:
         answer = pipeline.by_utterance(
-            clip, subtitles, audio=audio, audio_track=audio_track, max_new_tokens=max_new_tokens, **asked
+            clip, subtitles, audio=audio, audio_track=audio_track, max_new_tokens=max_new_tokens, **question_argument
         )
-        lines = [_line(one) for one in answer]
+        lines = [_line(entry) for entry in answer]
     else:
         answer = pipeline(
-            clip, utterances=subtitles, audio=audio, audio_track=audio_track, max_new_tokens=max_new_tokens, **asked
+            clip,
+            utterances=subtitles,
+            audio=audio,
+            audio_track=audio_track,
+            max_new_tokens=max_new_tokens,
+            **question_argument,
         )
         lines = [answer["description"]]
     print(json.dumps(answer, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
-def _line(one: dict) -> str:
+def _line(entry: dict) -> str:
     """An utterance and the answer about it."""
-    return f'{one["start"]:.1f}-{one["end"]:.1f}s "{one["text"]}" {" ".join(one["description"].split())}'
+    return f'{entry["start"]:.1f}-{entry["end"]:.1f}s "{entry["text"]}" {" ".join(entry["description"].split())}'
 
 
 @app.command()
@@ -164,14 +169,14 @@ def inspect(
     load_libraries()
     from ..inference.emotion_pipeline import SHIPPED
     from ..inference.inspection import inspect_clip
-    from ..processing.container import SoundTrack
+    from ..processing.decoding.container import SoundTrack
     from ..processing.processing_microemo import MicroEmoProcessor
 
     processor = MicroEmoProcessor.from_pretrained(SHIPPED if model is None else model)
     report = inspect_clip(processor, clip, utterances=subtitles, audio=audio, audio_track=audio_track, out=output)
     for track in report.get("sound_tracks", []):
-        heard = " (heard)" if track["index"] == report["audio_track"] else ""
-        print(f"sound track {SoundTrack(**track)}{heard}")
+        mark = " (heard)" if track["index"] == report["audio_track"] else ""
+        print(f"sound track {SoundTrack(**track)}{mark}")
     for path in report["files"]:
         print(path)
 
@@ -211,7 +216,7 @@ def demo(
     from ..inference.inspection import inspect_clip
     from ..training.synthetic.synthetic_dialogues import write_demo
 
-    clip, felt = write_demo(output)
+    clip, emotions = write_demo(output)
     subtitles = clip.with_suffix(".srt")
     print(f"Made from the astronaut photograph of scikit-image, no real dialogue: {clip}, {subtitles}")
     pipeline = _pipeline(model)
@@ -219,8 +224,8 @@ def demo(
     print(f"Question: {answer['question']}\nMicroEmo: {answer['description']}")
     answers = pipeline.by_utterance(str(clip), str(subtitles), max_new_tokens=max_new_tokens)
     print(f"Question: {UTTERANCE_QUESTION} (of each)")
-    for one, emotion in zip(answers, felt, strict=True):
-        print(f"{_line(one)}   [it plays: {emotion}]")
+    for entry, emotion in zip(answers, emotions, strict=True):
+        print(f"{_line(entry)}   [it plays: {emotion}]")
     report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), out=output)
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 
@@ -246,12 +251,12 @@ def main() -> None:
     except ImportError as error:
         module = (error.name or "").partition(".")[0]
         if module in EXTRAS:
-            told = f'this needs {module}, which is not installed: pip install "microemo[{EXTRAS[module]}]"'
+            message = f'this needs {module}, which is not installed: pip install "microemo[{EXTRAS[module]}]"'
         elif error.name is None:  # ours, and it says what to install
-            told = str(error)
+            message = str(error)
         else:
             raise
-        errors.print(f"[red]Error:[/] {escape(told)}")
+        errors.print(f"[red]Error:[/] {escape(message)}")
         sys.exit(2)
     except (ValueError, OSError) as error:
         errors.print(f"[red]Error:[/] {escape(str(error))}")

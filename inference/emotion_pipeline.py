@@ -104,7 +104,7 @@ class EmotionPipeline:
             return_tensors="pt",
             return_metadata=True,
         )
-        metadata, said = inputs.pop("video_metadata")[0], inputs.pop("utterances")[0]
+        metadata, utterances_of_clip = inputs.pop("video_metadata")[0], inputs.pop("utterances")[0]
         for name in ("audio_segment_times", "prompts"):
             inputs.pop(name)
         processed = time.perf_counter()
@@ -122,8 +122,13 @@ class EmotionPipeline:
             "description": self.processor.decode(answer, skip_special_tokens=True).strip(),
             "duration": None if metadata is None else round(float(metadata.duration), 3),
             "utterances": [
-                {"start": round(u.start, 3), "end": round(u.end, 3), "text": u.text, "speaker": u.speaker}
-                for u in said
+                {
+                    "start": round(utterance.start, 3),
+                    "end": round(utterance.end, 3),
+                    "text": utterance.text,
+                    "speaker": utterance.speaker,
+                }
+                for utterance in utterances_of_clip
             ],
             "frames": frames,
             "faces_found": sum(frame["faces"] > 0 for frame in frames),
@@ -161,26 +166,26 @@ class EmotionPipeline:
                 utterances.
         """
         duration = probe(clip, audio_track if audio is None else None).duration
-        said = merge_utterances(read_utterances(utterances, duration), self.processor.max_utterances)
-        if not said:
+        merged = merge_utterances(read_utterances(utterances, duration), self.processor.max_utterances)
+        if not merged:
             source = (
                 utterances if isinstance(utterances, (str, Path)) and "\n" not in str(utterances) else "utterances"
             )
             raise ValueError(f"{source}: no utterance in the clip {clip} (0 to {duration:.1f} s) to ask about")
-        spoken = [vars(one) for one in said]
-        media: list[dict] = [{"type": "video", "path": str(clip), "utterances": spoken}]
+        entries = [vars(entry) for entry in merged]
+        media: list[dict] = [{"type": "video", "path": str(clip), "utterances": entries}]
         media += [] if audio is None else [{"type": "audio", "path": str(audio)}]
         media[-1]["audio_track"] = audio_track
         questions = [
             [{"role": "user", "content": [*media, _text(question), {"type": "utterance", "index": index}]}]
-            for index in range(1, len(said) + 1)
+            for index in range(1, len(merged) + 1)
         ]
         inputs = self.processor.apply_chat_template(
             questions, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
         )
         inputs = inputs.to(self.model.device, self.model.dtype)
         answers = self.processor.batch_decode(self._generate(inputs, **generate_kwargs), skip_special_tokens=True)
-        return [{**one, "description": answer.strip()} for one, answer in zip(spoken, answers, strict=True)]
+        return [{**entry, "description": answer.strip()} for entry, answer in zip(entries, answers, strict=True)]
 
     @torch.inference_mode()
     def answer(self, samples: list[dict]) -> list[str]:

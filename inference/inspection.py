@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..processing.face_regions import REGIONS, WHOLE_FACE, face_box, find_regions, region_outlines, to_crop
+from ..processing.faces.face_regions import REGIONS, WHOLE_FACE, face_box, find_regions, region_outlines, to_crop
 from ..processing.media import probe
 from ..utils.files import atomic_file, write_text
 
@@ -70,10 +70,10 @@ def inspect_clip(
     name = Path(str(clip)).stem if isinstance(clip, str | Path) else "clip"
     clue_regions = kwargs.get("clue_regions") or processor.video_processor.clue_regions
     report = _numbers(features, clue_regions)
-    heard = clip if audio is None else audio
-    if isinstance(heard, str | Path):
+    sound = clip if audio is None else audio
+    if isinstance(sound, str | Path):
         with warnings.catch_warnings(action="ignore"):  # the processor has said it
-            info = probe(heard, audio_track)
+            info = probe(sound, audio_track)
         report |= {"sound_tracks": [vars(track) for track in info.sound_tracks], "audio_track": info.audio_track}
     report["files"] = []
     if "pixel_values_videos" in features:
@@ -94,21 +94,21 @@ def _write(path: Path, save) -> Path:
 
 def _numbers(features, clue_regions: str) -> dict:
     """What was sampled, found and put together, as plain numbers."""
-    seen, times = features["video_metadata"][0], features["audio_segment_times"][0]
+    video_metadata, times = features["video_metadata"][0], features["audio_segment_times"][0]
     report: dict[str, Any] = {
         "shapes": {name: list(value.shape) for name, value in features.items() if hasattr(value, "shape")},
         "frames": [],
         "utterances": [],
         "audio_clips": [] if times is None else [{"start": float(a), "end": float(b)} for a, b in times],
     }
-    if seen is not None:
+    if video_metadata is not None:
         counts = features["region_masks"][0].sum(-1)
         report |= {
-            "source": seen.source,
-            "duration": seen.duration,
-            "fps": seen.fps,
-            "total_frames": seen.total_frames,
-            "frame_size": list(seen.frame_size),
+            "source": video_metadata.source,
+            "duration": video_metadata.duration,
+            "fps": video_metadata.fps,
+            "total_frames": video_metadata.total_frames,
+            "frame_size": list(video_metadata.frame_size),
         }
         report["frames"] = [
             {
@@ -118,11 +118,15 @@ def _numbers(features, clue_regions: str) -> dict:
                 "patches": dict(zip(find_regions(clue_regions), count.tolist(), strict=True)) if faces else {},
             }
             for index, time, faces, count in zip(
-                seen.frame_indices, seen.frame_times, seen.faces_found, counts, strict=False
+                video_metadata.frame_indices,
+                video_metadata.frame_times,
+                video_metadata.faces_found,
+                counts,
+                strict=False,
             )
         ]
-    for row, said in enumerate(features["utterances"][0]):
-        entry = {"start": said.start, "end": said.end, "text": said.text, "speaker": said.speaker}
+    for row, utterance in enumerate(features["utterances"][0]):
+        entry = {"start": utterance.start, "end": utterance.end, "text": utterance.text, "speaker": utterance.speaker}
         for key, windows in (("frames", "utterance_windows"), ("sound_clips", "audio_windows")):
             if windows in features and row < features[windows].shape[1]:
                 entry[key] = features[windows][0, row].tolist()
@@ -134,7 +138,7 @@ def _contact_sheet(processor, features, report, clue_regions: str):
     """One tile for each frame: what the image encoder sees with mesh and regions, and the regions' patches."""
     from PIL import Image, ImageDraw
 
-    video_processor, seen = processor.video_processor, features["video_metadata"][0]
+    video_processor, video_metadata = processor.video_processor, features["video_metadata"][0]
     colors = {name: _COLORS[name] for name in find_regions(clue_regions)}
     crops = features.get("pixel_values_faces")
     local = features["pixel_values_videos"] if crops is None else crops
@@ -146,12 +150,16 @@ def _contact_sheet(processor, features, report, clue_regions: str):
     pen = ImageDraw.Draw(sheet)
     for number, frame in enumerate(report["frames"]):
         left, top = (number % _COLUMNS) * tile[0], (number // _COLUMNS) * tile[1]
-        face = seen.landmarks[number]
+        face = video_metadata.landmarks[number]
         picture = _to_picture(features["pixel_values_videos"][0, number], video_processor)
         view = _to_picture(local[0, number], video_processor)
         on_view = face[:, :2]
         if crops is not None and frame["faces"]:
-            on_view = to_crop(face, face_box(face, seen.frame_size, video_processor.face_crop_scale), seen.frame_size)
+            on_view = to_crop(
+                face,
+                face_box(face, video_metadata.frame_size, video_processor.face_crop_scale),
+                video_metadata.frame_size,
+            )
         if frame["faces"]:
             view = _paint_patches(view, features["region_masks"][0, number], list(colors.values()))
             _draw_face(picture, face[:, :2], clue_regions)
@@ -160,8 +168,8 @@ def _contact_sheet(processor, features, report, clue_regions: str):
         sheet.paste(view, (left + _SIDE, top + _CAPTION))
         windows = [
             str(row + 1)
-            for row, said in enumerate(report["utterances"])
-            if said.get("frames", [0, 0])[0] <= number < said.get("frames", [0, 0])[1]
+            for row, utterance in enumerate(report["utterances"])
+            if utterance.get("frames", [0, 0])[0] <= number < utterance.get("frames", [0, 0])[1]
         ]
         faces = {0: "no face", 1: "1 face"}.get(frame["faces"], f"{frame['faces']} faces, the largest is taken")
         caption = f"{number}: frame {frame['index']}, {frame['time']:.2f} s, {faces}"
@@ -188,11 +196,11 @@ def _paint_patches(picture, masks: np.ndarray, colors: list):
 
     grid = int(masks.shape[1] ** 0.5)
     mixed = masks.T.astype(float) @ np.array(colors) / masks.sum(0).clip(1)[:, None]
-    held = masks.any(0).reshape(grid, grid)
+    covered = masks.any(0).reshape(grid, grid)
     edges = np.linspace(0, _SIDE, grid + 1).round().astype(int)
     row = np.repeat(np.arange(grid), np.diff(edges))
     layer = mixed.reshape(grid, grid, 3)[row][:, row]
-    alpha = 0.5 * held[row][:, row]
+    alpha = 0.5 * covered[row][:, row]
     alpha[edges[:-1]] *= 0.3
     alpha[:, edges[:-1]] *= 0.3
     return Image.fromarray((np.asarray(picture) * (1 - alpha[..., None]) + layer * alpha[..., None]).astype(np.uint8))
@@ -225,17 +233,24 @@ def _time_line(features, report):
     axes.set_yticks([0, 1, 2], ["sound clips", "frames", "utterances"])
     axes.set_ylim(-0.7, 2.7)
     length = report.get("duration") or max((piece["end"] for piece in sound), default=1)
-    for row, said in enumerate(report["utterances"]):
-        axes.barh(2, said["end"] - said["start"], left=said["start"], height=0.8, color=f"C{row % 10}", alpha=0.35)
-        label, share = str(row + 1), (said["end"] - said["start"]) / length
+    for row, utterance in enumerate(report["utterances"]):
+        axes.barh(
+            2,
+            utterance["end"] - utterance["start"],
+            left=utterance["start"],
+            height=0.8,
+            color=f"C{row % 10}",
+            alpha=0.35,
+        )
+        label, share = str(row + 1), (utterance["end"] - utterance["start"]) / length
         if share > 0.1:  # else there is room for the number only
-            speaker = f"{said['speaker']}: " if said["speaker"] else ""
-            label = _wrap(f"{label}. {speaker}{said['text']}", int(90 * share))
+            speaker = f"{utterance['speaker']}: " if utterance["speaker"] else ""
+            label = _wrap(f"{label}. {speaker}{utterance['text']}", int(90 * share))
             label += "".join(
-                f"\n{key.replace('_', ' ')} {said[key]}" for key in ("frames", "sound_clips") if key in said
+                f"\n{key.replace('_', ' ')} {utterance[key]}" for key in ("frames", "sound_clips") if key in utterance
             )
-        axes.text(said["start"], 2, label, va="center", fontsize=8, clip_on=True)
-        inside = [frame["time"] for frame in report["frames"][slice(*said.get("frames", (0, 0)))]]
+        axes.text(utterance["start"], 2, label, va="center", fontsize=8, clip_on=True)
+        inside = [frame["time"] for frame in report["frames"][slice(*utterance.get("frames", (0, 0)))]]
         axes.plot(inside, [1.25 + 0.08 * (row % 3)] * len(inside), "_", color=f"C{row % 10}", markersize=9, mew=4)
     for number, frame in enumerate(report["frames"]):
         axes.plot(frame["time"], 1, "o" if frame["faces"] else "x", color="black", markersize=6)

@@ -188,21 +188,21 @@ def run_dataset(
         raise ValueError(f"{len(twice)} names come more than once: {', '.join(twice[:10])}")
     with open_answers(output, answerer.name) as log:
         log.append([])  # cuts off the half line of a killed run
-        done = {str(row["name"]) for row in log.rows}
-        unanswered = [sample for sample in samples if str(sample["name"]) not in done]
+        answered_names = {str(row["name"]) for row in log.rows}
+        unanswered = [sample for sample in samples if str(sample["name"]) not in answered_names]
         report = RunReport(log.path, resumed=len(samples) - len(unanswered))
         with _bar(progress) as bar:
             task = bar.add_task(answerer.name, total=len(samples), completed=report.resumed)
             for start in range(0, len(unanswered), batch_size):
                 batch = unanswered[start : start + batch_size]
-                answered = _answer(answerer, batch, skip_errors, report)
+                pairs = _answer(answerer, batch, skip_errors, report)
                 log.append(
                     [
                         {"name": str(sample["name"]), "answer": answer, "system": answerer.name}
-                        for sample, answer in answered
+                        for sample, answer in pairs
                     ]
                 )
-                report.answered += [str(sample["name"]) for sample, _ in answered]
+                report.answered += [str(sample["name"]) for sample, _ in pairs]
                 bar.advance(task, len(batch))
     return report
 

@@ -88,10 +88,10 @@ def load_table(
     """
     path = Path(source)
     if path.is_dir() and not (path / "state.json").is_file():
-        found = [path / f"metadata{suffix}" for suffix in READERS if (path / f"metadata{suffix}").is_file()]
-        if not found:
+        metadata_files = [path / f"metadata{suffix}" for suffix in READERS if (path / f"metadata{suffix}").is_file()]
+        if not metadata_files:
             raise FileNotFoundError(f"{path}: a folder without metadata.jsonl, metadata.csv or metadata.parquet")
-        path = found[0]
+        path = metadata_files[0]
     if path.is_dir():
         table = load_from_disk(str(path))
     elif path.is_file():
@@ -113,11 +113,11 @@ def load_table(
     if split is not None:
         if "split" not in table.column_names:
             raise DataError(f"{source}: split {split!r} was asked for, but there is no column `split`")
-        kept = [row for row, value in enumerate(table["split"]) if value == split]
-        if not kept:
-            known = ", ".join(sorted({str(value) for value in table["split"]}))
-            raise DataError(f"{source}: no rows of split {split!r}; there are {known}")
-        table = table.select(kept)
+        selected = [row for row, value in enumerate(table["split"]) if value == split]
+        if not selected:
+            splits = ", ".join(sorted({str(value) for value in table["split"]}))
+            raise DataError(f"{source}: no rows of split {split!r}; there are {splits}")
+        table = table.select(selected)
     root = Path(media_folder) if media_folder else path.parent
     return table.map(lambda row: _resolve(row, root), desc="Reading rows") if path.exists() else table
 
@@ -143,13 +143,13 @@ def _read_file(path: Path) -> Dataset:
     try:
         return Dataset.from_list([{name: row.get(name) for name in names} for row in rows], on_mixed_types="use_json")
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:  # cells that no column can hold
-        problems = {number: found for number, row in enumerate(rows) if (found := row_problems(row))}
+        problems = {number: row_errors for number, row in enumerate(rows) if (row_errors := row_problems(row))}
         raise DataError(_report(rows, problems, path.name) if problems else f"{path}: {error}") from None
 
 
-def _read_rows(path: Path, read: Callable[[Path], Any]) -> list[dict]:
+def _read_rows(path: Path, reader: Callable[[Path], Any]) -> list[dict]:
     try:
-        rows = read(path)
+        rows = reader(path)
     except ValueError as error:
         raise DataError(str(error)) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -181,8 +181,8 @@ def _check_columns(names: Iterable[str], source: FileName) -> None:
         raise DataError(f"{source}: unknown column {', '.join(hints)}; a row may have {', '.join(COLUMNS)}")
 
 
-def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1)
+def _near(word: str, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, choices, 1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
@@ -203,7 +203,7 @@ def is_emer(path: str | Path) -> bool:
         return False
     columns = {name for row in _read_rows(Path(path), read_table)[:1] for name in row}
     return any(
-        wanted <= columns for wanted in ({"names", "reasons"}, {"name", "english", "chinese"}, {"name", "openset"})
+        required <= columns for required in ({"names", "reasons"}, {"name", "english", "chinese"}, {"name", "openset"})
     )
 
 
@@ -236,8 +236,10 @@ def import_emer(
     if language not in ("english", "chinese"):
         raise DataError(f"language must be english or chinese, got {language!r}")
     rows = _read_rows(Path(annotation), read_table)
-    said = _by_name(subtitles, language) if subtitles else {}
-    felt = {name: parse_labels(value) for name, value in _by_name(labels, "openset").items()} if labels else {}
+    sentences = _by_name(subtitles, language) if subtitles else {}
+    labels_by_name = (
+        {name: parse_labels(value) for name, value in _by_name(labels, "openset").items()} if labels else {}
+    )
     columns = set(rows[0]) if rows else set()
     imported = []
     for row in rows:
@@ -257,10 +259,10 @@ def import_emer(
             {
                 "name": name,
                 "video": str(_find_video(Path(media_folder), name)),
-                "subtitle": sentence or said.get(name) or None,
+                "subtitle": sentence or sentences.get(name) or None,
                 "instruction": LABELS_INSTRUCTION if "openset" in columns else EMER_INSTRUCTION,
                 "response": answer,
-                "emotions": felt.get(name, own_labels),
+                "emotions": labels_by_name.get(name, own_labels),
             }
         )
     if not imported:
@@ -321,21 +323,21 @@ def to_conversation(row: dict) -> list[dict]:
 
 
 def _clip_items(row: dict) -> list[dict]:
-    said = {}
+    speech = {}
     for name in ("subtitles", "utterances"):
         if row.get(name):
-            said = {"utterances": _without_none(row[name])}
-    if row.get("subtitle") and not said:
+            speech = {"utterances": _without_none(row[name])}
+    if row.get("subtitle") and not speech:
         # A sentence without times: somebody says it somewhere in the clip.
         end = probe(_source(row["video"] or row["audio"])[1]).duration
-        said = {"utterances": [{"start": 0.0, "end": end, "text": row["subtitle"]}]}
+        speech = {"utterances": [{"start": 0.0, "end": end, "text": row["subtitle"]}]}
     items = []
     for kind in ("video", "audio"):
         if row.get(kind):
             key, source = _source(row[kind])
             items.append({"type": kind, key if key == "path" else kind: source})
     if items:
-        items[0] |= said
+        items[0] |= speech
     return items
 
 
@@ -349,7 +351,7 @@ def _source(value: Any) -> tuple[str, Any]:
 def _without_none(utterances: str | list[dict]) -> str | list[dict]:
     if isinstance(utterances, str):
         return utterances
-    return [{key: value for key, value in said.items() if value is not None} for said in utterances]
+    return [{key: value for key, value in utterance.items() if value is not None} for utterance in utterances]
 
 
 # --- the check before the first step -------------------------------------------------------------------------------
@@ -410,22 +412,22 @@ def _utterance_problems(utterances: Any) -> list[str]:
     if not isinstance(utterances, (list, tuple)):
         return [f"utterances: expected a list of utterances, found {_found(utterances)}"]
     problems = []
-    for number, said in enumerate(utterances, start=1):
+    for number, utterance in enumerate(utterances, start=1):
         where = f"utterances: utterance {number}"
-        if not isinstance(said, dict):
-            problems.append(f"{where}: expected start, end and text, found {_found(said)}")
+        if not isinstance(utterance, dict):
+            problems.append(f"{where}: expected start, end and text, found {_found(utterance)}")
             continue
-        times = said.get("timestamp")
+        times = utterance.get("timestamp")
         if times is None:
-            times = [said.get("start"), said.get("end")]
+            times = [utterance.get("start"), utterance.get("end")]
         elif isinstance(times, (list, tuple)) and len(times) == 2 and times[1] is None:
             times = times[:1]  # speech that goes on to the end of the clip
         if not isinstance(times, (list, tuple)) or not all(map(_is_time, times)):
             problems.append(f"{where}: start and end must be seconds, found {_found(times)}")
         problems += [
-            f"{where}: {key}: expected text, found {_found(said[key])}"
+            f"{where}: {key}: expected text, found {_found(utterance[key])}"
             for key in ("text", "speaker")
-            if not isinstance(said.get(key), (str, type(None)))
+            if not isinstance(utterance.get(key), (str, type(None)))
         ]
     return problems
 
@@ -479,20 +481,22 @@ def _turn_problems(row: dict) -> list[str]:
         if not isinstance(content, (list, tuple, type(None))):
             problems.append(f"{where}: content must be text or a list of items, found {_found(content)}")
             continue
-        found = _content_problems(where, content or [], utterances)
-        if not found:
+        content_problems = _content_problems(where, content or [], utterances)
+        if not content_problems:
             kinds = Counter(item["type"] for item in content or [])
             media += Counter({kind: kinds[kind] for kind in ("video", "audio")})
             words = "".join(item["text"] for item in content or [] if item["type"] == "text")
             # a question may be the clip or an utterance alone; an answer is words
             if not words.strip() and (role == "assistant" or not kinds.keys() - {"text"}):
-                found = [f"{where}: empty {'response' if role == 'assistant' else 'content'}"]
-        problems += found
+                content_problems = [f"{where}: empty {'response' if role == 'assistant' else 'content'}"]
+        problems += content_problems
     problems += [
         f"{count} {kind}s in the messages; a row holds one clip" for kind, count in media.items() if count > 1
     ]
-    said = roles[1:] if roles[:1] == ["system"] else roles
-    if len(roles) == len(turns) and (not said or said != ["user", "assistant"] * (len(said) // 2)):
+    dialogue_roles = roles[1:] if roles[:1] == ["system"] else roles
+    if len(roles) == len(turns) and (
+        not dialogue_roles or dialogue_roles != ["user", "assistant"] * (len(dialogue_roles) // 2)
+    ):
         problems.append(f"messages: roles must be user, assistant, ... in turn, got {', '.join(roles)}")
     return problems
 
@@ -500,34 +504,34 @@ def _turn_problems(row: dict) -> list[str]:
 def _content_problems(where: str, items: Any, utterances: Any) -> list[str]:
     problems = []
     for number, item in enumerate(items, start=1):
-        here = f"{where}, item {number}"
+        item_name = f"{where}, item {number}"
         if not isinstance(item, dict):
-            problems.append(f"{here}: expected an object with a type, found {_found(item)}")
+            problems.append(f"{item_name}: expected an object with a type, found {_found(item)}")
             continue
         kind = item.get("type")
         if not isinstance(kind, str) or kind not in ITEM_KEYS:
-            problems.append(f"{here}: type must be {', '.join(ITEM_KEYS)}, found {_found(kind)}")
+            problems.append(f"{item_name}: type must be {', '.join(ITEM_KEYS)}, found {_found(kind)}")
             continue
         if any(not _is_empty(item.get(key)) for key in ("path", "url", "video", "audio")):
             problems.append(f"{where} names a file; files stand in the columns video and audio")
             continue
-        problems += _unknown_keys(here, item, ("type", *ITEM_KEYS[kind], "path", "url", "video", "audio"))
+        problems += _unknown_keys(item_name, item, ("type", *ITEM_KEYS[kind], "path", "url", "video", "audio"))
         if kind == "text" and not isinstance(item.get("text"), str):
-            problems.append(f"{here}: text: expected text, found {_found(item.get('text'))}")
+            problems.append(f"{item_name}: text: expected text, found {_found(item.get('text'))}")
         index: Any = item.get("index")
         if kind == "utterance" and (isinstance(index, bool) or not isinstance(index, numbers.Integral) or index < 1):
-            problems.append(f"{here}: index must be a whole number from 1, found {_found(index)}")
+            problems.append(f"{item_name}: index must be a whole number from 1, found {_found(index)}")
         elif kind == "utterance" and isinstance(utterances, (list, tuple)) and 0 < len(utterances) < index:
             problems.append(f"{where} cites utterance {index} of {len(utterances)}")
     return problems
 
 
-def _unknown_keys(where: str, item: dict, known: tuple[str, ...]) -> list[str]:
+def _unknown_keys(where: str, item: dict, known_keys: tuple[str, ...]) -> list[str]:
     """Keys that nothing reads. A table's rows share their keys: those of other rows are None here."""
     return [
-        f"{where}: unknown key {key!r}{_near(str(key), known)}"
+        f"{where}: unknown key {key!r}{_near(str(key), known_keys)}"
         for key, value in item.items()
-        if key not in known and value is not None
+        if key not in known_keys and value is not None
     ]
 
 
@@ -581,12 +585,12 @@ def check_table(
         pairs = ", ".join(f"{label!r} (near {word!r})" for label, word in doubtful.items())
         warnings.warn(f"{name}: {len(doubtful)} labels may be typing errors: {pairs}", stacklevel=2)
     problems = {number: row_problems(row, allowed_labels) for number, row in enumerate(table)}
-    sound = [number for number, found in problems.items() if not found]
+    sound = [number for number, row_errors in problems.items() if not row_errors]
     if try_row is not None:
         for number, problem in zip(sound, try_row(table.select(sound)), strict=True):
             if problem is not None:
                 problems[number].append(problem)
-    broken = {number: found for number, found in problems.items() if found}
+    broken = {number: row_errors for number, row_errors in problems.items() if row_errors}
     good = [number for number in problems if number not in broken]
     if broken:
         report = _report(table, broken, name)
@@ -600,9 +604,9 @@ def check_table(
 
 def _report(table: Dataset | list[dict], broken: dict[int, list[str]], name: str) -> str:
     lines = [f"{name}: {len(broken)} of {len(table)} rows cannot be used:", f"{'row':>6} | clip | what is wrong"]
-    for number, found in broken.items():
+    for number, row_errors in broken.items():
         row = table[number]
         clip = row.get("name") or row.get("video") or row.get("audio")
         clip = Path(clip).name if isinstance(clip, str) else "-"
-        lines.append(f"{number + 1:>6} | {clip} | {'; '.join(found)}")
+        lines.append(f"{number + 1:>6} | {clip} | {'; '.join(row_errors)}")
     return "\n".join(lines)

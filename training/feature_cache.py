@@ -140,17 +140,17 @@ class FeatureCache:
             so that a run that was killed goes on where it was.
         """
         rows, failed = list(rows), {}
-        waiting, seen = [], set()
+        waiting, keys = [], set()
         for number, row in enumerate(rows):
             try:
                 key = self._key(self._given(row))
             except (ValueError, OSError) as error:
                 failed[number] = str(error)
                 continue
-            if key not in seen and not self._file(key).is_file():
+            if key not in keys and not self._file(key).is_file():
                 waiting.append((number, row, key))
-            seen.add(key)
-        bar = tqdm(total=len(seen), initial=len(seen) - len(waiting), desc="Features", disable=not progress)
+            keys.add(key)
+        bar = tqdm(total=len(keys), initial=len(keys) - len(waiting), desc="Features", disable=not progress)
         loader = one_by_one(waiting, _Encode(self.processor, self.frame_tokens), num_workers)
         with bar:
             for number, key, features, about, error in loader:
@@ -199,8 +199,8 @@ class FeatureCache:
     def _through_visual_encoder(self, tensors: dict[str, torch.Tensor], model) -> dict[str, torch.Tensor]:
         visual_encoder = model.model.visual_encoder
         device = visual_encoder.vision_model.device
-        given = {name: tensors.pop(key)[0].to(device) for name, key in FRAME_INPUTS.items() if key in tensors}
-        return tensors | {"frame_tokens": visual_encoder(**given)[None].cpu()}
+        frame_inputs = {name: tensors.pop(key)[0].to(device) for name, key in FRAME_INPUTS.items() if key in tensors}
+        return tensors | {"frame_tokens": visual_encoder(**frame_inputs)[None].cpu()}
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -237,17 +237,17 @@ class FeatureCache:
         """Frames are sampled for the clip; with windows of utterances some more where one of these would hold none."""
         return "utterances" if self.processor.windows == "utterance" else "clip"
 
-    def _keep_frames(self, clip, features: dict, seen: ClipMetadata, said: list[Utterance]) -> None:
+    def _keep_frames(self, clip, features: dict, video_metadata: ClipMetadata, utterances: list[Utterance]) -> None:
         """Leaves only those frames that this kind of windows asks for, of a clip that was read under another kind."""
         sampler = self.processor.video_processor
         if self._frames_for() == "clip":  # those that were added for utterances go
-            sampled = uniform_indices(seen.total_frames, sampler.num_frames)
-            kept = np.isin(seen.frame_indices, sampled)
-            is_whole = np.isin(sampled, seen.frame_indices).all()
+            sampled = uniform_indices(video_metadata.total_frames, sampler.num_frames)
+            is_selected = np.isin(video_metadata.frame_indices, sampled)
+            is_whole = np.isin(sampled, video_metadata.frame_indices).all()
         else:  # none must be missing
-            spans = np.array([(one.start, one.end) for one in said]).reshape(-1, 2)
-            first, end = np.searchsorted(seen.frame_times, spans).T
-            kept = np.ones(len(seen.frame_times), bool)
+            spans = np.array([(utterance.start, utterance.end) for utterance in utterances]).reshape(-1, 2)
+            first, end = np.searchsorted(video_metadata.frame_times, spans).T
+            is_selected = np.ones(len(video_metadata.frame_times), bool)
             is_whole = (first < end).all()
         if sampler.fps or not is_whole:
             raise StaleCacheError(
@@ -255,9 +255,13 @@ class FeatureCache:
                 "Name another folder"
             )
         for name in FRAMES & features.keys():
-            features[name] = features[name][:, kept]
+            features[name] = features[name][:, is_selected]
         for name in ("frame_times", "frame_indices", "faces_found"):
-            setattr(seen, name, [value for value, is_kept in zip(getattr(seen, name), kept, strict=True) if is_kept])
+            setattr(
+                video_metadata,
+                name,
+                [value for value, is_kept in zip(getattr(video_metadata, name), is_selected, strict=True) if is_kept],
+            )
 
     def _read(self, clip) -> tuple[dict[str, torch.Tensor], dict]:
         file = self._file(self._key(clip))
@@ -296,8 +300,8 @@ class FeatureCache:
         if source is None or source is False:
             return None if source is None else "muted"
         if isinstance(source, list):
-            said = [asdict(entry) if isinstance(entry, Utterance) else entry for entry in source]
-            return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+            entries = [asdict(entry) if isinstance(entry, Utterance) else entry for entry in source]
+            return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
         if isinstance(source, bytes):
             return hashlib.sha256(source).hexdigest()
         path = Path(source)
@@ -305,14 +309,14 @@ class FeatureCache:
             raise FileNotFoundError(f"{source}: no such file; a feature cache holds clips from files")
         # A file is read once in a run, unless it is touched.
         stat = path.stat()
-        known = (str(path), stat.st_size, stat.st_mtime_ns)
-        if known not in self._keys:
+        version = (str(path), stat.st_size, stat.st_mtime_ns)
+        if version not in self._keys:
             digest = hashlib.sha256()
             with open(path, "rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
-            self._keys[known] = digest.hexdigest()
-        return self._keys[known]
+            self._keys[version] = digest.hexdigest()
+        return self._keys[version]
 
 
 class _Encode:
@@ -388,11 +392,11 @@ def pad_together(clips: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor
     """
     batch = {}
     for name in dict.fromkeys(name for clip in clips for name in clip):
-        given = [clip.get(name) for clip in clips]
-        known = [value for value in given if value is not None]
-        shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in known), strict=True)]
-        padded = known[0].new_zeros(len(clips), *shape)
-        for row, value in enumerate(given):
+        values = [clip.get(name) for clip in clips]
+        present = [value for value in values if value is not None]
+        shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in present), strict=True)]
+        padded = present[0].new_zeros(len(clips), *shape)
+        for row, value in enumerate(values):
             if value is not None:
                 padded[(row, *map(slice, value.shape[1:]))] = value[0]
         batch[name] = padded

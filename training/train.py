@@ -387,11 +387,11 @@ def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
         in the conversation are the right ones.
     """
     labels = evaluated.label_ids[:, 1:]
-    told = labels != IGNORED
-    right = (evaluated.predictions[:, :-1] == labels)[told]
-    begins = told.copy()
-    begins[:, 1:] &= ~told[:, :-1]
-    wrong = np.unique(begins.cumsum()[told.flatten()][~right])
+    is_answer = labels != IGNORED
+    right = (evaluated.predictions[:, :-1] == labels)[is_answer]
+    begins = is_answer.copy()
+    begins[:, 1:] &= ~is_answer[:, :-1]
+    wrong = np.unique(begins.cumsum()[is_answer.flatten()][~right])
     return {"token_accuracy": right.mean().item(), "answer_accuracy": 1 - len(wrong) / begins.sum().item()}
 
 
@@ -467,10 +467,10 @@ def train(
 
 def load_tables(args: DataArguments) -> dict:
     """The tables that are named: "train", "eval"."""
-    named = {"train": (args.train_data, args.train_split), "eval": (args.eval_data, args.eval_split)}
+    sources = {"train": (args.train_data, args.train_split), "eval": (args.eval_data, args.eval_split)}
     return {
         name: load_table(source, split, args.media_folder, args.emer_subtitles, args.emer_labels, args.emer_language)
-        for name, (source, split) in named.items()
+        for name, (source, split) in sources.items()
         if source is not None
     }
 
@@ -490,14 +490,14 @@ def check(table, name: str, data_args: DataArguments, collator: MicroEmoCollator
 
 def find_checkpoint(args: TrainingArguments) -> str | None:
     """What `resume_from_checkpoint` means: a folder, or with `true` the last one that was written to its end."""
-    wanted = args.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() in ("false", "none", ""):
+    value = args.resume_from_checkpoint
+    if value is None or str(value).lower() in ("false", "none", ""):
         return None
-    if str(wanted).lower() != "true":
-        return str(wanted)
+    if str(value).lower() != "true":
+        return str(value)
     # The state is written last: a folder without it is what a kill left behind.
-    whole = [path.parent for path in Path(args.output_dir).glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[-1]))) if whole else None
+    complete = [path.parent for path in Path(args.output_dir).glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.split("-")[-1]))) if complete else None
 
 
 def write_model_card(trainer: Trainer, model_args: ModelArguments, data_args: DataArguments) -> None:

@@ -74,7 +74,7 @@ class Arm:
         return {name: value for name, value in self.config_overrides.items() if name in _REGIONS}
 
     @property
-    def eyes(self) -> str:
+    def visual_name(self) -> str:
         """A name for what is seen in a frame; arms that have it in common share it."""
         return "-".join(f"{key}={value}" for key, value in self.visual.items()) or "as-it-is"
 
@@ -143,7 +143,7 @@ def run_ablation(
     # Arms that share what they see are for one process.
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(ARMS[name].eyes, []).append(name)
+        groups.setdefault(ARMS[name].visual_name, []).append(name)
     of_regions = {bool(ARMS[name].regions): ARMS[name] for name in names}
     crops = {other: crops_as_frames(run, towers, arm, rows).folder for other, arm in of_regions.items()}
     # Seeds first: a run that ends early has every arm.
@@ -168,8 +168,8 @@ def _at_work(jobs: list[tuple], num_proc: int) -> Iterator[list[Path]]:
     threads = max(1, torch.get_num_threads() // num_proc)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_proc, context, torch.set_num_threads, (threads,)) as pool:
-        for done in as_completed([pool.submit(_run_arms, *job) for job in jobs]):
-            yield done.result()
+        for finished in as_completed([pool.submit(_run_arms, *job) for job in jobs]):
+            yield finished.result()
 
 
 def _run_arms(run: Run, towers: Path, crops: Path, rows: dict, names: Sequence[str], *seeds: int) -> list[Path]:
@@ -194,13 +194,13 @@ def run_arm(
         return file
     arm = ARMS[name]
     visual_pretraining = run.stage(
-        f"ablation/visual_pretraining-{arm.eyes}-{seed}",
+        f"ablation/visual_pretraining-{arm.visual_name}-{seed}",
         lambda folder: pretrain_visual_encoder(
             run, "ablation_visual_pretraining", towers, crops, SAME_CROPS | arm.visual, seed, folder
         ),
     )
     tokens = keep_frame_tokens(
-        run, visual_pretraining, crops, list(rows.values()), f"ablation/frame_tokens-{arm.eyes}-{seed}"
+        run, visual_pretraining, crops, list(rows.values()), f"ablation/frame_tokens-{arm.visual_name}-{seed}"
     )
     alignment = run.stage(
         f"ablation/alignment-{name}-{seed}",
@@ -218,8 +218,8 @@ def run_arm(
     processor = FeatureCache(tokens, MicroEmoProcessor.from_pretrained(instruction_tuning), model).reader()
     truth, scores = read_truth(run.corpus), {}
     for form in FORMS:
-        answered = answer_utterance_questions(model, processor, rows["test"], truth, form, clips_at_once=12)
-        scores[form] = {"accuracy": accuracy(answered), "questions": len(answered)}
+        answers = answer_utterance_questions(model, processor, rows["test"], truth, form, clips_at_once=12)
+        scores[form] = {"accuracy": accuracy(answers), "questions": len(answers)}
     result = {
         "arm": name,
         "seed": seed,
@@ -270,19 +270,19 @@ def write_results(results: list[dict], out: Path) -> Path:
     scored = {name: [result for result in results if result["arm"] == name] for name in ARMS}
     scored = {name: runs for name, runs in scored.items() if runs}
     lines = ["arm,seeds," + ",".join(f"{form} mean,{form} deviation" for form in FORMS)]
-    shown = ["| | times in the question | number only | seeds |", "|---|---|---|---|"]
+    table_lines = ["| | times in the question | number only | seeds |", "|---|---|---|---|"]
     bars = {}
     for name, runs in scored.items():
         cells = []
         for form in FORMS:
-            values = [100 * one["scores"][form]["accuracy"] for one in runs]
+            values = [100 * result["scores"][form]["accuracy"] for result in runs]
             cells.append((mean(values), stdev(values) if len(values) > 1 else 0.0))
         bars[ARMS[name].name] = cells
         lines.append(f'"{ARMS[name].name}",{len(runs)},' + ",".join(f"{m:.2f},{d:.2f}" for m, d in cells))
-        told = " | ".join(f"{m:.1f} ± {d:.1f}" for m, d in cells)
-        shown.append(f"| {ARMS[name].name} | {told} | {len(runs)} |")
+        figures = " | ".join(f"{m:.1f} ± {d:.1f}" for m, d in cells)
+        table_lines.append(f"| {ARMS[name].name} | {figures} | {len(runs)} |")
     write_text(out / "ablation.csv", "\n".join(lines) + "\n")
     plot_arms(bars, ["times in the question", "number only"], "Test questions answered right", out / "ablation.png")
-    curves = {ARMS[name].name: [one["dev_scores"] for one in runs] for name, runs in scored.items()}
+    curves = {ARMS[name].name: [result["dev_scores"] for result in runs] for name, runs in scored.items()}
     plot_curves(curves, ("step of instruction tuning", "dev questions answered right"), out / "learning.png")
-    return write_text(out / "ablation.md", "\n".join(shown) + "\n")
+    return write_text(out / "ablation.md", "\n".join(table_lines) + "\n")

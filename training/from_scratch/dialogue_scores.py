@@ -15,8 +15,8 @@ LABELS = "Labels:"
 
 def labels_of_answer(answer: str) -> list[str]:
     """What an answer lists behind its last "Labels:"; nothing where it has none."""
-    _, found, listed = answer.rpartition(LABELS)
-    return [label.strip() for label in listed.split(",")] if found else []
+    _, marker, listed = answer.rpartition(LABELS)
+    return [label.strip() for label in listed.split(",")] if marker else []
 
 
 @torch.inference_mode()
@@ -47,11 +47,11 @@ def answer_utterance_questions(
         no other.
     """
     model.eval()
-    answered = []
+    records = []
     for first in tqdm(range(0, len(rows), clips_at_once), desc=f"Questions ({citation})", disable=not progress):
-        asked = list(_questions(rows[first : first + clips_at_once], truth, citation))
+        questions = list(_questions(rows[first : first + clips_at_once], truth, citation))
         inputs = processor.apply_chat_template(
-            [conversation for _, conversation in asked],
+            [conversation for _, conversation in questions],
             tokenize=True,
             return_dict=True,
             add_generation_prompt=True,
@@ -59,25 +59,25 @@ def answer_utterance_questions(
         ).to(model.device)
         tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        for (known, _), answer in zip(asked, answers, strict=True):
-            right = labels_of_answer(answer) == [known["expected"]]
-            answered.append({**known, "answer": answer.strip(), "right": right})
-    return answered
+        for (record, _), answer in zip(questions, answers, strict=True):
+            right = labels_of_answer(answer) == [record["expected"]]
+            records.append({**record, "answer": answer.strip(), "right": right})
+    return records
 
 
-def accuracy(answered: Sequence[dict]) -> float:
+def accuracy(answers: Sequence[dict]) -> float:
     """The share of questions that are answered right."""
-    return sum(one["right"] for one in answered) / len(answered)
+    return sum(answer["right"] for answer in answers) / len(answers)
 
 
 def _questions(rows: Sequence[dict], truth: dict[str, dict], citation: str) -> Iterator[tuple[dict, list[dict]]]:
     for row in rows:
-        known = truth[row["name"]]
-        for number, turn in enumerate(known["turns"]):
+        clip_truth = truth[row["name"]]
+        for number, turn in enumerate(clip_truth["turns"]):
             if turn["kind"] != "utterance":
                 continue
-            question = cite_as(row["messages"][2 * number : 2 * number + 1], known["utterances"], citation)
-            said = known["utterances"][turn["utterance"] - 1]
+            question = cite_as(row["messages"][2 * number : 2 * number + 1], clip_truth["utterances"], citation)
+            utterance = clip_truth["utterances"][turn["utterance"] - 1]
             about = {"clip": row["name"], "split": row["split"], "utterance": turn["utterance"]}
-            about |= {"unseen": said["unseen"], "expected": said["emotion"]}
+            about |= {"unseen": utterance["unseen"], "expected": utterance["emotion"]}
             yield about, to_conversation({**row, "messages": question})

@@ -59,8 +59,11 @@ class FacialActionProbe(nn.Module):
         if local_tokens is not None:
             fused = self.visual_encoder.fusion(global_tokens, local_tokens)
             tokens = {"global": global_tokens, "local": local_tokens, "frame": fused}
-        read = {view: self.heads[view](of_view.flatten(1)) for view, of_view in tokens.items()}
-        return {"loss": sum(F.mse_loss(one, amplitudes) for one in read.values()), "logits": read["frame"]}
+        predictions = {view: self.heads[view](of_view.flatten(1)) for view, of_view in tokens.items()}
+        return {
+            "loss": sum(F.mse_loss(prediction, amplitudes) for prediction in predictions.values()),
+            "logits": predictions["frame"],
+        }
 
 
 class WindowProbe(nn.Module):
@@ -130,11 +133,11 @@ class WindowProbe(nn.Module):
 
     def _distance(self, tokens: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """What is left of the words' embeddings; a tenth of it, or it would drown the other losses."""
-        told = (words > 0).any(dim=-1)
-        known = (words[told] > 0)[..., None]
-        embedded = self.model.get_input_embeddings()(words[told]) * known
-        aims = embedded.sum(dim=-2) / known.sum(dim=-2)
-        return 0.1 * F.mse_loss(tokens[told], aims) / aims.square().mean()
+        has_words = (words > 0).any(dim=-1)
+        is_word = (words[has_words] > 0)[..., None]
+        embedded = self.model.get_input_embeddings()(words[has_words]) * is_word
+        aims = embedded.sum(dim=-2) / is_word.sum(dim=-2)
+        return 0.1 * F.mse_loss(tokens[has_words], aims) / aims.square().mean()
 
 
 class PatchProbe(nn.Module):
@@ -168,8 +171,11 @@ class PatchProbe(nn.Module):
         """
         views = torch.cat([pixel_values, pixel_values_faces])
         patches = self.vision_model(views).last_hidden_state[:, 1:].flatten(1).chunk(2)
-        read = [head(view) for head, view in zip(self.heads, patches, strict=True)]
-        return {"loss": sum(F.mse_loss(one, amplitudes) for one in read), "logits": read[1]}
+        predictions = [head(view) for head, view in zip(self.heads, patches, strict=True)]
+        return {
+            "loss": sum(F.mse_loss(prediction, amplitudes) for prediction in predictions),
+            "logits": predictions[1],
+        }
 
 
 class ProsodyProbe(nn.Module):
@@ -189,8 +195,8 @@ class ProsodyProbe(nn.Module):
         Returns:
             `dict`: `loss`, the cross-entropy, and `logits` `(clips, 3)`.
         """
-        read = self.head(self.audio_tower(input_features).pooler_output)
-        return {"loss": F.cross_entropy(read, shares), "logits": read}
+        logits = self.head(self.audio_tower(input_features).pooler_output)
+        return {"loss": F.cross_entropy(logits, shares), "logits": logits}
 
 
 class _KnownClips(Dataset):
@@ -233,9 +239,9 @@ class ActingFrames(_KnownClips):
         inputs, truth = self.look_up(index)
         times = np.array(inputs["video_metadata"][0].frame_times)
         frames = torch.randint(len(times), (self.num_frames,))
-        given = {name: inputs[key][:, frames] for name, key in FRAME_INPUTS.items() if key in inputs}
+        frame_inputs = {name: inputs[key][:, frames] for name, key in FRAME_INPUTS.items() if key in inputs}
         amplitudes = amplitudes_at(truth, times[frames.numpy()])
-        return given | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
+        return frame_inputs | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
 
 
 class AlignmentClips(_KnownClips):
@@ -253,21 +259,21 @@ class AlignmentClips(_KnownClips):
 
     def _watch(self, index: int) -> dict[str, torch.Tensor]:
         inputs, truth = self.look_up(index)
-        times, said = np.array(inputs["video_metadata"][0].frame_times), truth["utterances"]
+        times, utterances = np.array(inputs["video_metadata"][0].frame_times), truth["utterances"]
         amplitudes = amplitudes_at(truth, times)
         bounds = inputs["utterance_windows"][0].tolist()
         windows = [amplitudes[start:end].mean(axis=0) for start, end in bounds]
         # Repeated, so that there are enough frames for all parts.
         parts = [part.mean(axis=0) for part in np.split(amplitudes.repeat(PARTS, axis=0), PARTS)]
-        prosodies = [list(PROSODIES).index(one["prosody"]) for one in said]
-        clues = [self._ids(CLUES[one["clue"]][1]) for one in said]
-        voices = [self._ids(one["prosody"]) for one in said]
-        during = [(one["start"] <= times) & (times < one["end"]) for one in said]
-        seen = [
+        prosodies = [list(PROSODIES).index(utterance["prosody"]) for utterance in utterances]
+        clues = [self._ids(CLUES[utterance["clue"]][1]) for utterance in utterances]
+        voices = [self._ids(utterance["prosody"]) for utterance in utterances]
+        during = [(utterance["start"] <= times) & (times < utterance["end"]) for utterance in utterances]
+        clues_in_windows = [
             [clue for clue, lasts in zip(clues, during, strict=True) if lasts[start:end].any()]
             for start, end in [(0, len(times)), *bounds]
         ]
-        video_words = words_of_tokens(seen, self.processor.num_video_query_tokens)
+        video_words = words_of_tokens(clues_in_windows, self.processor.num_video_query_tokens)
         audio_words = words_of_tokens([voices, *([voice] for voice in voices)], self.processor.num_audio_query_tokens)
         return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)} | {
             "video_words": video_words[None],
@@ -327,8 +333,8 @@ def truth_of(rows) -> dict[str, dict]:
 
 def amplitudes_at(truth: dict, times: np.ndarray) -> np.ndarray:
     """(T, A) of each facial action at `times` in seconds."""
-    known = np.array(truth["times"])
-    nearest = np.abs(known[None] - times[:, None]).argmin(axis=1)
+    frame_times = np.array(truth["times"])
+    nearest = np.abs(frame_times[None] - times[:, None]).argmin(axis=1)
     return np.array([truth["amplitudes"][action] for action in ACTIONS]).T[nearest]
 
 
@@ -336,8 +342,8 @@ def prosody_shares(truth: dict, segment_times: np.ndarray) -> np.ndarray:
     """(C, 3): what share of each stretch of time (C, 2) in seconds was spoken in which way, and what share was not."""
     start, end = segment_times.T
     shares = np.zeros((len(segment_times), len(PROSODIES) + 1))
-    for said in truth["utterances"]:
-        common = np.minimum(end, said["end"]) - np.maximum(start, said["start"])
-        shares[:, list(PROSODIES).index(said["prosody"])] += common.clip(0) / (end - start)
+    for utterance in truth["utterances"]:
+        common = np.minimum(end, utterance["end"]) - np.maximum(start, utterance["start"])
+        shares[:, list(PROSODIES).index(utterance["prosody"])] += common.clip(0) / (end - start)
     shares[:, -1] = (1 - shares.sum(axis=1)).clip(0)
     return shares / shares.sum(axis=1, keepdims=True)

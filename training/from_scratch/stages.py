@@ -97,8 +97,8 @@ class Run:
 
     def arguments(self, numbers: dict, folder: Path, **more) -> MicroEmoTrainingArguments:
         """The `Trainer`'s arguments with the numbers of a stage."""
-        given = {"save_strategy": "no", "report_to": "none", "logging_steps": 20, "adam_beta2": 0.98}
-        return MicroEmoTrainingArguments(output_dir=str(folder), **{**given, **numbers, **more})
+        defaults = {"save_strategy": "no", "report_to": "none", "logging_steps": 20, "adam_beta2": 0.98}
+        return MicroEmoTrainingArguments(output_dir=str(folder), **{**defaults, **numbers, **more})
 
     def rows(self, split: str) -> list[dict]:
         """Of the corpus, with a split."""
@@ -281,13 +281,13 @@ def write_questions(
     """
     truth, rows = read_truth(corpus), []
     for index, row in enumerate(read_json_lines(corpus / TABLE)):
-        known = truth[row["name"]]
-        numbers = [number for number, turn in enumerate(known["turns"]) if turn["kind"] in kinds]
+        clip_truth = truth[row["name"]]
+        numbers = [number for number, turn in enumerate(clip_truth["turns"]) if turn["kind"] in kinds]
         for part in range(rounds if row["split"] == "train" else 1):
             citation = citations[(index + part) % len(citations)]
-            messages = cite_as(row["messages"], known["utterances"], citation)
-            kept = random.Random(f"{row['name']} {part}").sample(numbers, min(questions, len(numbers)))
-            messages = [message for number in kept for message in messages[2 * number : 2 * number + 2]]
+            messages = cite_as(row["messages"], clip_truth["utterances"], citation)
+            selected = random.Random(f"{row['name']} {part}").sample(numbers, min(questions, len(numbers)))
+            messages = [message for number in selected for message in messages[2 * number : 2 * number + 2]]
             rows.append({**row, "messages": messages})
     write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
 

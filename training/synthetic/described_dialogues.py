@@ -109,17 +109,17 @@ class Dictations(_MadeRows):
         rng = random.Random(index)
         dialogue = plan_dialogue(FIRST_SEED, "train", index)
         clues = [" ".join(rng.choices(self.words, k=3)) for _ in dialogue.utterances]
-        said = _said(dialogue, clues, rng.choices(self.words, k=len(clues)))
+        utterances = _utterances(dialogue, clues, rng.choices(self.words, k=len(clues)))
         messages = []
-        for one in rng.sample(said, len(said)):
-            answer = f"In utterance {one['index']} {one['clue']}, and the voice is {one['voice']}."
+        for utterance in rng.sample(utterances, len(utterances)):
+            answer = f"In utterance {utterance['index']} {utterance['clue']}, and the voice is {utterance['voice']}."
             for role, content in (
-                ("user", {"type": "utterance", "index": one["index"]}),
+                ("user", {"type": "utterance", "index": utterance["index"]}),
                 ("assistant", _text(answer)),
             ):
                 messages.append({"role": role, "content": [content]})
         layout = self.layouts[index // 2 % len(self.layouts)]
-        return _in_words(dialogue.name, said, messages, ("times", "index")[index % 2], layout)
+        return _in_words(dialogue.name, utterances, messages, ("times", "index")[index % 2], layout)
 
 
 def describe(dialogue: Dialogue, citation: str, turns: int, layout: str = "utterance") -> dict:
@@ -131,41 +131,56 @@ def describe(dialogue: Dialogue, citation: str, turns: int, layout: str = "utter
         turns: Questions that are kept.
         layout: Of [`LAYOUTS`].
     """
-    said = _said(
-        dialogue, [CLUES[one.clue][1] for one in dialogue.utterances], [one.prosody for one in dialogue.utterances]
+    utterances = _utterances(
+        dialogue,
+        [CLUES[utterance.clue][1] for utterance in dialogue.utterances],
+        [utterance.prosody for utterance in dialogue.utterances],
     )
     messages = dialogue_row(dialogue)["messages"]
     questions = range(0, len(messages), 2)
-    kept = random.Random(dialogue.name).sample(questions, min(turns, len(questions)))
-    messages = [message for first in kept for message in messages[first : first + 2]]
-    return _in_words(dialogue.name, said, messages, citation, layout)
+    selected = random.Random(dialogue.name).sample(questions, min(turns, len(questions)))
+    messages = [message for first in selected for message in messages[first : first + 2]]
+    return _in_words(dialogue.name, utterances, messages, citation, layout)
 
 
-def _said(dialogue: Dialogue, clues: Sequence[str], voices: Sequence[str]) -> list[dict]:
+def _utterances(dialogue: Dialogue, clues: Sequence[str], voices: Sequence[str]) -> list[dict]:
     return [
-        {"index": index, "start": one.start, "end": one.end, "text": one.text, "clue": clue, "voice": voice}
-        for index, (one, clue, voice) in enumerate(zip(dialogue.utterances, clues, voices, strict=True), start=1)
+        {
+            "index": index,
+            "start": utterance.start,
+            "end": utterance.end,
+            "text": utterance.text,
+            "clue": clue,
+            "voice": voice,
+        }
+        for index, (utterance, clue, voice) in enumerate(zip(dialogue.utterances, clues, voices, strict=True), start=1)
     ]
 
 
-def _in_words(name: str, said: list[dict], messages: list[dict], citation: str, layout: str) -> dict:
+def _in_words(name: str, utterances: list[dict], messages: list[dict], citation: str, layout: str) -> dict:
     """A row whose prompt and cited utterances have words where the tokens of windows will stand."""
-    lines = [f"Video: {' '.join(one['clue'] for one in said) if layout == 'none' else 'a face'}"]
+    lines = [f"Video: {' '.join(utterance['clue'] for utterance in utterances) if layout == 'none' else 'a face'}"]
     if layout == "sliding":
-        for start in np.arange(0.0, said[-1]["end"], WINDOW_SECONDS):
+        for start in np.arange(0.0, utterances[-1]["end"], WINDOW_SECONDS):
             window = {"start": start, "end": start + WINDOW_SECONDS}
-            seen = [one["clue"] for one in said if one["start"] < window["end"] and window["start"] < one["end"]]
-            lines.append(f"window {len(lines)} {_times(window)}: {' '.join(seen) or 'a face'}")
+            clues = [
+                utterance["clue"]
+                for utterance in utterances
+                if utterance["start"] < window["end"] and window["start"] < utterance["end"]
+            ]
+            lines.append(f"window {len(lines)} {_times(window)}: {' '.join(clues) or 'a face'}")
     lines.append("Audio: a voice")
-    for one in said:
-        clue = f"{one['clue']} " if layout == "utterance" else ""
-        lines.append(f"utterance {one['index']} {clue}{one['voice']} {_times(one)}: {one['text']}")
-    messages = cite_as(messages, said, citation)
+    for utterance in utterances:
+        clue = f"{utterance['clue']} " if layout == "utterance" else ""
+        lines.append(
+            f"utterance {utterance['index']} {clue}{utterance['voice']} {_times(utterance)}: {utterance['text']}"
+        )
+    messages = cite_as(messages, utterances, citation)
     for message in messages:
         for item in message["content"]:
             if item["type"] == "utterance":
-                one = said[item.pop("index") - 1]
-                item |= _text(f"{_marker(one)}: {one['clue']} {one['voice']}")
+                utterance = utterances[item.pop("index") - 1]
+                item |= _text(f"{_marker(utterance)}: {utterance['clue']} {utterance['voice']}")
     messages[0]["content"].insert(0, _text("\n".join(lines) + "\n"))
     return {"name": name, "messages": messages}
 
@@ -174,10 +189,10 @@ def _text(text: str) -> dict:
     return {"type": "text", "text": text}
 
 
-def _marker(said: dict) -> str:
+def _marker(utterance: dict) -> str:
     """As the chat template puts it before the tokens of a cited window."""
-    return f"utterance {said['index']} {_times(said)}"
+    return f"utterance {utterance['index']} {_times(utterance)}"
 
 
-def _times(said: dict) -> str:
-    return f"({said['start']:.1f}-{said['end']:.1f}s)"
+def _times(utterance: dict) -> str:
+    return f"({utterance['start']:.1f}-{utterance['end']:.1f}s)"

@@ -15,7 +15,7 @@ SPLITS = ("train", "dev", "test")
 # The split that rows of "test" with an unseen pair are listed under.
 UNSEEN = "test_unseen"
 
-# The clue region of the face (see processing.face_regions) and what is seen there.
+# The clue region of the face (see processing.faces.face_regions) and what is seen there.
 CLUES: dict[str, tuple[str, str]] = {
     "smile": ("mouth", "the corners of the mouth go up"),
     "frown": ("mouth", "the corners of the mouth turn down"),
@@ -124,8 +124,8 @@ class Dialogue:
     def amplitudes(self) -> np.ndarray:
         """(T, A) of all facial actions in every frame."""
         values = np.tile(self.habit, (len(self.times), 1))
-        for seen in (*filter(None, self.clues), *self.distractors, *self.blinks):
-            values[:, _column(seen.action)] += seen.amplitudes(self.times)
+        for expression in (*filter(None, self.clues), *self.distractors, *self.blinks):
+            values[:, _column(expression.action)] += expression.amplitudes(self.times)
         pressed = values[:, _column("lip_press")].clip(0, 1)
         values[:, _column("jaw")] += self.jaw * mouth_opening(self.speeches, self.times) * (1 - 0.8 * pressed)
         return values
@@ -154,7 +154,8 @@ def plan_dialogue(seed: int, split: str, index: int) -> Dialogue:
         for (start, end), pair in zip(spans, pairs, strict=True)
     ]
     clues = [
-        None if said.clue == "neutral" else _express(said.clue, said.start, said.end, face_rng) for said in utterances
+        None if utterance.clue == "neutral" else _express(utterance.clue, utterance.start, utterance.end, face_rng)
+        for utterance in utterances
     ]
     edges = [0.0, *(edge for span in spans for edge in span), seconds]
     gaps = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if end - start >= 0.25]
@@ -168,7 +169,9 @@ def plan_dialogue(seed: int, split: str, index: int) -> Dialogue:
         blinks.append(Expression("blink", *(round(time + step, 3) for step in (0, 0.1, 0.14, 0.28)), 1.0))
         time += face_rng.uniform(1.5, 4)
     pitch = voice_rng.uniform(110, 220)
-    speeches = [plan_speech(said.start, said.end, said.prosody, pitch, voice_rng) for said in utterances]
+    speeches = [
+        plan_speech(utterance.start, utterance.end, utterance.prosody, pitch, voice_rng) for utterance in utterances
+    ]
     habit = face_rng.uniform(-0.1, 0.1, len(ACTIONS))
     habit[[_column("jaw"), _column("blink")]] = 0
     return Dialogue(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ...processing.face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
+from ...processing.faces.face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
 
 try:
     import cv2
@@ -159,8 +159,8 @@ class FaceActor:
         tables = [np.clip(np.arange(256) * gain, 0, 255) for gain in light]
         tables = np.stack(tables, -1).round().astype(np.uint8)[:, None]
         for amplitude, view in zip(np.float32(amplitudes), cameras, strict=True):
-            whole = _DETAIL * view + [[0, 0, _OFFSET], [0, 0, _OFFSET]]
-            seen = cv2.warpAffine(self._rest, whole, size, flags=_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            to_photograph = _DETAIL * view + [[0, 0, _OFFSET], [0, 0, _OFFSET]]
+            frame = cv2.warpAffine(self._rest, to_photograph, size, flags=_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             # Only the part of the frame where the face is moves.
             face = (corners - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
             left, top = np.clip(np.floor(face.min(0)).astype(int), 0, size)
@@ -170,13 +170,13 @@ class FaceActor:
                 to_motion = view.copy()
                 to_motion[:, 2] += view[:, :2] @ (left, top) - self._corner
                 motion = cv2.warpAffine(motion, to_motion, (int(right - left), int(bottom - top)), flags=_LINEAR)
-                across = whole[:, 0] * np.arange(left, right)[:, None] + whole[:, 2]
-                down = whole[:, 1] * np.arange(top, bottom)[:, None]
+                across = to_photograph[:, 0] * np.arange(left, right)[:, None] + to_photograph[:, 2]
+                down = to_photograph[:, 1] * np.arange(top, bottom)[:, None]
                 source = (across.astype(np.float32) + down.astype(np.float32)[:, None]) - motion
-                seen[top:bottom, left:right] = cv2.remap(
+                frame[top:bottom, left:right] = cv2.remap(
                     self._rest, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
                 )
-            yield cv2.LUT(seen, tables)
+            yield cv2.LUT(frame, tables)
 
     def camera(self, size, face_width: float, shift=(0.0, 0.0), roll: float = 0.0, flip: bool = False) -> np.ndarray:
         """The view (2, 3) float64 of a camera, from pixels of the frame to those of the photograph.
@@ -238,8 +238,8 @@ def _motion(landmarks: np.ndarray, moves: _Moves, points: np.ndarray) -> np.ndar
     arrived = landmarks + motion
     distance = np.linalg.norm(landmarks[:, None] - arrived[moving], axis=-1).min(1)
     # Skin must not fold: what stays is farther away than anything moves.
-    held = ~moving & (distance > max(_STILL * eye_width, 1.6 * np.linalg.norm(motion, axis=1).max()))
-    used = moving | held
+    fixed = ~moving & (distance > max(_STILL * eye_width, 1.6 * np.linalg.norm(motion, axis=1).max()))
+    used = moving | fixed
     kernel = _kernel(arrived[used], arrived[used], eye_width)
     weights = np.linalg.solve(kernel + _SMOOTHING * np.eye(len(kernel)), motion[used])
     return _kernel(points, arrived[used], eye_width) @ weights

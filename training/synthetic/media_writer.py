@@ -91,8 +91,8 @@ def astronaut() -> np.ndarray:
     try:
         from skimage import data
     except ImportError as error:
-        what = "the demo clip is made from a photograph in scikit-image: pip install scikit-image"
-        raise ImportError(what, name="skimage") from error
+        message = "the demo clip is made from a photograph in scikit-image: pip install scikit-image"
+        raise ImportError(message, name="skimage") from error
     return data.astronaut()
 
 

@@ -99,15 +99,15 @@ def dialogue_truth(dialogue: Dialogue) -> dict:
         "has_unseen_pair": dialogue.split == UNSEEN,
         "utterances": [
             {
-                **asdict(said),
-                "region": CLUES[said.clue][0],
-                "emotion": said.emotion,
-                "unseen": (said.clue, said.prosody) in UNSEEN_PAIRS,
-                "expression": seen and asdict(seen),
+                **asdict(utterance),
+                "region": CLUES[utterance.clue][0],
+                "emotion": utterance.emotion,
+                "unseen": (utterance.clue, utterance.prosody) in UNSEEN_PAIRS,
+                "expression": expression and asdict(expression),
             }
-            for said, seen in zip(dialogue.utterances, dialogue.clues, strict=True)
+            for utterance, expression in zip(dialogue.utterances, dialogue.clues, strict=True)
         ],
-        "distractors": [asdict(seen) for seen in dialogue.distractors],
+        "distractors": [asdict(expression) for expression in dialogue.distractors],
         "turns": [turn for turn, *_ in _turns(dialogue, rng)],
         "times": dialogue.times.round(4).tolist(),
         "amplitudes": dict(zip(ACTIONS, amplitudes.tolist(), strict=True)),
@@ -128,8 +128,8 @@ def cite_as(messages: list[dict], utterances: Sequence[dict], form: str) -> list
     def in_words(item: dict) -> dict:
         if item["type"] != "utterance":
             return item
-        said = utterances[item["index"] - 1]
-        times = f" ({said['start']:.1f}-{said['end']:.1f}s)" if form == "times" else ""
+        utterance = utterances[item["index"] - 1]
+        times = f" ({utterance['start']:.1f}-{utterance['end']:.1f}s)" if form == "times" else ""
         return _text(f"utterance {item['index']}{times}")
 
     return [{**message, "content": [in_words(item) for item in message["content"]]} for message in messages]
@@ -140,7 +140,7 @@ def _split_of(dialogue: Dialogue) -> str:
 
 
 def _emotions(dialogue: Dialogue) -> list[str]:
-    return list(dict.fromkeys(said.emotion for said in dialogue.utterances))
+    return list(dict.fromkeys(utterance.emotion for utterance in dialogue.utterances))
 
 
 def _turns(dialogue: Dialogue, rng) -> list[tuple[dict, dict, dict]]:
@@ -149,10 +149,10 @@ def _turns(dialogue: Dialogue, rng) -> list[tuple[dict, dict, dict]]:
     change = ({"kind": "change", "emotions": []}, [_pick(_ASK_CHANGE, rng)], _tell_changes(dialogue))
     each = []
     for index in rng.permutation(len(dialogue.utterances)).tolist():
-        said = dialogue.utterances[index]
+        utterance = dialogue.utterances[index]
         question = [_text(_pick(_ASK_UTTERANCE, rng) + "\n"), {"type": "utterance", "index": index + 1}]
-        known = {"kind": "utterance", "utterance": index + 1, "emotions": [said.emotion]}
-        each.append((known, question, f"In {_tell(index, said)}\n{_labels([said.emotion])}"))
+        turn = {"kind": "utterance", "utterance": index + 1, "emotions": [utterance.emotion]}
+        each.append((turn, question, f"In {_tell(index, utterance)}\n{_labels([utterance.emotion])}"))
     turns = [whole, change, *each] if rng.random() < 0.5 else [*each, change, whole]
     if dialogue.split == "train" and rng.random() < 0.5:
         clue, voice = list(EMOTIONS)[rng.integers(len(EMOTIONS))]
@@ -161,11 +161,11 @@ def _turns(dialogue: Dialogue, rng) -> list[tuple[dict, dict, dict]]:
         turns.append(({"kind": "general", "emotions": [emotion]}, [question], _labels([emotion])))
     return [
         (
-            known,
+            turn,
             {"role": "user", "content": [_text(item) if isinstance(item, str) else item for item in question]},
             {"role": "assistant", "content": [_text(answer)]},
         )
-        for known, question, answer in turns
+        for turn, question, answer in turns
     ]
 
 
@@ -182,21 +182,21 @@ def _seen(clue: str) -> str:
     return f"{motion} ({region})"
 
 
-def _tell(index: int, said: SpokenClue) -> str:
-    return f"utterance {index + 1} {_seen(said.clue)}, and the voice is {VOICES[said.prosody]}: {said.emotion}."
+def _tell(index: int, utterance: SpokenClue) -> str:
+    return f"utterance {index + 1} {_seen(utterance.clue)}, and the voice is {VOICES[utterance.prosody]}: {utterance.emotion}."
 
 
 def _tell_whole(dialogue: Dialogue) -> str:
-    told = " ".join(f"In {_tell(index, said)}" for index, said in enumerate(dialogue.utterances))
-    return f"{told}\n{_labels(_emotions(dialogue))}"
+    sentences = " ".join(f"In {_tell(index, utterance)}" for index, utterance in enumerate(dialogue.utterances))
+    return f"{sentences}\n{_labels(_emotions(dialogue))}"
 
 
 def _tell_changes(dialogue: Dialogue) -> str:
-    emotions = [said.emotion for said in dialogue.utterances]
+    emotions = [utterance.emotion for utterance in dialogue.utterances]
     changes = [
-        f"at utterance {index + 1} ({said.start:.1f}s) from {emotions[index - 1]} to {said.emotion}"
-        for index, said in enumerate(dialogue.utterances)
-        if index and emotions[index - 1] != said.emotion
+        f"at utterance {index + 1} ({utterance.start:.1f}s) from {emotions[index - 1]} to {utterance.emotion}"
+        for index, utterance in enumerate(dialogue.utterances)
+        if index and emotions[index - 1] != utterance.emotion
     ]
     return f"It changes {', '.join(changes)}." if changes else f"It does not change: {emotions[0]} throughout."
 
@@ -264,7 +264,7 @@ def write_dialogue(folder: str | Path, dialogue: Dialogue, actor: FaceActor, siz
         The path of the clip.
     """
     path = Path(folder) / f"{dialogue.name}.mp4"
-    subtitles = to_srt(Line(said.start, said.end, said.text) for said in dialogue.utterances)
+    subtitles = to_srt(Line(utterance.start, utterance.end, utterance.text) for utterance in dialogue.utterances)
     write_text(path.with_suffix(".srt"), subtitles)
     rng = random_streams(dialogue.seed, _split_of(dialogue), dialogue.index)[6]
     sound = speak(dialogue.speeches, dialogue.seconds, rng)
@@ -279,7 +279,7 @@ def write_demo(folder: str | Path) -> tuple[Path, list[str]]:
     folder.mkdir(parents=True, exist_ok=True)
     dialogue = plan_dialogue(_DEMO_SEED, "test", 0)
     path = write_dialogue(folder, dialogue, FaceActor(astronaut(), find_face(astronaut())))
-    return path, [said.emotion for said in dialogue.utterances]
+    return path, [utterance.emotion for utterance in dialogue.utterances]
 
 
 def read_truth(folder: str | Path) -> dict[str, dict]:

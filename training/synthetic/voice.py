@@ -85,9 +85,9 @@ def mouth_opening(speeches: Sequence[Speech], times: np.ndarray) -> np.ndarray:
     """How far the jaw is open at `times` (seconds): 0 between syllables and utterances, up to 1 within."""
     opening = np.zeros(len(times))
     for speech in speeches:
-        here = (times >= speech.start) & (times < speech.end)
-        index, place = _syllables(speech, times[here] - speech.start)
-        opening[here] = np.sin(np.pi * place) ** 2 * (0.5 + 0.5 * speech.loudness[index])
+        is_speech = (times >= speech.start) & (times < speech.end)
+        index, place = _syllables(speech, times[is_speech] - speech.start)
+        opening[is_speech] = np.sin(np.pi * place) ** 2 * (0.5 + 0.5 * speech.loudness[index])
     return opening
 
 

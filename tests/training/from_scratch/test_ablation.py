@@ -123,7 +123,7 @@ def test_an_arm_from_training_to_scores(scratch, corpus, name):
     assert clips == crops
     with pytest.raises(StaleCacheError):  # its frames are crops
         FeatureCache(run.work / f"features{suffix}", processor, model)
-    seen = f"frame_tokens-{ARMS[name].eyes}-0"
+    seen = f"frame_tokens-{ARMS[name].visual_name}-0"
     tokens = FeatureCache(run.work / "ablation" / seen, processor, model)
     read = tokens.reader()(videos=row["video"], utterances=row["subtitles"], return_tensors="pt")
     assert tokens.frame_tokens and not {"vision_features", "face_features", "pixel_values_videos"} & read.keys()
