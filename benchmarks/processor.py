@@ -50,7 +50,7 @@ def floor(clip: Path, view: str, indices) -> None:
     import av
     from av.video.reformatter import VideoReformatter
 
-    from microemo.processing.face_mesh import FaceMesh
+    from microemo.processing.faces.face_mesh import FaceMesh
     from microemo.processing.media import Clip
 
     mesh = FaceMesh()._backend()._mesh

@@ -1,4 +1,4 @@
-"""From files to arrays: the frames, clue regions, mel segments and utterances of clips."""
+"""The reader of clips: it turns files into frames, clue regions, mel segments and utterances."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class ClipInput:
-    """What the user gives for one row of a batch.
+    """Holds what the user passes for one row of a batch.
 
     Attributes:
-        video: A clip as [`MicroEmoVideoProcessor`] takes it, or `None`.
-        audio: Sound in place of the video's own; `None` stands for the video's own sound, `False` for no sound.
-        sampling_rate (`int`, *optional*): Samples per second of a waveform in `audio`.
-        utterances: Subtitles as [`read_utterances`] takes them, or `None`.
-        landmarks, video_metadata: As [`MicroEmoVideoProcessor`] takes them, or `None`.
-        audio_track: Which sound track of the file is read, as [`load_audio`] takes it; `None` stands for the best one.
+        video (`Any`, *optional*): A clip as [`MicroEmoVideoProcessor`] takes it.
+        audio (`Any`, *optional*):
+            Sound in place of the video's own; `None` stands for the video's own sound, `False` for no sound.
+        sampling_rate (`int`, *optional*): The number of samples per second of a waveform in `audio`.
+        utterances (`Any`, *optional*): Subtitles as [`read_utterances`] takes them.
+        landmarks (`Any`, *optional*): Precomputed landmarks as [`MicroEmoVideoProcessor`] takes them.
+        video_metadata (`Any`, *optional*): The times of decoded frames as [`MicroEmoVideoProcessor`] takes them.
+        audio_track (`int` or `str`, *optional*):
+            The sound track of the file that is read, as [`load_audio`] takes it; `None` stands for the best one.
     """
 
     video: Any = None
@@ -47,14 +50,15 @@ class ClipInput:
 
 @dataclass
 class ClipContent:
-    """What was found in one clip, besides its arrays.
+    """Holds what a reader finds in one clip besides its arrays.
 
     Attributes:
-        has_video, has_audio (`bool`): Whether there are frames, and sound.
-        utterances (`list[Utterance]`): In order of time, at most `max_utterances` of the processor.
-        video_metadata ([`ClipMetadata`], *optional*): The sampled frames; `None` without frames.
+        has_video (`bool`, *optional*, defaults to `False`): Whether there are frames.
+        has_audio (`bool`, *optional*, defaults to `False`): Whether there is sound.
+        utterances (`list[Utterance]`): The utterances in order of time, at most `max_utterances` of the processor.
+        video_metadata ([`ClipMetadata`], *optional*): The metadata of the sampled frames; `None` without frames.
         segment_times (`np.ndarray` of shape `(C, 2)`, *optional*):
-            Start and end of each segment of sound in seconds; `None` without sound.
+            The start and end of each segment of sound in seconds; `None` without sound.
     """
 
     has_video: bool = False
@@ -65,15 +69,15 @@ class ClipContent:
 
 
 class ClipReader:
-    """Reads clips from files: all that takes time, before windows and prompts are made.
+    """Reads clips from files, which takes nearly all of the processor's time, before windows and prompts are made.
 
-    A processor reads its clips with one of these; [`FeatureCache`] is another, which reads precomputed features instead.
+    A processor reads its clips with such an object. [`FeatureCache`] is another one that reads precomputed features.
 
     Args:
-        processor ([`MicroEmoProcessor`]): Its video processor and feature extractor do the work.
+        processor ([`MicroEmoProcessor`]): The processor whose video processor and feature extractor are used.
     """
 
-    def __init__(self, processor: "MicroEmoProcessor"):
+    def __init__(self, processor: "MicroEmoProcessor") -> None:
         self.processor = processor
 
     def read(
@@ -82,19 +86,21 @@ class ClipReader:
         """Reads clips.
 
         Args:
-            clips (`Sequence[ClipInput]`): B clips.
-            asr (`Callable`, *optional*): Speech-recognition pipeline for clips with sound and without utterances.
-            video_kwargs (`dict`, *optional*): Keyword arguments of the video processor.
+            clips (`Sequence[ClipInput]`): The B clips.
+            asr (`Callable`, *optional*): A speech-recognition pipeline for clips with sound and without utterances.
+            video_kwargs (`dict`, *optional*): The keyword arguments of the video processor.
 
         Returns:
             `tuple[dict, list[ClipContent]]`: The arrays `(B, ...)` of the video processor and of the feature extractor,
-            those of one modality only where some clip has it, and what each clip holds besides.
+            those of a modality only if some clip has it, and what each clip holds besides.
 
         Raises:
             MediaError: If a file cannot be used.
             ValueError: If subtitles or waveforms cannot be used.
         """
-        contents, sources, tracks = [], [], []
+        contents: list[ClipContent] = []
+        sources: list[Any] = []
+        tracks: list[AudioTrack | None] = []
         with ExitStack() as files:
             for clip in clips:
                 source, info, duration = clip.video, None, None
@@ -136,7 +142,7 @@ class ClipReader:
     def _process_videos(
         self, clips: Sequence[ClipInput], sources: list, contents: list[ClipContent], video_kwargs: dict
     ) -> dict[str, np.ndarray]:
-        """Frames and clue regions of the clips that have frames; notes their metadata in `contents`."""
+        """Computes frames and clue regions of the clips that have frames, and adds their metadata to `contents`."""
         rows = [row for row, content in enumerate(contents) if content.has_video]
         if not rows:
             return {}
@@ -155,7 +161,7 @@ class ClipReader:
         return {name: _scatter(value, rows, len(clips)) for name, value in output.items()}
 
     def _process_audio(self, tracks: list[AudioTrack | None], contents: list[ClipContent]) -> dict[str, np.ndarray]:
-        """Mel segments of the clips that have sound; notes their times in `contents`."""
+        """Computes mel segments of the clips that have sound, and adds their times to `contents`."""
         if all(track is None for track in tracks):
             return {}
         extractor = self.processor.feature_extractor
@@ -180,10 +186,23 @@ def as_clip_inputs(
     texts: Sequence[str] | None,
     audio_track: Any,
 ) -> list[ClipInput]:
-    """The rows of a batch out of the arguments of a call, each for one clip, or a list as long as the others.
+    """Makes the rows of a batch out of the arguments of a call, each of which is for one clip, or a list.
+
+    Args:
+        videos (`Any`): One clip or a list of clips, see [`ClipInput`] for this and the other arguments.
+        audio (`Any`): The sound of the clip or of each clip.
+        utterances (`Any`): The subtitles of the clip or of each clip.
+        landmarks (`Any`): The landmarks of the clip or of each clip.
+        video_metadata (`Any`): The times of decoded frames of the clip or of each clip.
+        sampling_rate (`int`, *optional*): The sampling rate of all waveforms.
+        texts (`Sequence[str]`, *optional*): The texts; they count the rows if there is no clip at all.
+        audio_track (`int`, `str` or a list of them, *optional*): The sound track of all clips or of each clip.
+
+    Returns:
+        `list[ClipInput]`: One row for each clip.
 
     Raises:
-        ValueError: If there is nothing to process, or the lists differ in length.
+        ValueError: If there is nothing to process, or if the lists differ in length.
     """
     belongings = {"utterances": utterances, "landmarks": landmarks, "video_metadata": video_metadata}
     belongings["audio_track"] = audio_track
@@ -215,9 +234,15 @@ def as_clip_inputs(
 
 
 def deduplicate(clips: Sequence[ClipInput]) -> tuple[list[ClipInput], list[int]]:
-    """The clips without those that are the very same as an earlier one, and for each row the index of its clip.
+    """Removes the clips that are the very same as an earlier one.
 
-    Files are the same by their path, all else by identity. Rows without any media stay on their own.
+    Files are compared by their path, everything else by identity. Rows without any media stay separate.
+
+    Args:
+        clips (`Sequence[ClipInput]`): The clips of all rows.
+
+    Returns:
+        `tuple[list[ClipInput], list[int]]`: The different clips, and for each row the index of its clip.
     """
     keys = [
         tuple(value if isinstance(value, (str, Path, int)) else id(value) for value in vars(clip).values())
@@ -231,14 +256,28 @@ def deduplicate(clips: Sequence[ClipInput]) -> tuple[list[ClipInput], list[int]]
 
 
 def is_frames(video: Any) -> bool:
-    """Whether a clip is given as decoded frames: (T, H, W, 3), or a list of (H, W, 3) or of pictures."""
+    """Tells whether a clip consists of decoded frames.
+
+    Args:
+        video (`Any`): A clip as [`MicroEmoVideoProcessor`] takes it.
+
+    Returns:
+        `bool`: Whether it is an array `(T, H, W, 3)`, or a list of arrays `(H, W, 3)` or of pictures.
+    """
     if isinstance(video, (list, tuple)):
         return len(video) > 0 and (getattr(video[0], "ndim", None) == 3 or hasattr(video[0], "convert"))
     return hasattr(video, "ndim")
 
 
 def utterance_spans(utterances: Sequence[Utterance]) -> np.ndarray:
-    """Start and end of each utterance in seconds, `(K, 2)`."""
+    """Returns the times of utterances as an array.
+
+    Args:
+        utterances (`Sequence[Utterance]`): K utterances.
+
+    Returns:
+        `np.ndarray` of shape `(K, 2)`: The start and end of each utterance in seconds.
+    """
     return np.array([(utterance.start, utterance.end) for utterance in utterances]).reshape(-1, 2)
 
 
@@ -263,7 +302,7 @@ def _load_sound(clip: ClipInput, opened: Clip | None) -> AudioTrack | None:
 
 
 def _scatter(values: np.ndarray, rows: list[int], count: int) -> np.ndarray:
-    """Values of some rows of a batch as those of all `count`, 0 elsewhere."""
+    """Spreads the values of some rows of a batch over all `count` rows, with 0 elsewhere."""
     if len(rows) == count:
         return values
     scattered = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
@@ -271,5 +310,5 @@ def _scatter(values: np.ndarray, rows: list[int], count: int) -> np.ndarray:
     return scattered
 
 
-def _has_times(entry) -> bool:
+def _has_times(entry: Any) -> bool:
     return isinstance(entry, dict) and ("start" in entry or "timestamp" in entry)

@@ -1,9 +1,11 @@
-"""From sound to ImageBind's log-mel segments of 2 s, in torch alone."""
+"""The feature extractor of MicroEmo: ImageBind's log-mel segments of a sound, computed with torch alone."""
 
 import functools
 import inspect
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,18 +30,20 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
     branch reads ImageBind features of such segments).
 
     Args:
-        num_segments (`int`, *optional*, defaults to 8): Segments C per sound.
-        segment_duration (`float`, *optional*, defaults to 2.0): Seconds per segment.
-        num_mel_bins (`int`, *optional*, defaults to 128): Height of the picture.
-        num_mel_frames (`int`, *optional*, defaults to 204): Width of the picture; what a segment leaves is 0.
-        mel_mean (`float`, *optional*, defaults to -4.268): Subtracted from the log-mel values.
-        mel_std (`float`, *optional*, defaults to 9.138): Divides them.
+        num_segments (`int`, *optional*, defaults to 8): The number of segments C per sound.
+        segment_duration (`float`, *optional*, defaults to 2.0): The number of seconds per segment.
+        num_mel_bins (`int`, *optional*, defaults to 128): The height of the picture.
+        num_mel_frames (`int`, *optional*, defaults to 204):
+            The width of the picture. The columns behind the frames of a segment are 0.
+        mel_mean (`float`, *optional*, defaults to -4.268): The mean that is subtracted from the log-mel values.
+        mel_std (`float`, *optional*, defaults to 9.138): The standard deviation that divides the log-mel values.
         short_audio_padding (`"waveform"` or `"mel"`, *optional*, defaults to `"waveform"`):
-            Where a sound shorter than a segment is filled with zeros: in its samples (AffectGPT) or, after the filter
+            Whether a sound shorter than a segment is filled with zeros in its samples (AffectGPT) or, after the filter
             bank, in its picture (Video-LLaMA).
 
     Raises:
-        ValueError: for another `short_audio_padding`, and if a segment has more mel frames than the picture.
+        TypeError: If a keyword is unknown.
+        ValueError: If `short_audio_padding` has another value, or if a segment has more mel frames than the picture.
     """
 
     model_input_names = ["input_features", "audio_segment_mask"]
@@ -55,8 +59,8 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         mel_mean: float = -4.268,
         mel_std: float = 9.138,
         short_audio_padding: str = "waveform",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if short_audio_padding not in ("waveform", "mel"):
             raise ValueError(f"short_audio_padding must be 'waveform' or 'mel', got {short_audio_padding!r}")
         needed = 1 + (int(segment_duration * SAMPLING_RATE) - FRAME_LENGTH) // FRAME_SHIFT
@@ -81,31 +85,51 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         self.short_audio_padding = short_audio_padding
 
     @classmethod
-    def from_dict(cls, feature_extractor_dict, **kwargs):
-        """As the base class; keywords that a saved file lacks are honoured, others are refused."""
-        fields = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
-        known = {*fields, *_SAVED, *LOADING_KEYWORDS}
-        feature_extractor_dict = {_OLD_NAMES.get(name, name): value for name, value in feature_extractor_dict.items()}
-        refuse_unknown(kwargs, known, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
-        given = {name: kwargs.pop(name) for name in fields & kwargs.keys()}
-        return super().from_dict(feature_extractor_dict | given, **kwargs)
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> "MicroEmoFeatureExtractor":
+        """Makes a feature extractor from the fields of a saved file.
 
-    def __call__(self, audio, sampling_rate, return_tensors=None) -> BatchFeature:
-        """
         Args:
-            audio (`np.ndarray`, `torch.Tensor` or a list of them):
-                One waveform, or a list of waveforms, (samples,) or (channels, samples). Floats are taken as they are
-                (they may exceed 1), integers are divided by 2^15. `None` in the list stands for a clip without sound.
-            sampling_rate (`int` or `list[int]`): Samples per second, of all waveforms or of each.
-            return_tensors (`str`, *optional*): `"pt"` or `"np"`; numpy arrays without it.
+            feature_extractor_dict (`dict[str, Any]`): The saved fields; the names of version 0.1 are read, too.
+            kwargs (`Any`): Fields that replace the saved ones, and the keywords of `from_pretrained`.
 
         Returns:
-            `BatchFeature`: `input_features` (B, C, 1, num_mel_bins, num_mel_frames) float32 and `audio_segment_mask`
-            (B, C) bool, all False (and features 0) for a clip without sound. The method `segment_times` gives the seconds of the
-            segments.
+            `MicroEmoFeatureExtractor`: The feature extractor, or a pair with the unused keywords if
+            `return_unused_kwargs` is given.
 
         Raises:
-            ValueError: for a waveform of a wrong shape or type, or with values that are not finite.
+            TypeError: If a keyword is unknown.
+        """
+        fields = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
+        accepted = {*fields, *_SAVED, *LOADING_KEYWORDS}
+        feature_extractor_dict = {_OLD_NAMES.get(name, name): value for name, value in feature_extractor_dict.items()}
+        refuse_unknown(kwargs, accepted, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
+        overrides = {name: kwargs.pop(name) for name in fields & kwargs.keys()}
+        return super().from_dict(feature_extractor_dict | overrides, **kwargs)
+
+    def __call__(
+        self,
+        audio: Any,
+        sampling_rate: int | Sequence[int | None] | None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Cuts waveforms into segments and computes the log-mel picture of each segment.
+
+        Args:
+            audio (`np.ndarray`, `torch.Tensor` or a list of them):
+                One waveform, or a list of waveforms, `(samples,)` or `(channels, samples)`. Floats are taken as they
+                are (they may exceed 1), integers are divided by 2^15. `None` in the list stands for a clip without
+                sound.
+            sampling_rate (`int` or `list[int]`): The number of samples per second of all waveforms or of each.
+            return_tensors (`str`, *optional*): `"pt"` or `"np"`. Numpy arrays are returned by default.
+
+        Returns:
+            `BatchFeature`: `input_features` of shape `(B, C, 1, num_mel_bins, num_mel_frames)` as float32 and
+            `audio_segment_mask` of shape `(B, C)` as bool. A clip without sound has the features 0 and the mask
+            `False`. The method `segment_times` gives the seconds of the segments.
+
+        Raises:
+            ValueError: If a waveform has a wrong shape or type or values that are not finite, or if waveforms and
+                sampling rates differ in number.
         """
         waveforms = list(audio) if isinstance(audio, (list, tuple)) else [audio]
         rates = list(sampling_rate) if isinstance(sampling_rate, (list, tuple)) else [sampling_rate] * len(waveforms)
@@ -132,12 +156,20 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def segment_times(self, num_samples: int, sampling_rate: int) -> np.ndarray:
-        """Start and end of each segment in seconds, (C, 2): evenly spaced, the last one step before the sound's end."""
+        """Returns the start and end of each segment. The starts are evenly spaced, the last one a step before the end.
+
+        Args:
+            num_samples (`int`): The length of the sound in samples.
+            sampling_rate (`int`): The number of samples per second.
+
+        Returns:
+            `np.ndarray` of shape `(C, 2)`: The seconds of the segments.
+        """
         starts, _ = self._segment_starts(_resampled_length(num_samples, sampling_rate))
         return np.array([[float(start), float(start) + self.segment_duration] for start in starts])
 
     def _segment_starts(self, length: int) -> tuple[list[Fraction], int]:
-        """Exact start of each segment in seconds, and the samples per segment, of a sound of `length` samples at 16 kHz."""
+        """Returns the exact start of each segment in seconds and the samples per segment, for `length` 16 kHz samples."""
         segment_length = int(self.segment_duration * SAMPLING_RATE)
         # From the float, not from the exact quotient: the originals floor starts that fall just short of a sample.
         duration = Fraction(max(length, segment_length) / SAMPLING_RATE)
@@ -145,7 +177,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         return [index * spare / self.num_segments for index in range(self.num_segments)], segment_length
 
     def _cut(self, waveform: torch.Tensor, rate: int) -> torch.Tensor:
-        """The segments of a waveform (channels, samples): channel 0, at 16 kHz, mean subtracted; (C, samples)."""
+        """Cuts the segments `(C, samples)` of channel 0 out of a waveform `(channels, samples)`, at 16 kHz, mean 0."""
         length = _resampled_length(waveform.shape[1], rate)
         starts, segment_length = self._segment_starts(length)
         starts = [int(start * SAMPLING_RATE) for start in starts]
@@ -169,15 +201,18 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
 
 
 def resample(waveform: torch.Tensor, rate: int, new_rate: int, start: int = 0, end: int | None = None) -> torch.Tensor:
-    """Resample (..., samples) by windowed sinc interpolation (Hann window of 6 zero crossings, roll-off 0.99).
+    """Resamples a waveform by windowed sinc interpolation (Hann window of 6 zero crossings, roll-off 0.99).
 
     Args:
-        waveform (`torch.Tensor`): float32, (..., samples).
-        rate, new_rate (`int`): Samples per second, before and after.
-        start, end (`int`, *optional*): Compute only these samples of the result.
+        waveform (`torch.Tensor` of shape `(..., samples)`): The float32 waveform.
+        rate (`int`): The number of samples per second before.
+        new_rate (`int`): The number of samples per second after.
+        start (`int`, *optional*, defaults to 0): The first sample of the result that is computed.
+        end (`int`, *optional*): The sample of the result before which the computation ends; by default its length,
+            `ceil(samples * new_rate / rate)`.
 
     Returns:
-        `torch.Tensor`: (..., end - start); without `start` and `end`, ceil(samples * new_rate / rate) long.
+        `torch.Tensor` of shape `(..., end - start)`: The resampled waveform.
     """
     total = _resampled_length(waveform.shape[-1], rate, new_rate)
     end = total if end is None else min(end, total)
@@ -197,10 +232,18 @@ def resample(waveform: torch.Tensor, rate: int, new_rate: int, start: int = 0, e
 
 
 def log_mel(waveform: torch.Tensor, num_mel_bins: int) -> torch.Tensor:
-    """Kaldi's log-mel filter bank at 16 kHz: (..., samples) -> (..., bins, 1 + (samples - 400) // 160).
+    """Computes Kaldi's log-mel filter bank at 16 kHz.
 
-    Frames of 25 ms every 10 ms without their mean, pre-emphasis 0.97, Hann window, power spectrum, triangular filters
-    from 20 Hz to 8 kHz, natural logarithm floored at float32's epsilon. A sound shorter than a frame has no columns.
+    It takes frames of 25 ms every 10 ms without their mean, with pre-emphasis 0.97, a Hann window, the power spectrum,
+    triangular filters from 20 Hz to 8 kHz and the natural logarithm floored at float32's epsilon. A sound shorter than
+    a frame has no columns.
+
+    Args:
+        waveform (`torch.Tensor` of shape `(..., samples)`): The float32 waveform at 16 kHz.
+        num_mel_bins (`int`): The number of filters.
+
+    Returns:
+        `torch.Tensor` of shape `(..., num_mel_bins, 1 + (samples - 400) // 160)`: The log-mel values.
     """
     if waveform.shape[-1] < FRAME_LENGTH:
         return waveform.new_zeros(*waveform.shape[:-1], num_mel_bins, 0)
@@ -219,7 +262,7 @@ def _resampled_length(num_samples: int, rate: int, new_rate: int = SAMPLING_RATE
 
 @functools.lru_cache(maxsize=8)
 def _sinc_kernels(old: int, new: int, zero_crossings: int = 6, rolloff: float = 0.99) -> tuple[torch.Tensor, int]:
-    """One low-pass filter per phase, (new, 1, taps), and how many samples it reaches back."""
+    """Returns one low-pass filter per phase, `(new, 1, taps)`, and how many samples it reaches back."""
     cutoff = min(old, new) * rolloff
     reach = math.ceil(zero_crossings * old / cutoff)
     # In float32, step by step as torchaudio does: in quiet bands the rounding of the kernel is what is heard.
@@ -234,9 +277,9 @@ def _sinc_kernels(old: int, new: int, zero_crossings: int = 6, rolloff: float = 
 
 @functools.lru_cache(maxsize=8)
 def _mel_filters(num_mel_bins: int, low: float = 20.0, high: float = SAMPLING_RATE / 2) -> torch.Tensor:
-    """Triangular filters, equally spaced and with straight sides on the mel scale, (257, bins)."""
+    """Returns triangular filters `(257, bins)`, equally spaced and with straight sides on the mel scale."""
 
-    def mel(frequency):
+    def mel(frequency: float | torch.Tensor) -> torch.Tensor:
         return 1127.0 * torch.log1p(torch.as_tensor(frequency) / 700.0)
 
     edges = torch.linspace(0, 1, num_mel_bins + 2) * (mel(high) - mel(low)) + mel(low)
@@ -247,8 +290,21 @@ def _mel_filters(num_mel_bins: int, low: float = 20.0, high: float = SAMPLING_RA
     return filters
 
 
-def as_samples(waveform, rate) -> torch.Tensor:
-    """float32 (channels, samples), or a ValueError that says what is wrong with the waveform."""
+def as_samples(waveform: Any, rate: Any) -> torch.Tensor:
+    """Checks a waveform and converts it to float32.
+
+    Args:
+        waveform (`np.ndarray`, `torch.Tensor` or `list[float]`): Floats or 16-bit integers, `(samples,)` or
+            `(channels, samples)`.
+        rate (`int`): The number of samples per second.
+
+    Returns:
+        `torch.Tensor` of shape `(channels, samples)`: The waveform.
+
+    Raises:
+        ValueError: If the waveform has a wrong shape or type or values that are not finite, or if the rate is not a
+            positive whole number.
+    """
     if not isinstance(rate, (int, np.integer)) or rate <= 0:
         raise ValueError(
             f"a waveform needs its sampling rate, a positive whole number of samples per second: {rate!r}"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .clip_clock import ClipClock, Packets, index_packets, longest_gap
-from .container import (
+from .decoding.clip_clock import ClipClock, Packets, index_packets, longest_gap
+from .decoding.container import (
     MediaError,
     SoundTrack,
     Source,
@@ -24,7 +24,7 @@ from .container import (
     start_time,
     unbroken,
 )
-from .sound_track import AudioTrack, TrackBuilder
+from .decoding.sound_track import AudioTrack, TrackBuilder
 
 try:
     import av

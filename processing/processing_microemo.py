@@ -14,7 +14,7 @@ from ..configuration.configuration_microemo import MicroEmoConfig
 from ..configuration.model_inputs import MODEL_INPUTS
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 from .clip_reader import ClipContent, ClipInput, ClipReader, as_clip_inputs, deduplicate, utterance_spans
-from .face_regions import find_regions
+from .faces.face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
 from .prompt_microemo import CHAT_TEMPLATE, OTHER_NAMES, SYSTEM_TEXT, ClipPrompt, PromptBuilder, RenderedPrompt
 from .utterances import frame_windows, segment_windows, sliding_windows

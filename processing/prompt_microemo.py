@@ -1,4 +1,4 @@
-"""The prompt: its template, what stands in it for clips, and the escaping of what users write (paper 3.4)."""
+"""The prompt: its template, the text that stands in it for clips, and the escaping of user text (paper 3.4)."""
 
 import re
 from collections.abc import Sequence
@@ -129,13 +129,14 @@ OTHER_NAMES = {
 
 @dataclass
 class ClipPrompt:
-    """What the prompt says of one clip.
+    """Holds what the prompt says of one clip.
 
     Attributes:
-        has_video, has_audio (`bool`): Whether there are frames, and sound.
-        utterances (`list[Utterance]`): The lines of the transcript, and the windows of sound.
+        has_video (`bool`, *optional*, defaults to `False`): Whether there are frames.
+        has_audio (`bool`, *optional*, defaults to `False`): Whether there is sound.
+        utterances (`list[Utterance]`): The lines of the transcript, which are also the windows of sound.
         spans (`np.ndarray` of shape `(K, 2)`):
-            Start and end of each window of frames in seconds: the utterances, or sliding windows.
+            The start and end of each window of frames in seconds, which are the utterances or sliding windows.
     """
 
     has_video: bool = False
@@ -146,12 +147,12 @@ class ClipPrompt:
 
 @dataclass
 class RenderedPrompt:
-    """A finished prompt.
+    """Holds a finished prompt.
 
     Attributes:
-        text (`str`): With as many placeholders as there are tokens of its clip.
-        answers (`list[tuple[int, int]]`): The characters [start, end) of each answer in it.
-        cited (`list[int]`): Windows (from 0) that it cites, in the order of the citations.
+        text (`str`): The prompt, with as many placeholders as there are tokens of its clip.
+        answers (`list[tuple[int, int]]`): The characters `[start, end)` of each answer in the text.
+        cited (`list[int]`): The windows (counted from 0) that the prompt cites, in the order of the citations.
     """
 
     text: str
@@ -160,29 +161,51 @@ class RenderedPrompt:
 
 
 class PromptBuilder:
-    """Makes prompts out of messages and of what is known about their clips.
+    """Makes prompts out of messages and the descriptions of their clips.
 
     Args:
-        processor ([`MicroEmoProcessor`]): Its switches, its tokenizer and its template decide.
+        processor ([`MicroEmoProcessor`]): The processor whose switches, tokenizer and template are used.
     """
 
-    def __init__(self, processor: "MicroEmoProcessor"):
+    def __init__(self, processor: "MicroEmoProcessor") -> None:
         self.processor = processor
         # Subtitles and messages that spell one of these must not become it.
         added = (token for token in processor.tokenizer.get_added_vocab() if len(token) > 1 and not token.isspace())
         self._control_tokens = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))))
 
     def template_variables(self, chat_template: str | None) -> frozenset[str]:
-        """The names that a template reads, but for those that are made here."""
+        """Lists the names that a template reads, apart from those that this class makes.
+
+        Args:
+            chat_template (`str`, *optional*): A Jinja template or the name of one; the processor's own by default.
+
+        Returns:
+            `frozenset[str]`: The names of the variables.
+        """
         found = _get_template_variables(self.processor._resolve_chat_template(chat_template))
         return (found | {"system_text"}) - {"messages", "clip", "part"}
 
     def escape(self, text: str) -> str:
-        """Text in which no special token is one any more: "<video>" becomes "< video>"."""
+        """Changes text so that it holds no special token any more: `"<video>"` becomes `"< video>"`.
+
+        Args:
+            text (`str`): The text of a user, or of subtitles.
+
+        Returns:
+            `str`: The text without special tokens.
+        """
         return self._control_tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
 
     def count_placeholders(self, prompt: ClipPrompt, num_cited: int = 0) -> tuple[int, int]:
-        """The number of `<video>` and of `<audio>` placeholders of a clip, with those of `num_cited` citations."""
+        """Counts the placeholders of a clip in its prompt.
+
+        Args:
+            prompt (`ClipPrompt`): The description of the clip.
+            num_cited (`int`, *optional*, defaults to 0): The number of citations, each of which repeats a window.
+
+        Returns:
+            `tuple[int, int]`: The number of `<video>` and of `<audio>` placeholders.
+        """
         processor = self.processor
         video = processor.num_video_query_tokens * prompt.has_video
         audio = processor.num_audio_query_tokens * prompt.has_audio
@@ -191,7 +214,7 @@ class PromptBuilder:
         return video, audio
 
     def _template_clip(self, prompt: ClipPrompt | None) -> dict[str, Any]:
-        """`clip`, as the chat template sees it."""
+        """Makes the variable `clip` of the chat template."""
         processor = self.processor
         if prompt is None:  # media of which nothing is known yet
             return {"video_tokens": processor.video_token, "audio_tokens": processor.audio_token}
@@ -231,22 +254,24 @@ class PromptBuilder:
     def read_conversation(
         self, conversation: Sequence[dict], with_media: bool, call_keywords: frozenset[str] = frozenset()
     ) -> tuple[ClipInput | None, list[dict]]:
-        """Takes a conversation apart.
+        """Separates the clip of a conversation from its messages.
 
         Args:
-            conversation (`Sequence[dict]`): Messages with `role` and `content`.
+            conversation (`Sequence[dict]`): The messages with `role` and `content`.
             with_media (`bool`): Whether media must have a source.
-            call_keywords (`frozenset[str]`, *optional*): Keywords of a call, for the error about one in an item.
+            call_keywords (`frozenset[str]`, *optional*): The keywords of a call, for the error about one in an item.
 
         Returns:
-            `tuple`: The clip, `None` where media without a source stand in the messages, and the messages in the
-            template's terms.
+            `tuple[ClipInput | None, list[dict]]`: The clip, or `None` if media without a source stand in the messages,
+            and the messages as the template reads them.
 
         Raises:
-            TypeError: For a key that nobody reads.
-            ValueError: For content that is none, and for more than one clip.
+            TypeError: If a message or an item of its content has an unknown key.
+            ValueError: If the content has another form, or if the conversation holds more than one clip.
         """
-        clip, messages, media_types = ClipInput(), [], set()
+        clip = ClipInput()
+        messages: list[dict[str, Any]] = []
+        media_types: set[str] = set()
         for message in conversation:
             refuse_unknown(_without_none(message), ("role", "content"), "a message")
             role, content = message.get("role"), message.get("content") or []
@@ -254,7 +279,8 @@ class PromptBuilder:
                 raise ValueError(f"a message needs a role, such as user or assistant, got {role!r}")
             if not isinstance(content, (str, list, tuple)):
                 raise ValueError(f"content of a message must be a string or a list of items, got {content!r}")
-            media, rest = [], []
+            media: list[dict[str, Any]] = []
+            rest: list[dict[str, Any]] = []
             for item in [content] if isinstance(content, str) else content:
                 item = check_item(item, call_keywords)
                 kind = item["type"]
@@ -296,9 +322,18 @@ class PromptBuilder:
         return clip, messages
 
     def render(
-        self, messages: list[dict], prompt: ClipPrompt | None, chat_template: str | None = None, **options
+        self, messages: list[dict], prompt: ClipPrompt | None, chat_template: str | None = None, **options: Any
     ) -> RenderedPrompt:
-        """The prompt of a conversation.
+        """Renders the prompt of a conversation.
+
+        Args:
+            messages (`list[dict]`): The messages as [`PromptBuilder.read_conversation`] returns them.
+            prompt (`ClipPrompt`, *optional*): The description of the clip; `None` for media without a source.
+            chat_template (`str`, *optional*): A Jinja template in place of the processor's own.
+            options (`Any`): The options of Transformers' rendering, and variables of the template.
+
+        Returns:
+            `RenderedPrompt`: The prompt.
 
         Raises:
             ValueError: If an utterance is cited that is no window of the clip.
@@ -318,7 +353,19 @@ class PromptBuilder:
         return RenderedPrompt(rendered[0], answers[0] if answers else [], [index - 1 for index in cited])
 
     def render_text(self, row: int, text: str, prompt: ClipPrompt) -> RenderedPrompt:
-        """The prompt of `text`: a question for the chat template, or a prompt with its own placeholders."""
+        """Renders the prompt of a text, which is a question for the chat template or a prompt with placeholders.
+
+        Args:
+            row (`int`): The number of the text in its batch, for errors.
+            text (`str`): The question or the prompt.
+            prompt (`ClipPrompt`): The description of the clip.
+
+        Returns:
+            `RenderedPrompt`: The prompt.
+
+        Raises:
+            ValueError: If the number of placeholders in the text does not fit the clip.
+        """
         processor = self.processor
         found = text.count(processor.video_token), text.count(processor.audio_token)
         if found == (0, 0):
@@ -335,9 +382,9 @@ class PromptBuilder:
     def _expand(
         self, row: int, text: str, prompt: ClipPrompt, found: tuple[int, int], expected: tuple[int, int]
     ) -> str:
-        """Each placeholder of `text` stands for a whole medium; the transcript follows the last of them.
+        """Replaces each placeholder of `text` by the tokens of a whole medium, and puts the transcript behind the last.
 
-        Sound that has no placeholder of its own follows the video's.
+        Sound that has no placeholder of its own follows the video.
         """
         video_token, audio_token = self.processor.video_token, self.processor.audio_token
         single = int(prompt.has_video), int(prompt.has_audio)
@@ -356,11 +403,18 @@ class PromptBuilder:
 
 
 def check_item(item: Any, call_keywords: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """An item of a message's content without the keys that are `None`: rows of a table share their keys.
+    """Checks an item of a message's content and removes the keys that are `None`, since rows of a table share keys.
+
+    Args:
+        item (`dict` or `str`): The item; a string stands for an item of type `"text"`.
+        call_keywords (`frozenset[str]`, *optional*): The keywords of a call, for the error about one in the item.
+
+    Returns:
+        `dict[str, Any]`: The item.
 
     Raises:
-        TypeError: For a key that items of its type do not have.
-        ValueError: For an unknown type, a text that is none, and more than one source.
+        TypeError: If the item has a key that items of its type do not have.
+        ValueError: If the type is unknown, the text is no string, or the item has more than one source.
     """
     if isinstance(item, str):
         return {"type": "text", "text": item}

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from .feature_extraction_microemo import resample
-from .subtitles import Utterance, read_subtitles
-from .transcripts import read_entries
+from .utterance_formats.subtitles import Utterance, read_subtitles
+from .utterance_formats.transcripts import read_entries
 
 
 def read_utterances(

@@ -18,10 +18,10 @@ from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
-from .face_choice import follow_person
-from .face_mesh import FaceMesh
-from .face_mesh_backends import BLENDSHAPE_NAMES, NUM_LANDMARKS, Face
-from .face_regions import face_box, find_regions, region_masks, to_crop
+from .faces.face_choice import follow_person
+from .faces.face_mesh import FaceMesh
+from .faces.face_mesh_backends import BLENDSHAPE_NAMES, NUM_LANDMARKS, Face
+from .faces.face_regions import face_box, find_regions, region_masks, to_crop
 from .media import Clip, MediaError, MediaInfo, shown_size
 
 try:

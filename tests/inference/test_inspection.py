@@ -9,7 +9,7 @@ from PIL import Image
 
 from microemo import MicroEmoConfig, MicroEmoProcessor
 from microemo.inference.inspection import _COLORS, inspect_clip
-from microemo.processing.face_regions import REGIONS
+from microemo.processing.faces.face_regions import REGIONS
 from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 
 

@@ -25,7 +25,6 @@ from typer.testing import CliRunner
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.commands.convert_command import convert
-from microemo.publishing.convert_checkpoints import convert_checkpoints
 from microemo.modeling_microemo.convert_original import (
     SOURCE_PRESETS,
     Conversion,
@@ -34,6 +33,7 @@ from microemo.modeling_microemo.convert_original import (
     open_sources,
     original_config,
 )
+from microemo.publishing.convert_checkpoints import convert_checkpoints
 
 SHARED = Path(os.environ.get("MICROEMO_SHARED", Path(__file__).parents[3] / "shared"))
 WIDTH, DEPTH, HIDDEN, LAYERS, INNER, LLM, AUDIO, JOINT = 32, 2, 16, 4, 24, 32, 16, 24

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.publishing.convert_checkpoints import convert_checkpoints
 from microemo.modeling_microemo.convert_original import WeightFile
 from microemo.processing.utterances import sliding_windows
+from microemo.publishing.convert_checkpoints import convert_checkpoints
 
 SHARED = Path(os.environ.get("MICROEMO_SHARED", Path(__file__).parents[3] / "shared"))
 GOLDENS = SHARED / "goldens"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from microemo.processing.face_choice import follow_person
-from microemo.processing.face_mesh import FaceMesh
-from microemo.processing.face_mesh_backends import BLENDSHAPE_NAMES, Face
+from microemo.processing.faces.face_choice import follow_person
+from microemo.processing.faces.face_mesh import FaceMesh
+from microemo.processing.faces.face_mesh_backends import BLENDSHAPE_NAMES, Face
 from microemo.processing.media import Clip
 from microemo.processing.video_processing_microemo import MicroEmoVideoProcessor, uniform_indices
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from microemo.processing import face_mesh, face_mesh_backends
-from microemo.processing.face_mesh import MODEL_FILE, FaceMesh, largest_face
+from microemo.processing.faces import face_mesh, face_mesh_backends
+from microemo.processing.faces.face_mesh import MODEL_FILE, FaceMesh, largest_face
 from microemo.training.synthetic.media_writer import astronaut
 
 pytest.importorskip("skimage", reason="the face is in scikit-image's photograph")
@@ -107,7 +107,7 @@ class TestProcesses:
 
     def test_nothing_on_stderr(self):
         done = run(
-            "from microemo.processing.face_mesh import FaceMesh\n"
+            "from microemo.processing.faces.face_mesh import FaceMesh\n"
             "from microemo.training.synthetic.media_writer import astronaut\n"
             "import numpy, sys\n"
             "mesh = FaceMesh()\n"
@@ -119,7 +119,7 @@ class TestProcesses:
     def test_a_fork_after_use_is_refused(self):
         done = run(
             "import os\n"
-            "from microemo.processing.face_mesh import FaceMesh\n"
+            "from microemo.processing.faces.face_mesh import FaceMesh\n"
             "from microemo.training.synthetic.media_writer import astronaut\n"
             "FaceMesh().landmarks(astronaut())\n"
             "if os.fork() == 0:\n"
@@ -138,7 +138,7 @@ class TestProcesses:
             "import numpy as np\n"
             "from datasets import Dataset\n"
             "from torch.utils.data import DataLoader\n"
-            "from microemo.processing.face_mesh import FaceMesh\n"
+            "from microemo.processing.faces.face_mesh import FaceMesh\n"
             "from microemo.training.synthetic.media_writer import astronaut\n"
             "class Faces(list):\n"
             "    mesh = FaceMesh()\n"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mediapipe.python.solutions.face_mesh_connections import FACEMESH_FACE_OVAL, FACEMESH_LIPS
 
-from microemo.processing.face_mesh import FaceMesh
-from microemo.processing.face_regions import (
+from microemo.processing.faces.face_mesh import FaceMesh
+from microemo.processing.faces.face_regions import (
     REGIONS,
     WHOLE_FACE,
     face_box,

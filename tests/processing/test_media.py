@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from microemo.processing.clip_clock import ClipClock, Packets
-from microemo.processing.container import PTS_TOLERANCE
+from microemo.processing.decoding.clip_clock import ClipClock, Packets
+from microemo.processing.decoding.container import PTS_TOLERANCE
 from microemo.processing.media import Clip, MediaError, load_audio, probe
 
 

@@ -18,9 +18,9 @@ import torch
 from transformers import AutoProcessor, BatchFeature
 
 from microemo import MicroEmoConfig, MicroEmoProcessor
-from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 from microemo.processing.media import MediaError, load_audio
 from microemo.processing.video_processing_microemo import MicroEmoVideoProcessor
+from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 
 SHARED = Path(os.environ.get("MICROEMO_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 CLIPS = SHARED / "data" / "clips"

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from transformers.video_utils import VideoMetadata
 
-from microemo.processing.face_regions import region_masks
+from microemo.processing.faces.face_regions import region_masks
 from microemo.processing.media import Clip, MediaError, probe
 from microemo.processing.video_processing_microemo import (
     MicroEmoVideoProcessor,
@@ -319,7 +319,7 @@ class TestLandmarksGiven:
         found = expected["video_metadata"][0]
         everywhere = np.full((found.total_frames, 478, 3), np.nan, np.float32)
         everywhere[found.frame_indices] = found.landmarks
-        monkeypatch.setattr("microemo.processing.face_mesh.FaceMesh.faces", None)
+        monkeypatch.setattr("microemo.processing.faces.face_mesh.FaceMesh.faces", None)
         for landmarks in (found.landmarks, everywhere, found.landmarks[..., :2].astype(float)):
             features = processor(demo_clip, landmarks=landmarks)
             np.testing.assert_array_equal(features["region_masks"], expected["region_masks"])

@@ -1,11 +1,12 @@
-"""A photograph that acts: facial actions as smooth warps round face-mesh landmarks.
+"""Animation of a photographed face: facial actions are smooth warps around face-mesh landmarks.
 
-Each action (named after what is seen, with its number in the Facial Action Coding System, Ekman and Friesen 1978) moves
-some landmarks; radial basis functions carry the motion over the skin between them and let it fade round them. An
-actor computes these fields once for its photograph; a frame then is their weighted sum and one look-up per pixel.
+Each action (named after its visible motion, with its number in the Facial Action Coding System, Ekman and Friesen
+1978) moves some landmarks. Radial basis functions interpolate the motion over the skin between them, and let it fade
+around them. A [`FaceActor`] computes these fields once for its photograph; a frame is then their weighted sum and one
+look-up for each pixel.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -98,18 +99,20 @@ _OFFSET = (_DETAIL - 1) / 2  # pixels count from their centres
 
 
 class FaceActor:
-    """A photograph whose face takes on expressions.
+    """Animates the face in a photograph.
 
     Args:
-        photograph: (H, W, 3) uint8 with a face that smiles with an open mouth, as the astronaut's does.
-        face: (478, 2 or 3), its landmarks from [`find_face`], which is asked where they are not given.
+        photograph (`np.ndarray` of shape `(H, W, 3)`):
+            A uint8 image with a face that smiles with an open mouth, as the astronaut's does.
+        face (`np.ndarray` of shape `(478, 2)` or `(478, 3)`, *optional*):
+            The landmarks of the face. By default [`find_face`] detects them.
 
     Attributes:
-        landmarks: (478, 2) of the resting face, in the photograph's pixels.
-        eye_width: Distance of the outer eye corners in the same unit.
+        landmarks (`np.ndarray` of shape `(478, 2)`): The landmarks of the resting face, in pixels of the photograph.
+        eye_width (`float`): The distance of the outer eye corners, in pixels of the photograph.
 
     Raises:
-        ImportError: without MediaPipe or OpenCV.
+        ImportError: if MediaPipe or OpenCV is not installed.
         ValueError: if there is no face in the photograph.
     """
 
@@ -140,18 +143,25 @@ class FaceActor:
         self._corner, self._motions = _motions(self.landmarks, ACTIONS.values())
 
     def act(
-        self, amplitudes: np.ndarray, cameras: np.ndarray, size: tuple[int, int], light=(1.0, 1.0, 1.0)
+        self,
+        amplitudes: np.ndarray,
+        cameras: np.ndarray,
+        size: tuple[int, int],
+        light: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> Iterator[np.ndarray]:
-        """The frames of a performance.
+        """Renders the frames of a performance.
 
         Args:
-            amplitudes: (T, A) of [`ACTIONS`] in their order, 1 for an action's full motion.
-            cameras: (T, 2, 3), from pixels of the frame to those of the photograph; see [`camera`].
-            size: Width and height of a frame.
-            light: How much brighter red, green and blue are than in the photograph.
+            amplitudes (`np.ndarray` of shape `(T, A)`):
+                The amplitudes of [`ACTIONS`] in their order; 1 is an action's full motion.
+            cameras (`np.ndarray` of shape `(T, 2, 3)`):
+                The transforms from pixels of the frame to those of the photograph; see [`~FaceActor.camera`].
+            size (`tuple[int, int]`): The width and height of a frame.
+            light (`Sequence[float]`, *optional*, defaults to `(1.0, 1.0, 1.0)`):
+                The factors of the brightness of red, green and blue.
 
         Yields:
-            (height, width, 3) uint8 RGB, one for each of T.
+            `np.ndarray` of shape `(height, width, 3)`: T uint8 RGB frames.
         """
         motions = self._motions.reshape(len(self._motions), -1)
         height, width = self._motions.shape[1:3]
@@ -178,15 +188,27 @@ class FaceActor:
                 )
             yield cv2.LUT(frame, tables)
 
-    def camera(self, size, face_width: float, shift=(0.0, 0.0), roll: float = 0.0, flip: bool = False) -> np.ndarray:
-        """The view (2, 3) float64 of a camera, from pixels of the frame to those of the photograph.
+    def camera(
+        self,
+        size: Sequence[int],
+        face_width: float,
+        shift: Sequence[float] = (0.0, 0.0),
+        roll: float = 0.0,
+        flip: bool = False,
+    ) -> np.ndarray:
+        """Computes the view of a camera.
 
         Args:
-            size: Width and height of the frame.
-            face_width: Share of the frame's width that the face takes.
-            shift: Of the face from the middle of the frame, right and down, as shares of its width and height.
-            roll: Of the head, clockwise, in radians.
-            flip: Whether left and right change places.
+            size (`Sequence[int]`): The width and height of the frame.
+            face_width (`float`): The share of the frame's width that the face takes.
+            shift (`Sequence[float]`, *optional*, defaults to `(0.0, 0.0)`):
+                The shift of the face from the middle of the frame to the right and down, as shares of its width and
+                height.
+            roll (`float`, *optional*, defaults to 0.0): The clockwise rotation of the head in radians.
+            flip (`bool`, *optional*, defaults to `False`): Whether to swap left and right.
+
+        Returns:
+            `np.ndarray` of shape `(2, 3)`: The float64 transform from pixels of the frame to those of the photograph.
         """
         low, high = self.landmarks.min(0), self.landmarks.max(0)
         scale = (high[0] - low[0]) / (face_width * size[0])
@@ -198,7 +220,17 @@ class FaceActor:
 
 
 def find_face(photograph: np.ndarray) -> np.ndarray:
-    """The landmarks (478, 3) of the largest face, as fractions of width and height; `ValueError` where there is none."""
+    """Detects the landmarks of the largest face.
+
+    Args:
+        photograph (`np.ndarray` of shape `(H, W, 3)`): A uint8 RGB image.
+
+    Returns:
+        `np.ndarray` of shape `(478, 3)`: The landmarks, as fractions of width and height.
+
+    Raises:
+        ValueError: if there is no face in the photograph.
+    """
     face = largest_face(FaceMesh().landmarks(photograph))
     if face is None:
         raise ValueError(f"no face in the photograph of {photograph.shape[1]} x {photograph.shape[0]} pixels")
@@ -206,11 +238,10 @@ def find_face(photograph: np.ndarray) -> np.ndarray:
 
 
 def _motions(landmarks: np.ndarray, actions: Iterable[_Moves]) -> tuple[np.ndarray, np.ndarray]:
-    """How far the skin round a face has come at the full motion of each action.
+    """Computes how far the skin around a face moves at the full motion of each action.
 
-    Returns:
-        The corner (x, y) of the part of the photograph it is about, and (A, h, w, 2) float32 in pixels of the enlarged
-        photograph.
+    Returns the corner (x, y) of the part of the photograph that moves, and (A, h, w, 2) float32 in pixels of the
+    enlarged photograph.
     """
     margin = 0.35 * np.linalg.norm(landmarks[263] - landmarks[33])
     corner = np.floor(landmarks.min(0) - margin).astype(int)
@@ -224,7 +255,7 @@ def _motions(landmarks: np.ndarray, actions: Iterable[_Moves]) -> tuple[np.ndarr
 
 
 def _motion(landmarks: np.ndarray, moves: _Moves, points: np.ndarray) -> np.ndarray:
-    """How far (N, 2) the skin at `points` (N, 2) has come, in pixels."""
+    """Computes how far (N, 2) the skin at `points` (N, 2) moves, in pixels."""
     across = landmarks[263] - landmarks[33]  # to the face's left, as long as the eyes are wide
     up = np.array([across[1], -across[0]])
     eye_width = np.linalg.norm(across)
@@ -246,7 +277,7 @@ def _motion(landmarks: np.ndarray, moves: _Moves, points: np.ndarray) -> np.ndar
 
 
 def _kernel(points: np.ndarray, centers: np.ndarray, eye_width: float) -> np.ndarray:
-    """Matern's function of smoothness 3/2: unlike Gaussians it does not overshoot between landmarks."""
+    """Computes Matern's function of smoothness 3/2. Unlike Gaussians it does not overshoot between landmarks."""
     square = (points**2).sum(-1)[:, None] + (centers**2).sum(-1) - 2 * points @ centers.T
     distance = np.sqrt(square.clip(0)) * (3**0.5 / (_RADIUS * eye_width))
     return (1 + distance) * np.exp(-distance)

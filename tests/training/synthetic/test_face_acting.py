@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("skimage", reason="the photograph comes with scikit-image")
 pytest.importorskip("cv2", reason="faces act with OpenCV")
 
-from microemo.processing.face_mesh import FaceMesh, largest_face
+from microemo.processing.faces.face_mesh import FaceMesh, largest_face
 from microemo.training.synthetic.face_acting import ACTIONS, FaceActor
 from microemo.training.synthetic.media_writer import astronaut
 

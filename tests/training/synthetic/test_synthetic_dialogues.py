@@ -12,13 +12,14 @@ pytest.importorskip("skimage", reason="the photograph comes with scikit-image")
 pytest.importorskip("datasets", reason="the table is read with datasets")
 
 from microemo.evaluation.emotion_wheel import EmotionWheels
-from microemo.processing.face_regions import REGIONS
+from microemo.processing.faces.face_regions import REGIONS
 from microemo.processing.media import load_audio, probe
 from microemo.processing.processing_microemo import MicroEmoProcessor
 from microemo.processing.utterances import read_utterances
 from microemo.publishing.initialize import initialize
 from microemo.training.collator import MicroEmoCollator
-from microemo.training.data import check_table, load_table
+from microemo.training.data import load_table
+from microemo.training.data_checks import check_table
 from microemo.training.synthetic import synthetic_dialogues as module
 from microemo.training.synthetic.dialogue_plan import (
     CLUES,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..feature_extraction_microemo import resample
 from .container import PTS_TOLERANCE
-from .feature_extraction_microemo import resample
 
 try:
     import av
