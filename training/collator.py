@@ -1,4 +1,4 @@
-"""Rows of a data set to a batch with labels on the answers."""
+"""Collators: they turn rows of a data set into a batch with labels on the answers."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,13 +13,14 @@ IGNORED = -100  # no loss is taken there
 
 
 class MicroEmoCollator:
-    """Puts rows through the processor, which pads frames, windows, clue regions, sound and timestamps.
+    """Turns rows of a data set into a training batch.
 
-    The chat template says where an answer begins and ends, so the labels follow it: all turns of `messages` that the
-    assistant says, with the token that ends each.
+    The processor pads frames, windows, clue regions, audio segments and timestamps. The labels follow the chat
+    template, which marks where each answer begins and ends: all turns of `messages` by the assistant have labels, the
+    token that ends a turn included.
 
     Args:
-        processor ([`MicroEmoProcessor`]): Of the model; or one that reads a [`FeatureCache`].
+        processor ([`MicroEmoProcessor`]): The processor of the model, or one that reads a [`FeatureCache`].
 
     Example:
 
@@ -33,10 +34,14 @@ class MicroEmoCollator:
         self.processor = processor
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """
+        """Builds the batch.
+
+        Args:
+            rows (`list[dict]`): B rows of the data set.
+
         Returns:
-            `BatchFeature`: What the model reads, with `labels` (B, S): -100 on all but the answers; without
-            `attention_mask`, since the padding is on the right.
+            `BatchFeature`: The inputs of the model and `labels` of shape `(B, S)`, which are -100 on all tokens but
+            the answers. There is no `attention_mask`, because the padding is on the right.
 
         Raises:
             ValueError: if the chat template marks no answer of a row.
@@ -62,7 +67,11 @@ class MicroEmoCollator:
 
 
 class PromptCollator:
-    """Rows to the prompts of their first question, ready for `generate`."""
+    """Turns rows into the prompts of their first question, ready for `generate`.
+
+    Args:
+        processor ([`MicroEmoProcessor`]): The processor of the model, or one that reads a [`FeatureCache`].
+    """
 
     def __init__(self, processor: MicroEmoProcessor):
         self.processor = processor
@@ -78,12 +87,19 @@ class PromptCollator:
 
 
 def question_of(conversation: list[dict]) -> list[dict]:
-    """The messages before the first answer."""
+    """Returns the messages before the first answer.
+
+    Args:
+        conversation (`list[dict]`): The messages of a conversation, with at least one answer.
+
+    Returns:
+        `list[dict]`: The messages before the first one of the assistant.
+    """
     return conversation[: [message["role"] for message in conversation].index("assistant")]
 
 
 class _TryOne:
-    """A collator for one row that returns what goes wrong in place of the batch."""
+    """Collates one row and returns the error message in place of the batch."""
 
     def __init__(self, collator: MicroEmoCollator):
         self.collator = collator
@@ -97,16 +113,33 @@ class _TryOne:
 
 
 def try_rows(rows: Iterable[dict], collator: MicroEmoCollator, num_workers: int = 0) -> Iterator[str | None]:
-    """Put every row once through decoding, face mesh and chat template, as training will.
+    """Passes every row once through decoding, face mesh and chat template, as training does.
 
-    Yields, for each row in order, `None` or what went wrong.
+    Args:
+        rows (`Iterable[dict]`): Rows of a data set.
+        collator ([`MicroEmoCollator`]): The collator of the training run.
+        num_workers (`int`, *optional*, defaults to 0): The number of processes that decode.
+
+    Yields:
+        `str` or `None`: The error message of each row, in order; `None` for a row without an error.
     """
     yield from one_by_one(rows, _TryOne(collator), num_workers)
 
 
 def one_by_one(rows: Iterable, collate_fn: Callable[[list], Any], num_workers: int = 0) -> DataLoader:
-    """A loader of single rows in order. Its processes start afresh: a face mesh does not survive a fork. Training's
-    random numbers are left alone."""
+    """Makes a data loader that passes single rows in order.
+
+    Its processes are spawned, because a face mesh does not survive a fork. It does not touch the random number
+    generator of the training run.
+
+    Args:
+        rows (`Iterable`): The rows.
+        collate_fn (`Callable[[list], Any]`): The function that is called with a list of one row.
+        num_workers (`int`, *optional*, defaults to 0): The number of processes.
+
+    Returns:
+        `DataLoader`: The data loader.
+    """
     return DataLoader(
         rows,
         batch_size=1,

@@ -1,13 +1,14 @@
-"""What never changes in training, computed once per clip: decoding, face mesh, mel, and the frozen towers' features.
+"""The feature cache: decoding, face mesh, mel and the frozen towers' features are computed once for each clip.
 
 microemo precompute train.jsonl --model microemo-7b --cache features --num-workers 4
 microemo train stage2 --train_data train.jsonl --feature_cache features
 
-A cache is a folder with `settings.json` (what made it) and a safetensors file for each clip, named by the content of its
-files. A processor or tower of another make is refused, and so is a clip whose file has changed: it is not there.
+A cache is a folder with `settings.json` (the settings that it depends on) and a safetensors file for each clip, named by
+the content of the clip's files. A processor or tower with other settings is refused, and so is a clip whose file has changed,
+since the cache does not hold it.
 
-Where the towers themselves learn, a cache without a model holds what goes into them: pixels and mels. Where the whole
-visual encoder is frozen, one with `frame_tokens` holds what comes out of it, which is far smaller than the towers' features.
+If the towers are trained, a cache without a model holds their inputs: pixels and log-mel segments. If the whole visual
+encoder is frozen, a cache with `frame_tokens` holds its output, which is far smaller than the towers' features.
 """
 
 import copy
@@ -17,6 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,10 +35,11 @@ from ..processing.utterances import Utterance
 from ..processing.video_processing_microemo import ClipMetadata, uniform_indices
 from ..utils.files import atomic_file, write_text
 from .collator import one_by_one
-from .data import DataError, to_conversation
+from .data import to_conversation
+from .data_checks import DataError
 
 SETTINGS = "settings.json"
-# What the towers' features stand in for.
+# The inputs that the towers' features replace.
 PIXELS = {MODEL_INPUTS[name].computed_from: name for name in ("vision_features", "face_features")}
 # The visual encoder's arguments, as the processor names them.
 FRAME_INPUTS = {
@@ -44,24 +47,27 @@ FRAME_INPUTS = {
     for name in inputs_of("video", axis="frame")
     if name not in ("frame_mask", "frame_tokens")
 }
-# What has a place for each frame, in the cache.
+# The tensors of the cache with an entry for each frame.
 FRAMES = set(inputs_of("video", axis="frame"))
 
 
 class StaleCacheError(ValueError):
-    """A folder made with other settings: a cache of another processor or other towers, or one that lacks a clip; stages of
-    another recipe."""
+    """Signals a folder made with other settings.
+
+    Such a folder is a cache of another processor or other towers, a cache that lacks a clip, or the stages of another
+    recipe.
+    """
 
 
 def keep_settings(file: Path, settings: dict) -> None:
-    """Write down what the content of a folder depends on, if it is not there yet.
+    """Writes the settings that the content of a folder depends on, or checks those that it was made with.
 
     Args:
-        file: In that folder.
-        settings: As JSON.
+        file (`Path`): The file of the settings in that folder.
+        settings (`dict`): The settings, which must be JSON.
 
     Raises:
-        StaleCacheError: if the folder was made with other settings, naming those that differ.
+        StaleCacheError: if the folder was made with other settings. The message names those that differ.
     """
     if not file.is_file():
         write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -77,20 +83,23 @@ def keep_settings(file: Path, settings: dict) -> None:
 
 
 class FeatureCache:
-    """A folder of features, and the processor that reads them in place of the clips.
+    """A folder of features that takes the place of a processor's clip reader.
 
     Args:
-        folder (`str` or `Path`): Made where it is not there.
-        processor ([`MicroEmoProcessor`]): Of the model; or the reader of another cache, whose clips this one takes.
+        folder (`str` or `Path`): The folder. It is made if it does not exist.
+        processor ([`MicroEmoProcessor`]):
+            The processor of the model, or the reader of another cache, whose clips this cache takes.
         model ([`MicroEmoForConditionalGeneration`], *optional*):
-            Whose frozen towers make the features. Without it pixels (in eight bits) and mels are kept.
+            The model whose frozen towers compute the features. Without it the cache holds pixels (in eight bits) and
+            log-mel segments.
         frame_tokens (`bool`, *optional*):
-            Keep what the model's whole visual encoder makes of the frames, timestamps and clue regions included, in place
-            of the towers' features. A folder that is there knows; a new one keeps features by default.
+            Whether to hold the frame tokens, the output of the model's whole visual encoder, timestamps and clue
+            regions included, in place of the towers' features. By default an existing folder keeps its setting, and a
+            new one holds features.
 
     Raises:
-        StaleCacheError: if the folder was made with other settings, naming those that differ.
-        ValueError: for `frame_tokens` without a model.
+        StaleCacheError: if the folder was made with other settings. The message names those that differ.
+        ValueError: if `frame_tokens` is set without a model.
 
     Example:
 
@@ -103,13 +112,13 @@ class FeatureCache:
 
     def __init__(
         self,
-        folder,
+        folder: str | Path,
         processor: MicroEmoProcessor,
         model: MicroEmoForConditionalGeneration | None = None,
         frame_tokens: bool | None = None,
     ):
         self.folder = Path(folder)
-        self.processor = copy.copy(processor)  # whose own clip reader may become this cache
+        self.processor = copy.copy(processor)  # its own clip reader may become this cache
         file = self.folder / SETTINGS
         made_with = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         self.frame_tokens = "visual_encoder" in (made_with or {}) if frame_tokens is None else frame_tokens
@@ -127,23 +136,26 @@ class FeatureCache:
         num_workers: int = 0,
         progress: bool = True,
     ) -> dict[int, str]:
-        """Compute what is not there yet.
+        """Computes the features of the clips that are not in the cache.
+
+        A clip is on the disk before the next one starts, so that a run that was killed resumes there.
 
         Args:
-            rows: Of a data set, see `training/data.py`.
-            model: The one the cache was opened with, on the device that is to do the work.
-            num_workers (`int`): Processes that decode; the towers run in this one.
-            progress (`bool`): Show a bar.
+            rows (`Iterable[dict]`): Rows of a data set, see `training/data.py`.
+            model ([`MicroEmoForConditionalGeneration`], *optional*):
+                The model that the cache was opened with, on the device that computes the features.
+            num_workers (`int`, *optional*, defaults to 0):
+                The number of processes that decode. The towers run in this process.
+            progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
         Returns:
-            `dict[int, str]`: What went wrong, by the row's number. A clip is on the disk before the next one starts,
-            so that a run that was killed goes on where it was.
+            `dict[int, str]`: The error message of each row that failed, by its index.
         """
         rows, failed = list(rows), {}
         waiting, keys = [], set()
         for number, row in enumerate(rows):
             try:
-                key = self._key(self._given(row))
+                key = self._key(self._clip_input(row))
             except (ValueError, OSError) as error:
                 failed[number] = str(error)
                 continue
@@ -166,7 +178,7 @@ class FeatureCache:
         return failed
 
     def _as_bytes(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Pixels back to the 0..255 that they were."""
+        """Converts normalised pixels to their 256 levels."""
         mean, std = self._mean_and_std()
         for name in PIXELS.keys() & tensors.keys():
             tensors[name] = ((tensors[name] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
@@ -176,7 +188,9 @@ class FeatureCache:
         video_processor = self.processor.video_processor
         return tuple(torch.tensor(v)[:, None, None] for v in (video_processor.image_mean, video_processor.image_std))
 
-    def _through_towers(self, tensors: dict[str, torch.Tensor], model) -> dict[str, torch.Tensor]:
+    def _through_towers(
+        self, tensors: dict[str, torch.Tensor], model: MicroEmoForConditionalGeneration
+    ) -> dict[str, torch.Tensor]:
         vision_model = model.model.visual_encoder.vision_model
         audio_tower = model.model.audio_branch.audio_tower
         has_face = tensors["region_masks"][0].flatten(1).any(dim=1) if "region_masks" in tensors else None
@@ -196,7 +210,9 @@ class FeatureCache:
             tensors["audio_features"] = audio_tower(clips).pooler_output[None].cpu()
         return tensors
 
-    def _through_visual_encoder(self, tensors: dict[str, torch.Tensor], model) -> dict[str, torch.Tensor]:
+    def _through_visual_encoder(
+        self, tensors: dict[str, torch.Tensor], model: MicroEmoForConditionalGeneration
+    ) -> dict[str, torch.Tensor]:
         visual_encoder = model.model.visual_encoder
         device = visual_encoder.vision_model.device
         frame_inputs = {name: tensors.pop(key)[0].to(device) for name, key in FRAME_INPUTS.items() if key in tensors}
@@ -205,16 +221,36 @@ class FeatureCache:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def reader(self) -> MicroEmoProcessor:
-        """A copy of the processor that reads its clips from this cache: windows, timestamps, prompts and batches are its
-        own."""
+        """Returns a copy of the processor that reads its clips from this cache.
+
+        The copy makes windows, timestamps, prompts and batches itself.
+
+        Returns:
+            [`MicroEmoProcessor`]: The copy.
+        """
         processor = copy.copy(self.processor)
         processor.clip_reader = self
         return processor
 
     def read(
-        self, clips: Sequence[ClipInput], asr=None, video_kwargs: dict | None = None
+        self, clips: Sequence[ClipInput], asr: Any = None, video_kwargs: dict | None = None
     ) -> tuple[dict[str, torch.Tensor], list[ClipContent]]:
-        """As [`ClipReader.read`], with features of the towers for pixels and mels."""
+        """Reads clips as [`ClipReader.read`] does, with features of the towers in place of pixels and log-mel
+        segments.
+
+        Args:
+            clips (`Sequence[ClipInput]`): The clips.
+            asr (`Any`, *optional*): The speech recogniser, which is not used: the cache holds the utterances.
+            video_kwargs (`dict`, *optional*): Arguments of the video processor, of which a cache takes none.
+
+        Returns:
+            `tuple[dict[str, torch.Tensor], list[ClipContent]]`: The features of the batch, and the content of each
+            clip.
+
+        Raises:
+            StaleCacheError: if a clip is not in the cache, or was sampled for other windows.
+            ValueError: if `video_kwargs` are given.
+        """
         if video_kwargs:
             raise ValueError(f"a feature cache has its own {', '.join(sorted(video_kwargs))}")
         tensors, contents = [], []
@@ -234,17 +270,19 @@ class FeatureCache:
         return pad_together(tensors), contents
 
     def _frames_for(self) -> str:
-        """Frames are sampled for the clip; with windows of utterances some more where one of these would hold none."""
+        """Names what frames are sampled for: the clip, or utterances too, with an added frame for each utterance
+        without one.
+        """
         return "utterances" if self.processor.windows == "utterance" else "clip"
 
     def _keep_frames(self, clip, features: dict, video_metadata: ClipMetadata, utterances: list[Utterance]) -> None:
-        """Leaves only those frames that this kind of windows asks for, of a clip that was read under another kind."""
+        """Keeps the frames that this kind of windows samples, of a clip that was read for another kind."""
         sampler = self.processor.video_processor
-        if self._frames_for() == "clip":  # those that were added for utterances go
+        if self._frames_for() == "clip":  # the frames that were added for utterances are dropped
             sampled = uniform_indices(video_metadata.total_frames, sampler.num_frames)
             is_selected = np.isin(video_metadata.frame_indices, sampled)
             is_whole = np.isin(sampled, video_metadata.frame_indices).all()
-        else:  # none must be missing
+        else:  # every utterance needs a frame
             spans = np.array([(utterance.start, utterance.end) for utterance in utterances]).reshape(-1, 2)
             first, end = np.searchsorted(video_metadata.frame_times, spans).T
             is_selected = np.ones(len(video_metadata.frame_times), bool)
@@ -263,7 +301,7 @@ class FeatureCache:
                 [value for value, is_kept in zip(getattr(video_metadata, name), is_selected, strict=True) if is_kept],
             )
 
-    def _read(self, clip) -> tuple[dict[str, torch.Tensor], dict]:
+    def _read(self, clip: ClipInput) -> tuple[dict[str, torch.Tensor], dict]:
         file = self._file(self._key(clip))
         if not file.is_file():
             raise StaleCacheError(
@@ -275,20 +313,20 @@ class FeatureCache:
             about = json.loads(content.metadata()["about"])
         mean, std = self._mean_and_std()
         for name in PIXELS.keys() & features.keys():
-            # To the last bit what the video processor gave.
+            # Equal to the output of the video processor to the last bit.
             features[name] = features[name] * (1 / (255 * std)) - mean / std
         return features, about
 
     # --- keys ------------------------------------------------------------------------------------------------------
 
-    def _given(self, row: dict):
+    def _clip_input(self, row: dict) -> ClipInput:
         return PromptBuilder(self.processor).read_conversation(to_conversation(row), with_media=True)[0]
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
 
-    def _key(self, clip) -> str:
-        """Of the content of a clip's files: their names and places do not count."""
+    def _key(self, clip: ClipInput) -> str:
+        """Computes the key of a clip from the content of its files. Their names and folders do not count."""
         parts = [self._digest(clip.video), self._digest(clip.audio), self._digest(clip.utterances)]
         if clip.audio_track is not None:
             parts.append(clip.audio_track)
@@ -296,7 +334,7 @@ class FeatureCache:
             raise ValueError(f"{_name(clip)}: a feature cache holds clips from files, without landmarks of their own")
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def _digest(self, source) -> str | None:
+    def _digest(self, source: Any) -> str | None:
         if source is None or source is False:
             return None if source is None else "muted"
         if isinstance(source, list):
@@ -320,12 +358,12 @@ class FeatureCache:
 
 
 class _Encode:
-    """A collator for one waiting row that runs the processor on its clip, in whatever process."""
+    """Runs the processor on the clip of one waiting row, in any process. It is a collator."""
 
     def __init__(self, processor: MicroEmoProcessor, with_timestamps: bool):
         self.processor, self.with_timestamps = processor, with_timestamps and processor.use_frame_timestamps
 
-    def __call__(self, waiting):
+    def __call__(self, waiting: list[tuple[int, dict, str]]) -> tuple:
         ((number, row, key),) = waiting
         try:
             clip, _ = PromptBuilder(self.processor).read_conversation(to_conversation(row), with_media=True)
@@ -349,8 +387,22 @@ class _Encode:
 def cache_settings(
     processor: MicroEmoProcessor, model: MicroEmoForConditionalGeneration | None, frame_tokens: bool = False
 ) -> dict:
-    """All that the content of a cache depends on, as JSON: settings as they are, weights by hash. Windows, the prompt, and
-    timestamps unless frame tokens are kept, are made when it is read."""
+    """Collects the settings that the content of a cache depends on, with a hash of the weights.
+
+    Windows, the prompt and, without frame tokens, the timestamps are not among them: they are made when the cache is
+    read.
+
+    Args:
+        processor ([`MicroEmoProcessor`]): The processor.
+        model ([`MicroEmoForConditionalGeneration`] or `None`): The model whose towers compute the features.
+        frame_tokens (`bool`, *optional*, defaults to `False`): Whether the cache holds frame tokens.
+
+    Returns:
+        `dict`: The settings, as JSON.
+
+    Raises:
+        ValueError: if `frame_tokens` is set without a model.
+    """
     if frame_tokens and model is None:
         raise ValueError("frame_tokens are a model's: give the cache the model")
     parts = {
@@ -379,16 +431,28 @@ def _hash_weights(module: torch.nn.Module) -> str:
 
 
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """A clip's file, whole or not at all."""
+    """Writes the file of a clip, in full or not at all.
+
+    Args:
+        file (`Path`): The file.
+        tensors (`dict[str, torch.Tensor]`): The features.
+        metadata (`dict[str, str]`): The metadata of the file.
+    """
     with atomic_file(file) as part:
         save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata=metadata)
 
 
 def pad_together(clips: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Features of single clips `(1, ...)` as those of a batch `(B, ...)`.
+    """Pads the features of single clips to a batch.
 
-    Each is padded by 0 to the longest of the batch; a clip without pictures or without sound has 0 there, and False in
-    its masks.
+    Each tensor is padded with 0 to the longest of the batch. A clip without frames or without sound has 0 there, and
+    False in its masks.
+
+    Args:
+        clips (`list[dict[str, torch.Tensor]]`): The features of each clip, of shape `(1, ...)`.
+
+    Returns:
+        `dict[str, torch.Tensor]`: The features of the batch, of shape `(B, ...)`.
     """
     batch = {}
     for name in dict.fromkeys(name for clip in clips for name in clip):
@@ -405,7 +469,7 @@ def pad_together(clips: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor
 
 def precompute(
     tables: Iterable[Iterable[dict]],
-    folder,
+    folder: str | Path,
     processor: MicroEmoProcessor,
     model: MicroEmoForConditionalGeneration | None = None,
     num_workers: int = 0,
@@ -413,15 +477,27 @@ def precompute(
     warn: Callable[[str], None] = print,
     frame_tokens: bool | None = None,
 ) -> FeatureCache:
-    """Fill a cache with the clips of data sets.
+    """Fills a cache with the clips of data sets.
 
     Args:
-        folder, processor, model, frame_tokens: See [`FeatureCache`].
-        num_workers (`int`): Processes that decode.
-        on_error (`"fail"` or `"skip"`): Whether clips that fail are an error, told in one table when all are done.
+        tables (`Iterable[Iterable[dict]]`): The rows of each data set.
+        folder (`str` or `Path`): The folder of the cache.
+        processor ([`MicroEmoProcessor`]): The processor, see [`FeatureCache`].
+        model ([`MicroEmoForConditionalGeneration`], *optional*): The model, see [`FeatureCache`].
+        num_workers (`int`, *optional*, defaults to 0): The number of processes that decode.
+        on_error (`str`, *optional*, defaults to `"fail"`):
+            Whether clips that fail raise an error when all clips are done (`"fail"`) or are reported by `warn`
+            (`"skip"`).
+        warn (`Callable[[str], None]`, *optional*, defaults to `print`):
+            The function that reports clips that were skipped.
+        frame_tokens (`bool`, *optional*): Whether the cache holds frame tokens, see [`FeatureCache`].
+
+    Returns:
+        [`FeatureCache`]: The cache.
 
     Raises:
-        DataError: with a line for each clip that failed.
+        DataError: with a line for each clip that failed, if `on_error` is `"fail"` or all clips failed.
+        StaleCacheError: if the folder was made with other settings.
     """
     cache = FeatureCache(folder, processor, model, frame_tokens)
     rows = [row for table in tables for row in table]
@@ -435,11 +511,11 @@ def precompute(
     return cache
 
 
-def _plain(value):
-    """For JSON."""
+def _plain(value: Any) -> Any:
+    """Converts arrays to lists, for JSON."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _name(clip) -> str:
+def _name(clip: ClipInput) -> str:
     source = clip.video if clip.video is not None else clip.audio
     return str(source) if isinstance(source, (str, os.PathLike)) else "a clip"

@@ -1,4 +1,4 @@
-"""The recipes that are shipped."""
+"""The recipes that come with the package."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe.
+    """Finds the file of a recipe.
 
     Args:
-        name (`str`): The path of a YAML file, or the name of a recipe that is shipped.
+        name (`str`): The path of a YAML file, or the name of a recipe of the package.
 
     Returns:
         `Path`: The file.
 
     Raises:
-        FileNotFoundError: if there is no such recipe; the message names those that are shipped.
+        FileNotFoundError: if there is no such recipe. The message names those of the package.
     """
     for path in (Path(name), RECIPES / f"{name}.yaml"):
         if path.is_file():

@@ -4,7 +4,7 @@ microemo train stage2 --model_name_or_path microemo-7b --train_data train.jsonl 
 microemo train my_recipe.yaml --learning_rate 1e-4 --config_overrides '{"windows": "none"}'
 accelerate launch --config_file training/accelerate/fsdp2.yaml -m microemo.training.train stage2 --train_data ...
 
-A recipe is a YAML file with the fields of the three classes below; the command line goes before it.
+A recipe is a YAML file with the fields of the three classes in `training/arguments.py`; the command line takes precedence.
 """
 
 import copy
@@ -14,46 +14,37 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from huggingface_hub import ModelCardData
+from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import BitsAndBytesConfig, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
-from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
+from trl import get_peft_config, get_quantization_config
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
-from ..utils.files import atomic_file, atomic_folder, check_new_folder, write_text
+from ..utils.files import atomic_file, atomic_folder, check_new_folder
 from ..utils.news import show_news
+from .arguments import MODULES_TO_TRAIN, DataArguments, MicroEmoTrainingArguments, ModelArguments, parse_arguments
 from .collator import IGNORED, MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
-from .data import check_table, load_table, to_conversation
+from .data import load_table, to_conversation
+from .data_checks import check_table
 from .feature_cache import FeatureCache
-from .recipe_files import find_recipe
+from .training_card import write_model_card
 
 # Also where this module is a program: `accelerate launch -m microemo.training.train`.
 logger = logging.get_logger("microemo.training.train")
 
-# The paper (3.4, 4.1): all that lies between the frozen towers and the language model is trained.
-MODULES_TO_TRAIN = [
-    "image_qformer",
-    "local_clue_attention",
-    "fusion",
-    "video_qformer",
-    "audio_qformer",
-    "segment_positions",
-    "video_projection",
-    "audio_projection",
-]
-LORA_TARGETS = r".*\.language_model\..*\.(q_proj|k_proj|v_proj|o_proj)"
 TOWERS = ("vision_model", "audio_tower")
 # The image Q-Former's queries are a parameter of the visual encoder, which holds the frozen image encoder, too.
 IMAGE_QUERIES = "visual_encoder.query_tokens"
@@ -62,88 +53,20 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_MODEL_CONFIG = "microemo_config.json"
 
 
-@dataclass
-class ModelArguments(ModelConfig):
-    """Which model, and what of it learns. `use_peft: false` trains in place and saves whole checkpoints."""
-
-    use_peft: bool = field(default=True, metadata={"help": "LoRA on the language model; off, it stays as it is."})
-    lora_r: int = field(default=32, metadata={"help": "Rank of LoRA."})
-    lora_alpha: int = field(default=32, metadata={"help": "Scale of LoRA, over its rank."})
-    lora_target_modules: list[str] | None = field(
-        default_factory=lambda: [LORA_TARGETS], metadata={"help": "Names, or one regex, of the modules with LoRA."}
-    )
-    modules_to_train: list[str] = field(
-        default_factory=lambda: list(MODULES_TO_TRAIN),
-        metadata={"help": "Last names of the modules that are trained whole; 'all' (without LoRA) for every one."},
-    )
-    config_overrides: dict | str | None = field(
-        default=None,
-        metadata={
-            "help": 'Fields of MicroEmoConfig and of the processor to change, as JSON: \'{"windows": "none"}\'.'
-        },
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.config_overrides = _as_dict(self.config_overrides, "config_overrides")
-        if self.use_peft and "all" in self.modules_to_train:
-            raise ValueError("modules_to_train: all needs use_peft: false")
-
-
-@dataclass
-class DataArguments:
-    """Which data. See `training/data.py` for the columns of a table."""
-
-    train_data: str | None = field(default=None, metadata={"help": "Table, folder or Hub id to learn from."})
-    train_split: str | None = field(default=None, metadata={"help": "Its rows with this `split`."})
-    eval_data: str | None = field(default=None, metadata={"help": "Table, folder or Hub id to evaluate on."})
-    eval_split: str | None = field(default=None, metadata={"help": "Its rows with this `split`."})
-    media_folder: str | None = field(default=None, metadata={"help": "Where relative file names start."})
-    emer_subtitles: str | None = field(default=None, metadata={"help": "Subtitle table for EMER annotation files."})
-    emer_labels: str | None = field(default=None, metadata={"help": "check-openset.csv for EMER annotation files."})
-    emer_language: str = field(default="english", metadata={"help": "english or chinese, of EMER annotation files."})
-    allowed_labels: list[str] | None = field(default=None, metadata={"help": "The only labels `emotions` may hold."})
-    on_error: str = field(default="fail", metadata={"help": "fail, or skip rows that cannot be used."})
-    check_clips: bool = field(
-        default=True, metadata={"help": "Put every row through decoding and chat template before the first step."}
-    )
-    feature_cache: str | None = field(default=None, metadata={"help": "Folder that `microemo precompute` filled."})
-    num_samples: int = field(default=4, metadata={"help": "Rows of eval_data answered aloud at each evaluation."})
-    sample_tokens: int = field(default=128, metadata={"help": "Longest of those answers, in tokens."})
-
-
-@dataclass
-class MicroEmoTrainingArguments(TrainingArguments):
-    """Transformers' arguments with the paper's values as defaults: batch 1, 3 epochs, AdamW 2e-5, cosine."""
-
-    learning_rate: float = field(default=2e-5, metadata={"help": "Highest learning rate."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Of AdamW."})
-    warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or below 1 the share of all steps."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Course of the learning rate."})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "Epochs."})
-    per_device_train_batch_size: int = field(default=1, metadata={"help": "Rows of a step on each device."})
-    per_device_eval_batch_size: int = field(default=1, metadata={"help": "Rows of an evaluation step."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns."})
-    prediction_loss_only: bool = field(
-        default=True, metadata={"help": "Evaluation gives the loss alone; off, accuracies too."}
-    )
-    # `ensure_gradients` leaves no parameter without a gradient.
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See Transformers."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not torch.accelerator.is_available():
-            self.dataloader_pin_memory = False  # torch warns that it means nothing there
-
-
 # --- the model -----------------------------------------------------------------------------------------------------
 
 
 def load_config_and_processor(args: ModelArguments) -> tuple[MicroEmoConfig, MicroEmoProcessor]:
-    """A checkpoint's configuration and processor, with `args.config_overrides` set in both.
+    """Loads the configuration and the processor of a checkpoint, and sets `args.config_overrides` in both.
+
+    Args:
+        args ([`ModelArguments`]): The arguments of the model.
+
+    Returns:
+        `tuple[MicroEmoConfig, MicroEmoProcessor]`: The configuration and the processor.
 
     Raises:
-        ValueError: for a switch that neither has, or where the two do not agree.
+        ValueError: if neither of the two has a field of that name, or if they do not agree.
     """
     name, config_overrides = args.model_name_or_path, args.config_overrides
     processor = MicroEmoProcessor.from_pretrained(name, revision=args.model_revision)
@@ -164,10 +87,16 @@ def load_config_and_processor(args: ModelArguments) -> tuple[MicroEmoConfig, Mic
 
 
 def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]:
-    """A checkpoint and its processor, with `args.config_overrides` set in both.
+    """Loads a checkpoint and its processor, and sets `args.config_overrides` in both.
+
+    Args:
+        args ([`ModelArguments`]): The arguments of the model.
+
+    Returns:
+        `tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]`: The model and the processor.
 
     Raises:
-        ValueError: for a switch that neither has, or where the two do not agree.
+        ValueError: if neither of the two has a field of that name, or if they do not agree.
     """
     config, processor = load_config_and_processor(args)
     quantization = load_quantization_config(args)
@@ -183,8 +112,16 @@ def load_model_and_processor(args: ModelArguments) -> tuple[MicroEmoForCondition
     return model, processor
 
 
-def load_quantization_config(args: ModelArguments):
-    """Four or eight bits, as TRL has it, for the frozen language model alone: the rest is small, or learns."""
+def load_quantization_config(args: ModelArguments) -> BitsAndBytesConfig | None:
+    """Builds the quantization config of TRL for the frozen language model alone; the other modules are small or
+    trained.
+
+    Args:
+        args ([`ModelArguments`]): The arguments of the model.
+
+    Returns:
+        `BitsAndBytesConfig` or `None`: The config for four or eight bits; `None` without quantization.
+    """
     quantization = get_quantization_config(args)
     if quantization is not None:
         # Transformers takes a plain name for a module of the first level.
@@ -194,14 +131,23 @@ def load_quantization_config(args: ModelArguments):
     return quantization
 
 
-def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments, mixed_precision: bool = False):
-    """Freeze all but what learns, and put LoRA on the language model.
+def prepare_model(
+    model: MicroEmoForConditionalGeneration, args: ModelArguments, mixed_precision: bool = False
+) -> PeftModel | MicroEmoForConditionalGeneration:
+    """Freezes all parameters but those that are trained, and puts LoRA on the language model.
 
     Args:
-        mixed_precision (`bool`): Keep what learns in float32, since bfloat16 loses small steps.
+        model ([`MicroEmoForConditionalGeneration`]): The model, which is changed in place.
+        args ([`ModelArguments`]): The arguments of the model.
+        mixed_precision (`bool`, *optional*, defaults to `False`):
+            Whether to convert the trained parameters to float32, since bfloat16 loses small updates.
 
     Returns:
-        A `PeftModel`, or with `use_peft=False` the model itself.
+        `PeftModel` or [`MicroEmoForConditionalGeneration`]: The model with LoRA, or with `use_peft=False` the model
+        itself.
+
+    Raises:
+        ValueError: if `modules_to_train` names a module that the model does not have.
     """
     names = [name for name, _ in model.named_modules()]
     present = [part for part in args.modules_to_train if any(name.split(".")[-1] == part for name in names)]
@@ -233,17 +179,25 @@ def prepare_model(model: MicroEmoForConditionalGeneration, args: ModelArguments,
 
 
 def _drop_originals(model: PeftModel) -> None:
-    """PEFT keeps the untrained copy of a module that it saves; nobody asks for it here, and it is as large."""
+    """Drops the untrained copies of saved modules that PEFT keeps. They are not used here, and take as much memory."""
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             module.original_module = module.modules_to_save[module.active_adapters[0]]
 
 
-def ensure_gradients(model: MicroEmoForConditionalGeneration, args, output):
-    """Forward hook: every trained part has a gradient at every step, 0 where the batch had nothing for it.
+def ensure_gradients(model: MicroEmoForConditionalGeneration, args: tuple, output: Any) -> Any:
+    """Gives every trained parameter a gradient at every step, which is 0 where the batch does not use the parameter.
 
-    Clips without a face, utterances or sound leave parts unused, others on one process than on the next; gradients
-    that are summed over processes must exist on all of them.
+    Clips without a face, utterances or sound leave modules unused, and not the same ones in all processes; gradients
+    that are summed over processes must exist in all of them. The function is a forward hook.
+
+    Args:
+        model ([`MicroEmoForConditionalGeneration`]): The model.
+        args (`tuple`): The positional arguments of the forward pass.
+        output (`ModelOutput`): The output of the forward pass.
+
+    Returns:
+        `ModelOutput`: The output, whose loss depends on all trained parameters.
     """
     if output.loss is not None and torch.is_grad_enabled():
         idle = (parameter for name, parameter in trained_parameters(model) if ".language_model." not in f".{name}")
@@ -252,7 +206,7 @@ def ensure_gradients(model: MicroEmoForConditionalGeneration, args, output):
 
 
 class _WithZeroGradients(torch.autograd.Function):
-    """A loss as it is, on which parameters depend with a gradient of 0: one broadcast 0, whatever their size."""
+    """Returns a loss unchanged, and gives parameters a gradient of 0: one broadcast 0, whatever their size."""
 
     @staticmethod
     def forward(ctx, loss, *parameters):
@@ -266,12 +220,21 @@ class _WithZeroGradients(torch.autograd.Function):
 
 
 def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters that learn."""
+    """Iterates over the trained parameters.
+
+    Args:
+        model (`nn.Module`): A module.
+
+    Returns:
+        `Iterator[tuple[str, nn.Parameter]]`: The names and the parameters that require a gradient.
+    """
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 class MicroEmoTrainer(Trainer):
-    """Transformers' own, except that an adapter takes the image queries and the model's config_overrides with it."""
+    """The `Trainer` of Transformers, which saves with an adapter also the image queries and the overridden
+    configuration.
+    """
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -284,7 +247,9 @@ class MicroEmoTrainer(Trainer):
 
 
 def _add_image_queries(model: PeftModel, folder: str, state_dict: dict | None) -> None:
-    """PEFT saves modules only; a parameter travels under its own name, as PEFT's resized embeddings do."""
+    """Adds the image queries to a saved adapter. PEFT saves modules only; a parameter is saved under its own name, as
+    PEFT's resized embeddings are.
+    """
     for name, parameter in trained_parameters(model):
         if name.endswith(IMAGE_QUERIES):
             value = (state_dict or {}).get(name, parameter)
@@ -294,12 +259,19 @@ def _add_image_queries(model: PeftModel, folder: str, state_dict: dict | None) -
                 save_file(weights, part, metadata={"format": "pt"})
 
 
-def load_adapter(folder, dtype="auto", base=None) -> tuple[PeftModel, MicroEmoProcessor]:
-    """A trained adapter on its base model, and its processor.
+def load_adapter(
+    folder: str | Path, dtype: str | torch.dtype = "auto", base: str | None = None
+) -> tuple[PeftModel, MicroEmoProcessor]:
+    """Loads a trained adapter on its base model, and its processor.
 
     Args:
-        folder (`str` or `Path`): What a run with LoRA wrote.
-        base (`str`, *optional*): Where the base model is, if not where it was at training.
+        folder (`str` or `Path`): The folder that a run with LoRA wrote.
+        dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`): The type of the weights of the base model.
+        base (`str`, *optional*):
+            The base model. By default the one that the adapter was trained on, where it was then.
+
+    Returns:
+        `tuple[PeftModel, MicroEmoProcessor]`: The model and the processor.
     """
     adapter = json.loads(Path(folder, "adapter_config.json").read_text(encoding="utf-8"))
     model = MicroEmoForConditionalGeneration.from_pretrained(
@@ -310,12 +282,21 @@ def load_adapter(folder, dtype="auto", base=None) -> tuple[PeftModel, MicroEmoPr
     return PeftModel.from_pretrained(model, folder), MicroEmoProcessor.from_pretrained(folder)
 
 
-def merge_adapter(folder, output, base=None) -> Path:
-    """Fold an adapter into its base model: a checkpoint that needs PEFT no more.
+def merge_adapter(folder: str | Path, output: str | Path, base: str | None = None) -> Path:
+    """Merges an adapter into its base model, and saves a checkpoint that does not need PEFT.
+
+    Args:
+        folder (`str` or `Path`): The folder of the adapter.
+        output (`str` or `Path`): The new checkpoint folder.
+        base (`str`, *optional*):
+            The base model. By default the one that the adapter was trained on, where it was then.
+
+    Returns:
+        `Path`: The checkpoint folder.
 
     Raises:
-        FileExistsError: if `output` holds something.
-        FileNotFoundError: if `folder` is no adapter.
+        FileExistsError: if `output` holds files.
+        FileNotFoundError: if `folder` holds no adapter.
     """
     folder, output = Path(folder), Path(output)
     if not (folder / "adapter_config.json").is_file():
@@ -333,7 +314,17 @@ def merge_adapter(folder, output, base=None) -> Path:
 
 
 class SampleGenerationCallback(TrainerCallback):
-    """Answers the first questions of some rows at each evaluation: in the log, and in `samples.jsonl` of the run."""
+    """Generates answers to the first questions of some rows at each evaluation.
+
+    The answers go to the log and to `samples.jsonl` in the output folder.
+
+    Args:
+        rows (`list[dict]`): Rows of the data set.
+        processor ([`MicroEmoProcessor`]): The processor of the model.
+        max_new_tokens (`int`): The maximum length of an answer.
+        num_workers (`int`):
+            The number of data loader processes of the run. With 0 the prompts are made in this process.
+    """
 
     def __init__(self, rows: list[dict], processor: MicroEmoProcessor, max_new_tokens: int, num_workers: int):
         self.rows, self.processor, self.max_new_tokens, self.num_workers = rows, processor, max_new_tokens, num_workers
@@ -374,17 +365,28 @@ def _question_and_answer(row: dict) -> dict:
 
 
 def predicted_token_ids(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
-    """All that [`compute_metrics`] needs of the logits (B, S, V): ids (B, S)."""
+    """Reduces the logits to the token ids that [`compute_metrics`] needs.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, S, V)`, or a tuple whose first entry is one): The logits.
+        labels (`torch.Tensor` of shape `(B, S)`): The labels, which are not read.
+
+    Returns:
+        `torch.Tensor` of shape `(B, S)`: The most likely token ids.
+    """
     return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
 
 
 def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
-    """What evaluation gives with `prediction_loss_only: false`.
+    """Computes the metrics of an evaluation with `prediction_loss_only: false`.
+
+    Args:
+        evaluated (`EvalPrediction`): The token ids of [`predicted_token_ids`] and the labels.
 
     Returns:
-        `dict`: `token_accuracy`, the share of the answers' tokens that are the most likely ones; `answer_accuracy`, the share
-        of answers all of whose tokens are: greedy generation would give them word for word, where the answers before them
-        in the conversation are the right ones.
+        `dict[str, float]`: `token_accuracy`, the share of the answers' tokens that are the most likely ones; and
+        `answer_accuracy`, the share of answers in which all tokens are: greedy generation gives these answers word for
+        word if the answers before them in the conversation are the true ones.
     """
     labels = evaluated.label_ids[:, 1:]
     is_answer = labels != IGNORED
@@ -397,7 +399,9 @@ def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
 
 @contextmanager
 def _quiet_data_loaders() -> Iterator[None]:
-    """The recipes' number of workers is one for large machines; torch says on others that it is too high."""
+    """Silences a warning of torch: the number of workers in the recipes is chosen for large machines, and too high for
+    others.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         yield
@@ -410,10 +414,20 @@ def train(
     args: MicroEmoTrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> MicroEmoTrainer:
-    """One training run, from tables to a saved adapter or checkpoint with processor and model card.
+    """Runs a training from tables to a saved adapter or checkpoint, with its processor and model card.
+
+    Args:
+        model_args ([`ModelArguments`]): The arguments of the model.
+        data_args ([`DataArguments`]): The arguments of the data.
+        args ([`MicroEmoTrainingArguments`]): The arguments of the `Trainer`.
+        callbacks (`Sequence[TrainerCallback]`, *optional*): Further callbacks of the `Trainer`.
+
+    Returns:
+        [`MicroEmoTrainer`]: The trainer after the run.
 
     Raises:
-        ValueError: for data, config_overrides or a cache that cannot be used; before the first step.
+        ValueError: if the data, `config_overrides` or the feature cache cannot be used. The error is raised before the
+            first step.
     """
     if model_args.model_name_or_path is None or data_args.train_data is None:
         raise ValueError("a run needs model_name_or_path and train_data, in the recipe or on the command line")
@@ -465,8 +479,15 @@ def train(
     return trainer
 
 
-def load_tables(args: DataArguments) -> dict:
-    """The tables that are named: "train", "eval"."""
+def load_tables(args: DataArguments) -> dict[str, Dataset]:
+    """Loads the tables that the arguments name.
+
+    Args:
+        args ([`DataArguments`]): The arguments of the data.
+
+    Returns:
+        `dict[str, Dataset]`: The tables by "train" and "eval".
+    """
     sources = {"train": (args.train_data, args.train_split), "eval": (args.eval_data, args.eval_split)}
     return {
         name: load_table(source, split, args.media_folder, args.emer_subtitles, args.emer_labels, args.emer_language)
@@ -475,8 +496,24 @@ def load_tables(args: DataArguments) -> dict:
     }
 
 
-def check(table, name: str, data_args: DataArguments, collator: MicroEmoCollator, args: TrainingArguments):
-    """See [`check_table`]; the first process speaks, all leave out the same rows."""
+def check(
+    table: Dataset, name: str, data_args: DataArguments, collator: MicroEmoCollator, args: TrainingArguments
+) -> Dataset:
+    """Checks a table with [`check_table`]. Only the first process warns; all leave out the same rows.
+
+    Args:
+        table (`Dataset`): The rows.
+        name (`str`): The name of the table, "train" or "eval".
+        data_args ([`DataArguments`]): The arguments of the data.
+        collator ([`MicroEmoCollator`]): The collator of the run.
+        args (`TrainingArguments`): The arguments of the `Trainer`.
+
+    Returns:
+        `Dataset`: The rows that can be used.
+
+    Raises:
+        DataError: as [`check_table`] does.
+    """
 
     def tried(rows):
         return try_rows(rows, collator, args.dataloader_num_workers)
@@ -489,89 +526,37 @@ def check(table, name: str, data_args: DataArguments, collator: MicroEmoCollator
 
 
 def find_checkpoint(args: TrainingArguments) -> str | None:
-    """What `resume_from_checkpoint` means: a folder, or with `true` the last one that was written to its end."""
+    """Resolves `resume_from_checkpoint`: a folder, or with `true` the last checkpoint that was saved completely.
+
+    Args:
+        args (`TrainingArguments`): The arguments of the `Trainer`.
+
+    Returns:
+        `str` or `None`: The folder of the checkpoint; `None` if the run starts from the beginning.
+    """
     value = args.resume_from_checkpoint
     if value is None or str(value).lower() in ("false", "none", ""):
         return None
     if str(value).lower() != "true":
         return str(value)
-    # The state is written last: a folder without it is what a kill left behind.
+    # The state is written last: a folder without it comes from a run that was killed.
     complete = [path.parent for path in Path(args.output_dir).glob("checkpoint-*/trainer_state.json")]
     return str(max(complete, key=lambda path: int(path.name.split("-")[-1]))) if complete else None
-
-
-def write_model_card(trainer: Trainer, model_args: ModelArguments, data_args: DataArguments) -> None:
-    """`README.md` of what was trained: how to use it, from what and how it was made, and its last figures."""
-    if not trainer.is_world_process_zero():
-        return
-    args, folder = trainer.args, Path(trainer.args.output_dir)
-    is_adapter = isinstance(trainer.model, PeftModel)
-    use = f"""\
-from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
-
-processor = MicroEmoProcessor.from_pretrained("{folder.name}")
-model = MicroEmoForConditionalGeneration.from_pretrained("{folder.name}")"""
-    settings = {
-        "training data": f"{Path(data_args.train_data).name}, {len(trainer.train_dataset)} rows"
-        + (f" (split {data_args.train_split})" if data_args.train_split else ""),
-        "steps": trainer.state.global_step,
-        "rows a step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        "learning rate": f"{args.learning_rate} ({args.lr_scheduler_type.value}, warm-up {args.warmup_steps})",
-        "weight decay": args.weight_decay,
-        "seed": args.seed,
-        "trained": ", ".join(model_args.modules_to_train)
-        + (f"; LoRA of rank {model_args.lora_r} on the language model" if is_adapter else ""),
-        "config_overrides": json.dumps(model_args.config_overrides),
-    }
-    figures = [{**log} for log in trainer.state.log_history if "eval_loss" in log or "train_loss" in log]
-    settings |= {name: log[name] for log in figures for name in ("train_loss", "eval_loss") if name in log}
-    data = ModelCardData(
-        library_name="peft" if is_adapter else "transformers",
-        base_model=model_args.model_name_or_path if not Path(model_args.model_name_or_path).exists() else None,
-        pipeline_tag="video-text-to-text",
-        tags=["microemo", "emotion-recognition"],
-    )
-    about = "An adapter on" if is_adapter else "Trained from"
-    lines = [
-        f"---\n{data.to_yaml()}\n---\n",
-        f"# {folder.name}\n",
-        f"{about} {Path(model_args.model_name_or_path).name}, a MicroEmo model: it says what the speaker of a clip feels,",
-        "and why.\n",
-        f"```python\n{use}\n```\n",
-        "| | |\n|---|---|",
-        *(f"| {name} | {value} |" for name, value in settings.items()),
-    ]
-    write_text(folder / "README.md", "\n".join(lines) + "\n")
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MicroEmoTrainingArguments]:
-    """RECIPE and options to the three classes; the command line goes before the recipe.
-
-    Raises:
-        ValueError: for options that do not exist.
-    """
-    # `--learning_rat` must not pass for its beginning.
-    parser = TrlParser((ModelArguments, DataArguments, MicroEmoTrainingArguments), allow_abbrev=False)
-    if argv and not argv[0].startswith("-"):
-        argv = ["--config", str(find_recipe(argv[0])), *argv[1:]]
-    return parser.parse_args_and_config(argv)
-
-
-def _as_dict(value: dict | str | None, name: str) -> dict:
-    try:
-        value = json.loads(value) if isinstance(value, str) else value or {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name} must be JSON ({error}), got {value!r}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} must be a JSON object, got {value!r}")
-    return value
-
-
 def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = ()) -> MicroEmoTrainer:
-    """`RECIPE [--option value ...]`; `--help` lists all options."""
+    """Trains with `RECIPE [--option value ...]`; `--help` lists all options.
+
+    Args:
+        argv (`list[str]`, *optional*): The arguments. By default those of the command line.
+        callbacks (`Sequence[TrainerCallback]`, *optional*): Further callbacks of the `Trainer`.
+
+    Returns:
+        [`MicroEmoTrainer`]: The trainer after the run.
+    """
     return train(*parse_arguments(sys.argv[1:] if argv is None else list(argv)), callbacks=callbacks)
 
 

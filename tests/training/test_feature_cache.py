@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from microemo import MicroEmoForConditionalGeneration
 from microemo.training import feature_cache
 from microemo.training.collator import MicroEmoCollator
-from microemo.training.data import DataError
+from microemo.training.data_checks import DataError
 from microemo.training.feature_cache import FeatureCache, StaleCacheError, precompute
 
 

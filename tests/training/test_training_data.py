@@ -12,18 +12,14 @@ from hypothesis import strategies as st
 
 from microemo.training.collator import MicroEmoCollator, try_rows
 from microemo.training.data import (
-    COLUMNS,
     EMER_INSTRUCTION,
-    DataError,
-    check_table,
-    doubtful_labels,
     emer_split,
     import_emer,
     is_emer,
     load_table,
-    row_problems,
     to_conversation,
 )
+from microemo.training.data_checks import COLUMNS, DataError, check_table, doubtful_labels, row_problems
 
 ROW = {"video": "a.mp4", "instruction": "What is felt?", "response": "Joy.", "emotions": ["joy"]}
 

@@ -10,19 +10,16 @@ import torch
 from transformers import EvalPrediction, TrainerCallback
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
+from microemo.training.arguments import MODULES_TO_TRAIN, ModelArguments, parse_arguments
 from microemo.training.collator import IGNORED, MicroEmoCollator
 from microemo.training.feature_cache import precompute
+from microemo.training.recipe_files import RECIPES, find_recipe
 from microemo.training.train import (
-    MODULES_TO_TRAIN,
-    RECIPES,
     TOWERS,
-    ModelArguments,
     compute_metrics,
     find_checkpoint,
-    find_recipe,
     load_adapter,
     merge_adapter,
-    parse_arguments,
     prepare_model,
     trained_parameters,
 )

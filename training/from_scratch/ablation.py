@@ -1,19 +1,19 @@
-"""Table 2 of the paper on our own ground: what each of the inventions is worth on synthetic dialogues.
+"""The ablation of Table 2 of the paper on synthetic dialogues: how much each of the model's parts contributes.
 
 microemo synthesize dialogues --clips 60 --split test --seed 3 --num-workers 2
 microemo ablation dialogues results --work work --seeds 3 --num-workers 2
 
-All arms share the pretrained parts of `from_scratch.py`, with a language model that has read about dialogues in the layouts of
-all of them (`LAYOUTS`): to one that knew the prompt with utterance windows alone, those of the others would be news. All else
-starts anew in each arm and seed, and learns from the
-same clips, for as many steps, from prompts of one layout. Questions name their utterance in words, half of them with its
-times and half by its number alone: a cited utterance would hand over the place of the answer. The sound has its
-utterances' windows in every arm. How long arms learn was settled on the split dev, of which they answer questions on the
-way (`compute_metrics`); the clips that count are of a seed that was not looked at before.
+All arms share the pretrained parts of `from_scratch.py`, with a language model that is trained on dialogues in words
+in the layouts of all arms (`LAYOUTS`): a language model trained on prompts with utterance windows alone would favour
+the arms that have them. All other parts start anew in each arm and seed, and are trained on the same clips, for as
+many steps, with prompts of one layout. Questions name their utterance in words, half of them with its times and half
+by its number alone: a cited utterance would give away the place of the answer. The sound has the windows of its
+utterances in every arm. The number of steps was chosen on the split dev, whose questions are answered during training
+(`compute_metrics`); the clips that count are of a seed that was not used before.
 
-In every arm the frames are crops of the face. microemo-tiny itself looks at the whole picture globally and at a crop locally;
-in its 112 pixels a face in the whole picture is too small for most clues, and an arm without the local view would lack
-pixels, not attention.
+In every arm the frames are crops of the face. microemo-tiny itself uses the whole frame for the global view and a crop
+for the local view. At its 112 pixels a face in the whole frame is too small for most clues, and an arm without the
+local view would lack pixels, not attention.
 """
 
 import json
@@ -52,20 +52,25 @@ FORMS = ("times", "index")
 # Both views of a frame are of one picture, see above.
 SAME_CROPS = {"local_view": "frame"}
 _REGIONS = ("clue_regions", "num_regions")
-# What the frames' way to the video Q-Former depends on: arms that agree in it share the stage that learns to see.
+# The fields that the frame tokens depend on: arms that agree in them share visual pretraining.
 _VISUAL = ("use_local_clue_attention", "use_frame_timestamps", *_REGIONS)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A model of the table: its row's name, and what differs from MicroEmo."""
+    """A model of the ablation.
+
+    Attributes:
+        name (`str`): The heading of its row in the table.
+        config_overrides (`dict`): The configuration fields that differ from MicroEmo.
+    """
 
     name: str
     config_overrides: dict
 
     @property
     def visual(self) -> dict:
-        """The config_overrides that change what is seen in a frame."""
+        """The config_overrides that change the frame tokens."""
         return {name: value for name, value in self.config_overrides.items() if name in _VISUAL}
 
     @property
@@ -75,7 +80,7 @@ class Arm:
 
     @property
     def visual_name(self) -> str:
-        """A name for what is seen in a frame; arms that have it in common share it."""
+        """A name for the overrides of the frame tokens. Arms with the same name share visual pretraining."""
         return "-".join(f"{key}={value}" for key, value in self.visual.items()) or "as-it-is"
 
 
@@ -112,20 +117,21 @@ def run_ablation(
     test_seed: int,
     steps: int | None = None,
 ) -> list[dict]:
-    """Train and score arms, each with every seed. A run that was killed goes on where it was.
+    """Trains and scores arms with every seed. A run that was killed resumes where it was.
 
     Args:
-        run: Its corpus has the splits train, dev and test.
-        start: A checkpoint with random weights.
-        names: Of arms.
-        seeds (`int`): How many, counted from 0.
-        num_proc (`int`): Processes at work, on one share of the threads each.
-        test_seed (`int`): Of the clips in the split test that count.
+        run ([`Run`]): The run, whose corpus has the splits train, dev and test.
+        start (`Path`): A checkpoint with random weights.
+        names (`Sequence[str]`, *optional*): The names of the arms. By default all of [`ARMS`].
+        seeds (`int`, *optional*, defaults to 3): The number of seeds, counted from 0.
+        num_proc (`int`, *optional*, defaults to 1): The number of processes, each with an equal share of the threads.
+        test_seed (`int`): The seed of the clips in the split test that count.
         steps (`int`, *optional*):
-            Of learning to answer, for arms that have not stopped rising after as many as the recipe has. All before is kept.
+            The number of steps of instruction tuning, for arms whose accuracy still rises after the steps of the
+            recipe. The stages before it are kept.
 
     Returns:
-        `list[dict]`: What [`run_arm`] wrote for each seed and arm.
+        `list[dict]`: The scores that [`run_arm`] wrote for each seed and arm.
 
     Raises:
         ValueError: if the corpus has no clips of this seed.
@@ -140,7 +146,7 @@ def run_ablation(
     towers = run.stage("ablation/language", lambda folder: learn_layouts(run, pretrained, folder))
     if steps is not None:
         run = replace(run, recipe={**run.recipe, "ablation": {**run.recipe["ablation"], "max_steps": steps}})
-    # Arms that share what they see are for one process.
+    # Arms that share visual pretraining run in one process.
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(ARMS[name].visual_name, []).append(name)
@@ -160,7 +166,7 @@ def run_ablation(
 
 
 def _at_work(jobs: list[tuple], num_proc: int) -> Iterator[list[Path]]:
-    """The arguments of [`_run_arms`] one by one, or by several processes."""
+    """Runs [`_run_arms`] with each tuple of arguments, in this process or in several."""
     if num_proc <= 1:
         yield from (_run_arms(*job) for job in jobs)
         return
@@ -179,15 +185,19 @@ def _run_arms(run: Run, towers: Path, crops: Path, rows: dict, names: Sequence[s
 def run_arm(
     run: Run, towers: Path, crops: Path, rows: dict[str, list[dict]], name: str, seed: int, test_seed: int
 ) -> Path:
-    """Train and score one arm with one seed; gives the file of its scores in the run's folder. What an earlier run
-    finished is kept.
+    """Trains and scores one arm with one seed. Stages that an earlier run finished are kept.
 
     Args:
-        towers: The checkpoint that [`learn_layouts`] gives.
-        crops: Folder of the cache that [`crops_as_frames`] gives.
-        rows: Of the splits train, dev and test.
-        name: Of the arm.
-        test_seed: Of the rows of the split test.
+        run ([`Run`]): The run.
+        towers (`Path`): The checkpoint of [`learn_layouts`].
+        crops (`Path`): The folder of the cache of [`crops_as_frames`].
+        rows (`dict[str, list[dict]]`): The rows of the splits train, dev and test.
+        name (`str`): The name of the arm.
+        seed (`int`): The seed of the training.
+        test_seed (`int`): The seed of the rows of the split test.
+
+    Returns:
+        `Path`: The file of the scores, in the folder of the run.
     """
     file = _scores_of(run, name, seed, test_seed)
     if file.is_file():
@@ -239,8 +249,19 @@ def _steps(run: Run) -> int:
 
 
 def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]]) -> FeatureCache:
-    """The features of all clips, in which those of the face crops are the frames'; the masks are of the crops already.
-    Other clue regions than MicroEmo's are looked for anew."""
+    """Computes the features of all clips, with the features of the face crops in place of those of the frames.
+
+    The region masks are those of the crops already. Clue regions that differ from MicroEmo's are computed anew.
+
+    Args:
+        run ([`Run`]): The run.
+        towers (`Path`): The checkpoint with the trained towers.
+        arm ([`Arm`]): The arm, which may change the clue regions.
+        rows (`dict[str, list[dict]]`): The rows of each split.
+
+    Returns:
+        [`FeatureCache`]: The cache.
+    """
     suffix = "-whole-face" if arm.regions else ""
     tables = list(rows.values())
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
@@ -264,9 +285,19 @@ def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]
 
 
 def write_results(results: list[dict], out: Path) -> Path:
-    """`ablation.csv`, `ablation.md` and `ablation.png` from the scores of arms and seeds (see [`run_arm`]): mean and
-    deviation over the seeds, in percent of the test questions answered right. `learning.png`: the share of questions about
-    the dev split answered right while the arms learned to, which is to have stopped rising."""
+    """Writes the table and the plots of the ablation.
+
+    `ablation.csv`, `ablation.md` and `ablation.png` hold the mean and the deviation over the seeds, in percent of the
+    test questions answered right. `learning.png` shows the share of dev questions answered right during instruction
+    tuning, which should have stopped rising.
+
+    Args:
+        results (`list[dict]`): The scores of arms and seeds, see [`run_arm`].
+        out (`Path`): The folder.
+
+    Returns:
+        `Path`: The path of `ablation.md`.
+    """
     scored = {name: [result for result in results if result["arm"] == name] for name in ARMS}
     scored = {name: runs for name, runs in scored.items() if runs}
     lines = ["arm,seeds," + ",".join(f"{form} mean,{form} deviation" for form in FORMS)]

@@ -1,4 +1,4 @@
-"""Whether the emotion of an utterance is right, in the words that a model generates."""
+"""Scores of generated answers: whether they name the emotion of an utterance."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,14 @@ LABELS = "Labels:"
 
 
 def labels_of_answer(answer: str) -> list[str]:
-    """What an answer lists behind its last "Labels:"; nothing where it has none."""
+    """Extracts the labels that an answer lists behind its last "Labels:".
+
+    Args:
+        answer (`str`): The answer.
+
+    Returns:
+        `list[str]`: The labels; empty if the answer has no such list.
+    """
     _, marker, listed = answer.rpartition(LABELS)
     return [label.strip() for label in listed.split(",")] if marker else []
 
@@ -30,21 +37,22 @@ def answer_utterance_questions(
     max_new_tokens: int = 64,
     progress: bool = True,
 ) -> list[dict]:
-    """Ask about each utterance of synthetic dialogues, each question in a prompt of its own, by greedy generation.
+    """Asks about each utterance of synthetic dialogues, with a prompt for each question and greedy generation.
 
     Args:
-        model, processor: The processor may be the reader of a [`FeatureCache`].
-        rows: Of the table of dialogues.
-        truth: See [`read_truth`].
-        citation (`str`): How a question names its utterance, see [`cite_as`].
-        clips_at_once (`int`): Whose questions are answered together.
-        max_new_tokens (`int`): Longest answer.
-        progress (`bool`): Show a bar.
+        model ([`MicroEmoForConditionalGeneration`]): The model.
+        processor ([`MicroEmoProcessor`]): Its processor, or the reader of a [`FeatureCache`].
+        rows (`Sequence[dict]`): Rows of the table of dialogues.
+        truth (`dict[str, dict]`): The truth of each clip by name, see [`read_truth`].
+        citation (`str`, *optional*, defaults to `"tokens"`): How a question names its utterance, see [`cite_as`].
+        clips_at_once (`int`, *optional*, defaults to 8): The number of clips whose questions are answered together.
+        max_new_tokens (`int`, *optional*, defaults to 64): The maximum length of an answer.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
     Returns:
         `list[dict]`: For each question `clip`, `split`, `utterance` (from 1), `unseen` (whether training never showed
-        its pair of clue and prosody), `expected` (the emotion), `answer`, and `right`: the answer lists this label and
-        no other.
+        its pair of clue and prosody), `expected` (the emotion), `answer`, and `right` (whether the answer lists this
+        label and no other).
     """
     model.eval()
     records = []
@@ -66,7 +74,14 @@ def answer_utterance_questions(
 
 
 def accuracy(answers: Sequence[dict]) -> float:
-    """The share of questions that are answered right."""
+    """Computes the share of questions that are answered right.
+
+    Args:
+        answers (`Sequence[dict]`): The records that [`answer_utterance_questions`] returns.
+
+    Returns:
+        `float`: The share.
+    """
     return sum(answer["right"] for answer in answers) / len(answers)
 
 

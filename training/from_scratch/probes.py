@@ -1,10 +1,10 @@
-"""Before a small model learns to talk, its eyes learn to see facial actions and its ears to hear prosody.
+"""Probes: heads that train the encoders of a small model on the known truth of synthetic dialogues.
 
-The paper's towers come pretrained (EVA-CLIP, ImageBind). Those of `microemo-tiny` learn on synthetic dialogues, whose truth
-says how far each facial action had gone in every frame, and how each moment was spoken.
+The paper's towers come pretrained (EVA-CLIP, ImageBind). The towers of `microemo-tiny` are trained on synthetic
+dialogues, whose truth holds the amplitude of each facial action in every frame and the prosody of every moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +24,19 @@ from ..synthetic.face_acting import ACTIONS
 from ..synthetic.synthetic_dialogues import read_truth
 from ..synthetic.voice import PROSODIES
 
-PARTS = 8  # of a clip, of which the tokens of the whole video are to tell
+PARTS = 8  # The number of parts of a clip whose amplitudes are predicted from the tokens of the whole video.
 
 
 class FacialActionProbe(nn.Module):
-    """Reads off the frame tokens how far each facial action has gone: off each view's alone, and off both together.
+    """Predicts the amplitude of each facial action from the frame tokens: from each view alone, and from both
+    together.
 
-    Without a head of its own the local view learns late or never: behind the fusion it begins as the weaker part.
+    Without a head of its own the local view learns late or never, because it starts as the weaker part behind the
+    fusion.
 
     Args:
-        visual_encoder ([`GlobalLocalVisualEncoder`]): Of the model; its tokens are all that the heads see.
+        visual_encoder ([`GlobalLocalVisualEncoder`]):
+            The visual encoder of the model, whose tokens are the only input of the heads.
     """
 
     def __init__(self, visual_encoder: GlobalLocalVisualEncoder):
@@ -45,14 +48,16 @@ class FacialActionProbe(nn.Module):
         self.heads = nn.ModuleDict({view: nn.Linear(width, len(ACTIONS)) for view in views})
 
     def forward(self, amplitudes: torch.Tensor, **frames: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
+        """Computes the loss of the amplitudes.
+
         Args:
-            amplitudes (`torch.Tensor` of shape `(F, A)`): Of each action in each frame; 1 is its full motion.
-            frames: The visual encoder's arguments.
+            amplitudes (`torch.Tensor` of shape `(F, A)`):
+                The amplitude of each action in each frame; 1 is its full motion.
+            frames (`torch.Tensor`, *optional*): The arguments of the visual encoder.
 
         Returns:
-            `dict`: `loss`, the mean squared error summed over the views, and `logits` `(F, A)`, the amplitudes read off
-            the frame tokens.
+            `dict[str, torch.Tensor]`: `loss`, the mean squared error summed over the views, and `logits` of shape `(F,
+            A)`, the amplitudes predicted from the frame tokens.
         """
         global_tokens, local_tokens = self.visual_encoder.views(**frames)
         tokens = {"frame": global_tokens}
@@ -67,16 +72,17 @@ class FacialActionProbe(nn.Module):
 
 
 class WindowProbe(nn.Module):
-    """Reads off the tokens of every window what was seen, and said how, while it lasted: off a window of frames the mean
-    amplitude of each facial action, off an utterance's window of sound its prosody; and off the tokens of the whole
-    video the amplitudes in each part of it.
+    """Predicts from the tokens of every window what happens in it.
 
-    Projected, the tokens are drawn to the language model's embeddings of the words for it. What a frozen language model
-    knows from dialogues in words, it then finds in them. Answers alone teach it too, from some seeds within 60 steps and
-    from others not within 240.
+    The tokens of a window of frames give the mean amplitude of each facial action, those of an utterance's window of
+    sound its prosody, and those of the whole video the amplitudes in each part of it.
+
+    The projected tokens are trained towards the language model's embeddings of the words that describe the window, so
+    that a frozen language model trained on dialogues in words can read them. Training on answers alone does the same,
+    from some seeds within 60 steps and from others not within 240.
 
     Args:
-        model ([`MicroEmoModel`]): Whose video and audio Q-Formers and projections are to learn.
+        model ([`MicroEmoModel`]): The model whose video and audio Q-Formers and projections are trained.
     """
 
     def __init__(self, model: MicroEmoModel):
@@ -98,20 +104,23 @@ class WindowProbe(nn.Module):
         audio_words: torch.Tensor,
         **media: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """
+        """Computes the loss of the windows.
+
         Args:
-            of_parts (`torch.Tensor` of shape `(B, PARTS, A)`): Mean amplitudes in each part of the clip.
-            of_windows (`torch.Tensor` of shape `(B, K, A)`): Mean amplitudes in each window of frames.
-            prosodies (`torch.LongTensor` of shape `(B, K')`): Of each utterance.
+            of_parts (`torch.Tensor` of shape `(B, PARTS, A)`): The mean amplitudes in each part of the clip.
+            of_windows (`torch.Tensor` of shape `(B, K, A)`): The mean amplitudes in each window of frames.
+            prosodies (`torch.LongTensor` of shape `(B, K')`): The prosody of each utterance.
             video_words (`torch.LongTensor` of shape `(B, 1 + K, n, W)`):
-                Ids of the words that each token of a window of frames stands for, the mean of their embeddings; the
-                whole video is first. 0 is no word.
-            audio_words (`torch.LongTensor` of shape `(B, 1 + K', m, W')`): Of the tokens of a window of sound.
-            media: What the model reads of clips with pictures and sound.
+                The ids of the words that each token of a window of frames stands for, as the mean of their embeddings.
+                The whole video comes first. 0 is no word.
+            audio_words (`torch.LongTensor` of shape `(B, 1 + K', m, W')`):
+                The ids of the words of the tokens of a window of sound.
+            media (`torch.Tensor`, *optional*): The inputs of the model for clips with frames and sound.
 
         Returns:
-            `dict`: `loss`, the sum of the squared errors, of those of embeddings as a tenth of their share, and of the
-            cross-entropy of prosodies; `amplitudes` (windows, A) and `logits` (utterances, 2) of the real windows.
+            `dict[str, torch.Tensor]`: `loss`, the sum of the squared errors, of the relative squared errors of the
+            embeddings, weighted by 0.1, and of the cross-entropy of the prosodies; `amplitudes` of shape `(windows,
+            A)` and `logits` of shape `(utterances, 2)` of the real windows.
         """
         encoded = self.model.encode_media(**media)
         video, audio = encoded["video"].last_hidden_state, encoded["audio"].last_hidden_state
@@ -132,7 +141,9 @@ class WindowProbe(nn.Module):
         return {"loss": sum(losses), **output}
 
     def _distance(self, tokens: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """What is left of the words' embeddings; a tenth of it, or it would drown the other losses."""
+        """Computes the relative distance to the words' embeddings, times 0.1: a larger weight would dominate the other
+        losses.
+        """
         has_words = (words > 0).any(dim=-1)
         is_word = (words[has_words] > 0)[..., None]
         embedded = self.model.get_input_embeddings()(words[has_words]) * is_word
@@ -141,10 +152,13 @@ class WindowProbe(nn.Module):
 
 
 class PatchProbe(nn.Module):
-    """Reads facial actions off the image encoder's patches, of frames and of face crops, each with a head of its own.
+    """Predicts facial actions from the image encoder's patches of frames and of face crops, with a head for each.
 
-    A head that weighs every patch asks for no attention that has yet to be learned: the way from the amplitudes to the
-    patches is short, and the image encoder begins to learn at once.
+    A head that weighs every patch needs no attention that has yet to be learned: the path from the amplitudes to the
+    patches is short, and the image encoder learns from the first step.
+
+    Args:
+        vision_model ([`MicroEmoVisionModel`]): The image encoder.
     """
 
     def __init__(self, vision_model: MicroEmoVisionModel):
@@ -158,16 +172,24 @@ class PatchProbe(nn.Module):
             nn.init.zeros_(head.weight)
 
     def forward(
-        self, amplitudes: torch.Tensor, pixel_values: torch.Tensor, pixel_values_faces: torch.Tensor, **inputs
+        self,
+        amplitudes: torch.Tensor,
+        pixel_values: torch.Tensor,
+        pixel_values_faces: torch.Tensor,
+        **inputs: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """
+        """Computes the loss of the amplitudes.
+
         Args:
-            amplitudes (`torch.Tensor` of shape `(F, A)`): Of each action in each frame; 1 is its full motion.
-            pixel_values, pixel_values_faces (`torch.Tensor` of shape `(F, 3, H, W)`): Frames and face crops.
-            inputs: What else there is of frames is not read.
+            amplitudes (`torch.Tensor` of shape `(F, A)`):
+                The amplitude of each action in each frame; 1 is its full motion.
+            pixel_values (`torch.Tensor` of shape `(F, 3, H, W)`): The frames.
+            pixel_values_faces (`torch.Tensor` of shape `(F, 3, H, W)`): The face crops.
+            inputs (`torch.Tensor`, *optional*): Other inputs of the frames, which are not read.
 
         Returns:
-            `dict`: `loss`, the mean squared error summed over the views, and `logits` `(F, A)`, read off the crops.
+            `dict[str, torch.Tensor]`: `loss`, the mean squared error summed over the views, and `logits` of shape `(F,
+            A)`, predicted from the crops.
         """
         views = torch.cat([pixel_values, pixel_values_faces])
         patches = self.vision_model(views).last_hidden_state[:, 1:].flatten(1).chunk(2)
@@ -179,7 +201,11 @@ class PatchProbe(nn.Module):
 
 
 class ProsodyProbe(nn.Module):
-    """Reads off a mel clip's feature what share of it was spoken in which way, and what share was silent."""
+    """Predicts from the feature of a log-mel segment the share of it with each prosody, and the silent share.
+
+    Args:
+        audio_tower ([`MicroEmoAudioModel`]): The audio tower.
+    """
 
     def __init__(self, audio_tower: MicroEmoAudioModel):
         super().__init__()
@@ -187,27 +213,28 @@ class ProsodyProbe(nn.Module):
         self.head = nn.Linear(audio_tower.config.projection_dim, len(PROSODIES) + 1)
 
     def forward(self, shares: torch.Tensor, input_features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
+        """Computes the loss of the shares.
+
         Args:
-            shares (`torch.Tensor` of shape `(clips, 3)`): Of each prosody, and of silence; they add up to 1.
-            input_features (`torch.Tensor` of shape `(clips, 1, num_mel_bins, num_mel_frames)`): Mel clips.
+            shares (`torch.Tensor` of shape `(C, 3)`): The share of each prosody and of silence; they add up to 1.
+            input_features (`torch.Tensor` of shape `(C, 1, num_mel_bins, num_mel_frames)`): The log-mel segments.
 
         Returns:
-            `dict`: `loss`, the cross-entropy, and `logits` `(clips, 3)`.
+            `dict[str, torch.Tensor]`: `loss`, the cross-entropy, and `logits` of shape `(C, 3)`.
         """
         logits = self.head(self.audio_tower(input_features).pooler_output)
         return {"loss": F.cross_entropy(logits, shares), "logits": logits}
 
 
 class _KnownClips(Dataset):
-    """Synthetic clips, processed, and what is known of them.
+    """Processed synthetic clips and their truth.
 
     Args:
-        rows: Of the table of dialogues.
-        processor ([`MicroEmoProcessor`]): Of the model, or the reader of a [`FeatureCache`].
+        rows (`Iterable[dict]`): Rows of the table of dialogues.
+        processor ([`MicroEmoProcessor`]): The processor of the model, or the reader of a [`FeatureCache`].
     """
 
-    def __init__(self, rows, processor: MicroEmoProcessor):
+    def __init__(self, rows: Iterable[dict], processor: MicroEmoProcessor):
         self.rows, self.processor = list(rows), processor
         self.truth = truth_of(self.rows)
 
@@ -215,7 +242,7 @@ class _KnownClips(Dataset):
         return len(self.rows)
 
     def look_up(self, index: int) -> tuple[BatchFeature, dict]:
-        """What the processor gives for a clip, and its truth."""
+        """Processes a clip, and looks up its truth."""
         row = self.rows[index]
         inputs = self.processor(
             videos=[row["video"]], utterances=[row["subtitles"]], return_tensors="pt", return_metadata=True
@@ -224,14 +251,17 @@ class _KnownClips(Dataset):
 
 
 class ActingFrames(_KnownClips):
-    """Some frames of each synthetic clip, drawn anew every time, with the amplitudes of the facial actions in them.
+    """Random frames of each synthetic clip, with the amplitudes of the facial actions in them.
+
+    The frames are drawn anew at every access.
 
     Args:
-        rows, processor: Of clips in general.
-        num_frames (`int`): Drawn from a clip.
+        rows (`Iterable[dict]`): Rows of the table of dialogues.
+        processor ([`MicroEmoProcessor`]): The processor of the model, or the reader of a [`FeatureCache`].
+        num_frames (`int`): The number of frames drawn from a clip.
     """
 
-    def __init__(self, rows, processor: MicroEmoProcessor, num_frames: int):
+    def __init__(self, rows: Iterable[dict], processor: MicroEmoProcessor, num_frames: int):
         super().__init__(rows, processor)
         self.num_frames = num_frames
 
@@ -245,19 +275,25 @@ class ActingFrames(_KnownClips):
 
 
 class AlignmentClips(_KnownClips):
-    """Synthetic clips whole, with what [`WindowProbe`] is to read off them. They are small and always the same, so each is
-    read once."""
+    """Whole synthetic clips with the targets of [`WindowProbe`].
 
-    def __init__(self, rows, processor: MicroEmoProcessor):
+    The clips are small and always the same, so that each is read once.
+
+    Args:
+        rows (`Iterable[dict]`): Rows of the table of dialogues.
+        processor ([`MicroEmoProcessor`]): The processor of the model, or the reader of a [`FeatureCache`].
+    """
+
+    def __init__(self, rows: Iterable[dict], processor: MicroEmoProcessor):
         super().__init__(rows, processor)
         self._read: dict[int, dict[str, torch.Tensor]] = {}
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if index not in self._read:
-            self._read[index] = self._watch(index)
+            self._read[index] = self._load(index)
         return self._read[index]
 
-    def _watch(self, index: int) -> dict[str, torch.Tensor]:
+    def _load(self, index: int) -> dict[str, torch.Tensor]:
         inputs, truth = self.look_up(index)
         times, utterances = np.array(inputs["video_metadata"][0].frame_times), truth["utterances"]
         amplitudes = amplitudes_at(truth, times)
@@ -288,15 +324,17 @@ class AlignmentClips(_KnownClips):
 
 
 def words_of_tokens(windows: Sequence[Sequence[Sequence[int]]], num_tokens: int) -> torch.Tensor:
-    """Which words the tokens of a window stand for: each utterance in it has a share of them, one after another, and in
-    it the words that tell of it, likewise. Where there are more tokens than words, some have none.
+    """Assigns words to the tokens of windows.
+
+    Each utterance in a window has a share of the tokens, one after another, and its words are divided among them in
+    the same way. If there are more tokens than words, some tokens have none.
 
     Args:
-        windows: The ids of the words, for each utterance in each window.
-        num_tokens (`int`): n, of a window.
+        windows (`Sequence[Sequence[Sequence[int]]]`): The ids of the words of each utterance in each window.
+        num_tokens (`int`): The number n of tokens of a window.
 
     Returns:
-        `torch.LongTensor` of shape `(windows, n, W)`: 0 where there are no more.
+        `torch.LongTensor` of shape `(windows, n, W)`: The ids of each token's words, padded with 0.
     """
     longest = max(len(line) for lines in windows for line in lines)
     words = torch.zeros(len(windows), num_tokens, longest, dtype=torch.long)
@@ -309,7 +347,12 @@ def words_of_tokens(windows: Sequence[Sequence[Sequence[int]]], num_tokens: int)
 
 
 class SpokenClips(_KnownClips):
-    """All mel clips of each synthetic clip, with the shares of each prosody and of silence in them."""
+    """All log-mel segments of each synthetic clip, with the shares of each prosody and of silence in them.
+
+    Args:
+        rows (`Iterable[dict]`): Rows of the table of dialogues.
+        processor ([`MicroEmoProcessor`]): The processor of the model, or the reader of a [`FeatureCache`].
+    """
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         inputs, truth = self.look_up(index)
@@ -321,25 +364,55 @@ class SpokenClips(_KnownClips):
 
 
 def put_together(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Frames, or mel clips, of several clips in one batch."""
+    """Joins the frames, or log-mel segments, of several clips in one batch.
+
+    Args:
+        items (`list[dict[str, torch.Tensor]]`): The tensors of each clip, of shape `(1, N, ...)`.
+
+    Returns:
+        `dict[str, torch.Tensor]`: The tensors of shape `(B * N, ...)`.
+    """
     return {name: value.flatten(0, 1) for name, value in pad_together(items).items()}
 
 
-def truth_of(rows) -> dict[str, dict]:
-    """What is known of the rows' clips, by name; see [`dialogue_truth`]."""
+def truth_of(rows: Iterable[dict]) -> dict[str, dict]:
+    """Reads the truth of the rows' clips.
+
+    Args:
+        rows (`Iterable[dict]`): Rows of the table of dialogues.
+
+    Returns:
+        `dict[str, dict]`: The truth of each clip by name, see [`dialogue_truth`].
+    """
     folders = {Path(row["video"]).parent for row in rows}
     return {name: truth for folder in folders for name, truth in read_truth(folder).items()}
 
 
 def amplitudes_at(truth: dict, times: np.ndarray) -> np.ndarray:
-    """(T, A) of each facial action at `times` in seconds."""
+    """Looks up the amplitude of each facial action at given times.
+
+    Args:
+        truth (`dict`): The truth of a clip, see [`dialogue_truth`].
+        times (`np.ndarray` of shape `(T,)`): The times in seconds.
+
+    Returns:
+        `np.ndarray` of shape `(T, A)`: The amplitudes in the nearest frame.
+    """
     frame_times = np.array(truth["times"])
     nearest = np.abs(frame_times[None] - times[:, None]).argmin(axis=1)
     return np.array([truth["amplitudes"][action] for action in ACTIONS]).T[nearest]
 
 
 def prosody_shares(truth: dict, segment_times: np.ndarray) -> np.ndarray:
-    """(C, 3): what share of each stretch of time (C, 2) in seconds was spoken in which way, and what share was not."""
+    """Computes the share of each segment that is spoken with each prosody, and the share that is silent.
+
+    Args:
+        truth (`dict`): The truth of a clip, see [`dialogue_truth`].
+        segment_times (`np.ndarray` of shape `(C, 2)`): The start and end of each segment in seconds.
+
+    Returns:
+        `np.ndarray` of shape `(C, 3)`: The shares, which add up to 1.
+    """
     start, end = segment_times.T
     shares = np.zeros((len(segment_times), len(PROSODIES) + 1))
     for utterance in truth["utterances"]:

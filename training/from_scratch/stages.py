@@ -1,13 +1,13 @@
-"""`microemo-tiny` from nothing, in stages, on a machine without a GPU.
+"""Training of `microemo-tiny` from scratch, in stages, on a machine without a GPU.
 
 microemo synthesize dialogues --clips 1200 --num-workers 2
 microemo synthesize dialogues --clips 120 --split dev --num-workers 2
 microemo from-scratch dialogues checkpoints/microemo-tiny --work work --num-workers 2
 
-The paper starts from a language model, an image encoder and an audio tower that others have trained. Here the language
-model first learns from dialogues in words (`described_dialogues.py`), the towers from facial actions and prosody
-(`tower_pretraining.py`). From there on it is the paper's way, the towers frozen: what lies between them and the language
-model learns to see, then to answer. `from_scratch.yaml` has the numbers.
+The paper starts from a pretrained language model, image encoder and audio tower. Here the language model is first
+trained on dialogues in words (`described_dialogues.py`), and the towers on facial actions and prosody (`probes.py`).
+The stages after that follow the paper, with frozen towers: the modules between the towers and the language model are
+trained to represent facial actions, then to answer. `from_scratch.yaml` holds the hyper-parameters.
 """
 
 import json
@@ -16,13 +16,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from accelerate import PartialState
 from torch import nn
-from torch.utils.data import ConcatDataset
-from transformers import Trainer
+from torch.utils.data import ConcatDataset, Dataset
+from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import logging
 
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
@@ -61,19 +62,20 @@ PRETRAINED = ("language_model", "visual_encoder.vision_model", "audio_branch.aud
 VISUAL_PRETRAINING = ["image_qformer", "local_clue_attention", "fusion"]
 ALIGNMENT = ["video_qformer", "audio_qformer", "segment_positions", "video_projection", "audio_projection"]
 ANSWERING = [*ALIGNMENT, "language_model", "lm_head"]
-FRAMES_OF_A_CLIP = 6  # in a step that learns from frames
+FRAMES_OF_A_CLIP = 6  # The number of frames of a clip in a training step of the visual encoder.
 
 
 @dataclass
 class Run:
-    """The folders and numbers of a run.
+    """The folders and hyper-parameters of a run.
 
-    Args:
-        corpus (`Path`): What `microemo synthesize` filled, with the splits train and dev.
+    Attributes:
+        corpus (`Path`): The folder that `microemo synthesize` filled, with the splits train and dev.
         work (`Path`):
-            Where each stage puts a folder when it is over. A run that was killed goes on with the stage that it was in.
-        recipe (`dict`): For each stage arguments of the `Trainer`, see `from_scratch.yaml`.
-        num_proc (`int`): Processes that decode.
+            The folder in which each stage makes a folder when it ends. A run that was killed resumes with the stage
+            that it was in.
+        recipe (`dict`): The arguments of the `Trainer` for each stage, see `from_scratch.yaml`.
+        num_proc (`int`): The number of processes that decode.
     """
 
     corpus: Path
@@ -82,7 +84,15 @@ class Run:
     num_proc: int = 0
 
     def stage(self, name: str, make: Callable[[Path], None]) -> Path:
-        """The folder of a stage; `make` fills it where it is not there yet."""
+        """Runs a stage whose folder does not exist yet.
+
+        Args:
+            name (`str`): The name of the stage, and of its folder.
+            make (`Callable[[Path], None]`): The function that fills the folder.
+
+        Returns:
+            `Path`: The folder of the stage.
+        """
         folder = self.work / name
         if not folder.exists():
             logger.info(f"{name} -> {folder}")
@@ -92,16 +102,32 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where the `Trainer` would work: what is computed apart from it is computed there, too."""
+        """The device of the `Trainer`, which computations outside of it use, too."""
         return PartialState().device
 
-    def arguments(self, numbers: dict, folder: Path, **more) -> MicroEmoTrainingArguments:
-        """The `Trainer`'s arguments with the numbers of a stage."""
+    def arguments(self, numbers: dict, folder: Path, **more: Any) -> MicroEmoTrainingArguments:
+        """Builds the arguments of the `Trainer` for a stage.
+
+        Args:
+            numbers (`dict`): The arguments in the recipe.
+            folder (`Path`): The output folder.
+            more (`Any`, *optional*): Further arguments.
+
+        Returns:
+            [`MicroEmoTrainingArguments`]: The arguments.
+        """
         defaults = {"save_strategy": "no", "report_to": "none", "logging_steps": 20, "adam_beta2": 0.98}
         return MicroEmoTrainingArguments(output_dir=str(folder), **{**defaults, **numbers, **more})
 
     def rows(self, split: str) -> list[dict]:
-        """Of the corpus, with a split."""
+        """Loads the rows of a split of the corpus.
+
+        Args:
+            split (`str`): The split.
+
+        Returns:
+            `list[dict]`: The rows.
+        """
         return load_table(self.corpus / TABLE, split).to_list()
 
 
@@ -109,35 +135,55 @@ class Run:
 
 
 def learn_language(run: Run, start: Path, folder: Path) -> None:
-    """The language model learns from dialogues in words."""
+    """Trains the language model on dialogues in words.
+
+    Args:
+        run ([`Run`]): The run.
+        start (`Path`): A checkpoint with random weights.
+        folder (`Path`): The folder of the stage.
+    """
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(start)))
     torch.manual_seed(0)
     begin_with_copying(model.model.language_model)
     words = _words(processor.tokenizer)
     lessons = {
         "copying": lambda length: RepeatedLines(length, words),
-        "language": lambda length: _told_dialogues(length, words, LAYOUTS[:1]),
+        "language": lambda length: _dialogues_in_words(length, words, LAYOUTS[:1]),
     }
     _learn_from_words(run, model, processor, lessons, folder)
 
 
 def learn_layouts(run: Run, towers: Path, folder: Path) -> None:
-    """The language model goes on with dialogues in words, in the layouts of all kinds of windows in turn."""
+    """Trains the language model further on dialogues in words, in the layouts of all kinds of windows in turn.
+
+    Args:
+        run ([`Run`]): The run.
+        towers (`Path`): The checkpoint with the trained towers.
+        folder (`Path`): The folder of the stage.
+    """
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     torch.manual_seed(0)
     words = _words(processor.tokenizer)
-    lessons = {"ablation_language": lambda length: _told_dialogues(length, words, LAYOUTS)}
+    lessons = {"ablation_language": lambda length: _dialogues_in_words(length, words, LAYOUTS)}
     _learn_from_words(run, model, processor, lessons, folder)
 
 
-def _told_dialogues(length: int, words: Sequence[str], layouts: Sequence[str]) -> ConcatDataset:
+def _dialogues_in_words(length: int, words: Sequence[str], layouts: Sequence[str]) -> ConcatDataset:
     return ConcatDataset(
         [DescribedDialogues(length // 2, layouts=layouts), Dictations(length // 2, words, layouts=layouts)]
     )
 
 
-def _learn_from_words(run: Run, model, processor, lessons: dict[str, Callable], folder: Path) -> None:
-    """Lessons: for each one's name in the recipe, what makes as many rows as it takes."""
+def _learn_from_words(
+    run: Run,
+    model: MicroEmoForConditionalGeneration,
+    processor: MicroEmoProcessor,
+    lessons: dict[str, Callable],
+    folder: Path,
+) -> None:
+    """Trains the language model on lessons: for the name of each in the recipe, a function makes as many rows as it
+    takes.
+    """
     prepare_model(model, ModelArguments(use_peft=False, modules_to_train=["language_model", "lm_head"]))
     for lesson, rows in lessons.items():
         arguments = run.arguments(run.recipe[lesson], folder)
@@ -150,22 +196,23 @@ def _learn_from_words(run: Run, model, processor, lessons: dict[str, Callable], 
     _save(model, processor, folder)
 
 
-def _words(tokenizer) -> list[str]:
-    """Those that are one token each."""
+def _words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Returns the words that are one token each."""
     tokens = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return [token[1:] for token in tokens if token[0:1] == " " and token[1:].isalpha() and len(token) > 3]
 
 
 @torch.no_grad()
 def begin_with_copying(language_model: nn.Module) -> None:
-    """Attention that looks at tokens like the one it stands at and passes them on: queries are keys, and what the values
-    take away the output gives back (mimetic initialisation, Trockman and Kolter 2023).
+    """Initialises attention so that it attends to tokens like the current one and copies them (mimetic initialisation,
+    Trockman and Kolter 2023).
 
-    To find "utterance 3" above and go on as it goes on there is then a small change; from other random weights it took
-    many times as many steps, if it came at all.
+    Queries equal keys, and the output projection is the transpose of the value projection. To find "utterance 3" above
+    and to continue in the same way is then a small change; from other random weights it took many times as many steps,
+    if it was learned at all.
 
     Args:
-        language_model: A LLaMA with random weights, with as many key heads as query heads.
+        language_model (`nn.Module`): A LLaMA model with random weights, with as many key heads as query heads.
     """
     for layer in language_model.layers:
         attention = layer.self_attn
@@ -176,7 +223,14 @@ def begin_with_copying(language_model: nn.Module) -> None:
 
 
 def learn_towers(run: Run, language: Path, clips: FeatureCache, folder: Path) -> None:
-    """The image encoder learns from facial actions, the audio tower from prosody."""
+    """Trains the image encoder on facial actions and the audio tower on prosody.
+
+    Args:
+        run ([`Run`]): The run.
+        language (`Path`): The checkpoint with the trained language model.
+        clips ([`FeatureCache`]): The cache of the pixels and log-mel segments.
+        folder (`Path`): The folder of the stage.
+    """
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(language)))
     rows, reader = run.rows("train"), clips.reader()
     frames, sounds = ActingFrames(rows, reader, FRAMES_OF_A_CLIP), SpokenClips(rows, reader)
@@ -189,8 +243,18 @@ def learn_towers(run: Run, language: Path, clips: FeatureCache, folder: Path) ->
 def pretrain_visual_encoder(
     run: Run, stage: str, towers: Path, features: Path, config_overrides: dict, seed: int, folder: Path
 ) -> None:
-    """All but the pretrained parts starts anew; image Q-Former, local clue attention and fusion learn from facial
-    actions."""
+    """Trains image Q-Former, local clue attention and fusion on facial actions. All but the pretrained modules start
+    anew.
+
+    Args:
+        run ([`Run`]): The run.
+        stage (`str`): The name of the stage in the recipe.
+        towers (`Path`): The checkpoint with the trained towers.
+        features (`Path`): The folder of the cache of their features.
+        config_overrides (`dict`): The configuration fields to change.
+        seed (`int`): The seed of the new weights and of the training.
+        folder (`Path`): The folder of the stage.
+    """
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(towers)
     config, processor = load_config_and_processor(
         ModelArguments(model_name_or_path=str(towers), config_overrides=config_overrides)
@@ -208,8 +272,20 @@ def pretrain_visual_encoder(
 def keep_frame_tokens(
     run: Run, visual_pretraining: Path, features: Path, tables: Sequence[list[dict]], name: str
 ) -> Path:
-    """What a visual encoder that has learned to see makes of the clips, since it is frozen from there on: the folder of a
-    cache. Features and tokens are given as folders: each stage reads them with its own processor and model."""
+    """Computes the frame tokens of clips once, because the visual encoder is frozen after its pretraining.
+
+    Features and tokens are passed as folders, since each stage reads them with its own processor and model.
+
+    Args:
+        run ([`Run`]): The run.
+        visual_pretraining (`Path`): The checkpoint with the trained visual encoder.
+        features (`Path`): The folder of the cache of the towers' features.
+        tables (`Sequence[list[dict]]`): The rows of the clips.
+        name (`str`): The name of the folder of the tokens.
+
+    Returns:
+        `Path`: The folder of the cache.
+    """
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(visual_pretraining)))
     reader = FeatureCache(features, processor, model).reader()
     return precompute(tables, run.work / name, reader, model.to(run.device), frame_tokens=True).folder
@@ -218,7 +294,18 @@ def keep_frame_tokens(
 def align_windows(
     run: Run, stage: str, visual_pretraining: Path, tokens: Path, config_overrides: dict, seed: int, folder: Path
 ) -> None:
-    """Video and audio Q-Formers and their projections learn what happens in their windows, and the words for it."""
+    """Trains video and audio Q-Formers and their projections on what happens in their windows, and on the words for
+    it.
+
+    Args:
+        run ([`Run`]): The run.
+        stage (`str`): The name of the stage in the recipe.
+        visual_pretraining (`Path`): The checkpoint with the trained visual encoder.
+        tokens (`Path`): The folder of the cache of the frame tokens.
+        config_overrides (`dict`): The configuration fields to change.
+        seed (`int`): The seed of the new weights and of the training.
+        folder (`Path`): The folder of the stage.
+    """
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(visual_pretraining)
     config, processor = load_config_and_processor(
         ModelArguments(model_name_or_path=str(visual_pretraining), config_overrides=config_overrides)
@@ -234,10 +321,17 @@ def align_windows(
 
 
 def tune_instructions(run: Run, stage: str, alignment: Path, tokens: Path, seed: int, folder: Path) -> None:
-    """What lies between the frame tokens and the answers learns from questions and answers.
+    """Trains the modules between the frame tokens and the answers on questions and answers.
 
     Args:
-        stage: In the recipe; see [`write_questions`] for what is no argument of the `Trainer` there.
+        run ([`Run`]): The run.
+        stage (`str`):
+            The name of the stage in the recipe. [`write_questions`] documents those of its entries that are no
+            arguments of the `Trainer`.
+        alignment (`Path`): The checkpoint with the aligned windows.
+        tokens (`Path`): The folder of the cache of the frame tokens.
+        seed (`int`): The seed of the training.
+        folder (`Path`): The folder of the stage.
     """
     numbers = dict(run.recipe[stage])
     table = run.work / f"{stage}.jsonl"
@@ -269,15 +363,17 @@ def tune_instructions(run: Run, stage: str, alignment: Path, tokens: Path, seed:
 def write_questions(
     corpus: Path, table: Path, citations: Sequence[str], kinds: Sequence[str], questions: int, rounds: int
 ) -> None:
-    """A table of short conversations about the clips of a corpus.
+    """Writes a table of short conversations about the clips of a corpus.
 
     Args:
-        corpus: What `microemo synthesize` filled.
-        table: The file to write.
-        citations: How questions name their utterance, from row to row in turn; see [`cite_as`].
-        kinds: Of questions that are kept; see [`dialogue_truth`].
-        questions: How many of a row, drawn at random.
-        rounds: Rows for each clip of the split train, with questions of their own; the other splits have one.
+        corpus (`Path`): The folder that `microemo synthesize` filled.
+        table (`Path`): The file to write.
+        citations (`Sequence[str]`): The ways in which questions name their utterance, used in turn; see [`cite_as`].
+        kinds (`Sequence[str]`): The kinds of questions that are kept; see [`dialogue_truth`].
+        questions (`int`): The number of questions drawn at random for each row.
+        rounds (`int`):
+            The number of rows for each clip of the split train, each with its own questions. The other splits have one
+            row for each clip.
     """
     truth, rows = read_truth(corpus), []
     for index, row in enumerate(read_json_lines(corpus / TABLE)):
@@ -292,7 +388,9 @@ def write_questions(
     write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def _learn(run: Run, stage: str, net: nn.Module, data, folder: Path, collate=put_together, **more) -> None:
+def _learn(
+    run: Run, stage: str, net: nn.Module, data: Dataset, folder: Path, collate: Callable = put_together, **more: Any
+) -> None:
     arguments = run.arguments(run.recipe[stage], folder, **more)
     Trainer(model=net, args=arguments, data_collator=collate, train_dataset=data).train()
 
@@ -306,13 +404,17 @@ def _save(model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor,
 
 
 def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
-    """What the paper finds ready made, and the features of the towers: the checkpoint's folder, and the cache's.
+    """Trains what the paper takes pretrained, and computes the features of the towers.
 
     Args:
-        start: A checkpoint with random weights.
+        run ([`Run`]): The run.
+        start (`Path`): A checkpoint with random weights.
+
+    Returns:
+        `tuple[Path, Path]`: The folder of the checkpoint, and that of the cache of features.
 
     Raises:
-        StaleCacheError: if stages in the run's folder were made with another recipe.
+        StaleCacheError: if stages in the folder of the run were made with another recipe.
     """
     keep_settings(run.work / "recipe.json", run.recipe)
     language = run.stage("language", lambda folder: learn_language(run, start, folder))
@@ -325,7 +427,19 @@ def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
 
 
 def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
-    """All stages; gives the folder of the trained checkpoint."""
+    """Runs all stages.
+
+    Args:
+        run ([`Run`]): The run.
+        start (`Path`): A checkpoint with random weights.
+        seed (`int`, *optional*, defaults to 0): The seed of the stages after the pretraining.
+
+    Returns:
+        `Path`: The folder of the trained checkpoint.
+
+    Raises:
+        StaleCacheError: if stages in the folder of the run were made with another recipe.
+    """
     towers, features = pretrain(run, start)
     visual_pretraining = run.stage(
         "visual_pretraining",
@@ -342,16 +456,16 @@ def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
 
 
 def copy_checkpoint(trained: Path, output: Path) -> None:
-    """Copy a trained checkpoint without what only training needs.
+    """Copies a trained checkpoint without the files that only training needs.
 
     Args:
-        trained (`Path`): What [`from_scratch`] returns.
+        trained (`Path`): The folder that [`from_scratch`] returns.
         output (`Path`): The folder to make.
 
     Raises:
-        FileExistsError: if the folder holds something.
+        FileExistsError: if the folder holds files.
     """
-    # The card is one of the last stage alone.
+    # The model card describes the last stage only.
     left_out = shutil.ignore_patterns("training_args.bin", "trainer_state.json", "README.md")
     with atomic_folder(output) as part:
         shutil.copytree(trained, part, ignore=left_out, dirs_exist_ok=True)

@@ -1,14 +1,14 @@
-"""Synthetic dialogues told in words in place of pictures and sound: what a language model without words learns from.
+"""Synthetic dialogues in words in place of frames and sound, for the training of a small language model from scratch.
 
-A language model that has read nothing hardly learns to look a numbered utterance up in a long prompt. It learns that
-here, from as many plans of dialogues as it takes, none of which needs a clip: the prompt is the one that it will read
-later, with a clue's name where the tokens of a window will stand. The plans are of seeds that no clip has.
+A language model without pretraining hardly learns to look up a numbered utterance in a long prompt. It learns that
+from as many plans of dialogues as it takes, none of which needs a clip: the prompt is the one that it reads later,
+with the name of a clue in place of the tokens of a window. The plans have seeds that no clip has.
 
-Where windows of frames are no utterances, the tokens of what is seen stand elsewhere in the prompt, and so do the words
-for it in [`LAYOUTS`]: a language model that had read one kind of prompt alone would favour the models that have it.
+If windows of frames are not utterances, the video tokens stand elsewhere in the prompt, and so do the words for them
+in [`LAYOUTS`]: a language model trained on one kind of prompt alone would favour the models that use it.
 
-A dialogue has so few clues that guessing one is not far off. Dictations leave nothing to guess. They come late to a model
-that copies nothing yet, and soon to one that repeats numbered lines.
+A dialogue has so few clues that a guess is often right. Dictations cannot be guessed. A model that copies nothing yet
+learns them late, and one that repeats numbered lines learns them soon.
 """
 
 import random
@@ -22,16 +22,16 @@ from .synthetic_dialogues import CITATIONS, cite_as, dialogue_row
 
 # Seeds of clips are counted from 0.
 FIRST_SEED = 1_000_000
-# Where the prompt tells what is seen, by the kind of windows: see `windows` of [`MicroEmoConfig`].
+# Where the words for the frames stand in the prompt, by the kind of windows: see `windows` of [`MicroEmoConfig`].
 LAYOUTS = ("utterance", "none", "sliding")
 WINDOW_SECONDS = 2.0  # of sliding windows
 
 
 class _MadeRows(Dataset):
-    """Rows that are made when they are asked for, each time the same.
+    """Rows that are made when they are accessed, each time the same.
 
     Args:
-        length (`int`): How many.
+        length (`int`): The number of rows.
     """
 
     def __init__(self, length: int):
@@ -46,17 +46,26 @@ class _MadeRows(Dataset):
         return self.make(index)
 
     def make(self, index: int) -> dict:
-        """The row."""
+        """Makes a row.
+
+        Args:
+            index (`int`): Its index.
+
+        Returns:
+            `dict`: The row.
+        """
         raise NotImplementedError
 
 
 class DescribedDialogues(_MadeRows):
-    """Rows with `messages` of text alone, in turn with the utterances of the questions cited, by times and by number.
+    """Rows with `messages` of text alone, whose questions name utterances by a citation, by times and by number in
+    turn.
 
     Args:
-        length (`int`): How many.
-        turns (`int`, *optional*, defaults to 2): Questions that are kept of a dialogue: short prompts are cheap ones.
-        layouts (`Sequence[str]`, *optional*): Of [`LAYOUTS`], from row to row in turn.
+        length (`int`): The number of rows.
+        turns (`int`, *optional*, defaults to 2): The number of questions kept of a dialogue. Short prompts are cheap.
+        layouts (`Sequence[str]`, *optional*):
+            The layouts of [`LAYOUTS`] that the rows have in turn. By default the first one alone.
     """
 
     def __init__(self, length: int, turns: int = 2, layouts: Sequence[str] = LAYOUTS[:1]):
@@ -71,12 +80,13 @@ class DescribedDialogues(_MadeRows):
 
 
 class RepeatedLines(_MadeRows):
-    """Rows with `messages`: "utterance 1", "utterance 2", ... with random words behind each, and the same lines again in
-    another order.
+    """Rows with `messages` in which numbered lines are repeated in another order.
+
+    The lines are "utterance 1", "utterance 2", ... with random words behind each.
 
     Args:
-        length (`int`): How many.
-        words (`Sequence[str]`): To draw from.
+        length (`int`): The number of rows.
+        words (`Sequence[str]`): The words to draw from.
     """
 
     def __init__(self, length: int, words: Sequence[str]):
@@ -93,12 +103,12 @@ class RepeatedLines(_MadeRows):
 
 
 class Dictations(_MadeRows):
-    """Rows like those of [`DescribedDialogues`], with random words for clue and voice, which are to be said again.
+    """Rows like those of [`DescribedDialogues`], with random words for clue and voice, which the answers repeat.
 
     Args:
-        length (`int`): How many.
-        words (`Sequence[str]`): To draw from.
-        layouts (`Sequence[str]`, *optional*): As in [`DescribedDialogues`].
+        length (`int`): The number of rows.
+        words (`Sequence[str]`): The words to draw from.
+        layouts (`Sequence[str]`, *optional*): The layouts, as in [`DescribedDialogues`].
     """
 
     def __init__(self, length: int, words: Sequence[str], layouts: Sequence[str] = LAYOUTS[:1]):
@@ -123,13 +133,16 @@ class Dictations(_MadeRows):
 
 
 def describe(dialogue: Dialogue, citation: str, turns: int, layout: str = "utterance") -> dict:
-    """The row of a dialogue in which words stand for all media.
+    """Makes the row of a dialogue in which words stand for all media.
 
     Args:
-        dialogue: See [`plan_dialogue`].
-        citation: How the questions name their utterance, see [`cite_as`].
-        turns: Questions that are kept.
-        layout: Of [`LAYOUTS`].
+        dialogue ([`Dialogue`]): The dialogue, see [`plan_dialogue`].
+        citation (`str`): How the questions name their utterance, see [`cite_as`].
+        turns (`int`): The number of questions that are kept.
+        layout (`str`, *optional*, defaults to `"utterance"`): One of [`LAYOUTS`].
+
+    Returns:
+        `dict`: The row, with `name` and `messages`.
     """
     utterances = _utterances(
         dialogue,
@@ -158,7 +171,7 @@ def _utterances(dialogue: Dialogue, clues: Sequence[str], voices: Sequence[str])
 
 
 def _in_words(name: str, utterances: list[dict], messages: list[dict], citation: str, layout: str) -> dict:
-    """A row whose prompt and cited utterances have words where the tokens of windows will stand."""
+    """Makes a row whose prompt and cited utterances have words in place of the tokens of windows."""
     lines = [f"Video: {' '.join(utterance['clue'] for utterance in utterances) if layout == 'none' else 'a face'}"]
     if layout == "sliding":
         for start in np.arange(0.0, utterances[-1]["end"], WINDOW_SECONDS):
@@ -190,7 +203,7 @@ def _text(text: str) -> dict:
 
 
 def _marker(utterance: dict) -> str:
-    """As the chat template puts it before the tokens of a cited window."""
+    """Returns the text that the chat template puts before the tokens of a cited window."""
     return f"utterance {utterance['index']} {_times(utterance)}"
 
 

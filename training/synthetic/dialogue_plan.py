@@ -1,7 +1,7 @@
-"""What happens in a synthetic dialogue, decided before a frame of it is made.
+"""The plan of a synthetic dialogue: all that happens in a clip is decided before a frame of it is made.
 
-In every utterance one facial clue and one way of speaking come together, and only both tell the emotion; the words say
-nothing about it. Expressions between utterances and blinks mean nothing.
+In every utterance one facial clue occurs together with one prosody, and only the pair determines the emotion; the
+words are independent of it. Expressions between utterances and blinks are distractors.
 """
 
 from dataclasses import dataclass
@@ -44,8 +44,8 @@ EMOTIONS: dict[tuple[str, str], str] = {
     ("neutral", "lively"): "interest",
     ("neutral", "flat"): "calm",
 }
-# Pairs that are seen and heard in a third of the test clips only. What they mean can be known from the questions about
-# emotions in general, which name all pairs and show none.
+# Pairs that occur in a third of the test clips only. Their meaning can be learned from the questions about emotions in
+# general, which name all pairs and show none.
 UNSEEN_PAIRS = (("eye_widening", "flat"), ("lip_press", "lively"))
 SEEN_PAIRS = tuple(pair for pair in EMOTIONS if pair not in UNSEEN_PAIRS)
 
@@ -62,12 +62,15 @@ SENTENCES = tuple(" ".join(sentence.split()) for sentence in _WORDS.split("|"))
 
 @dataclass(frozen=True)
 class Expression:
-    """A facial action with onset, apex and offset, in seconds.
+    """A facial action with onset, apex and offset.
 
-    Args:
-        action (`str`): A name of `ACTIONS`.
-        onset, apex, decline, end (`float`): When it begins, is fully there, begins to fade, and is gone.
-        strength (`float`): At the apex; 1 is the action's full motion.
+    Attributes:
+        action (`str`): A name of [`ACTIONS`].
+        onset (`float`): The time at which it begins, in seconds.
+        apex (`float`): The time at which it reaches its strength, in seconds.
+        decline (`float`): The time at which it begins to fade, in seconds.
+        end (`float`): The time at which it is gone, in seconds.
+        strength (`float`): The amplitude at the apex; 1 is the action's full motion.
     """
 
     action: str
@@ -78,14 +81,29 @@ class Expression:
     strength: float
 
     def amplitudes(self, times: np.ndarray) -> np.ndarray:
-        """(T,), a smooth rise, a plateau and a smooth fall."""
+        """Computes the amplitude at given times: a smooth rise, a plateau and a smooth fall.
+
+        Args:
+            times (`np.ndarray` of shape `(T,)`): The times in seconds.
+
+        Returns:
+            `np.ndarray` of shape `(T,)`: The amplitudes.
+        """
         place = np.interp(times, [self.onset, self.apex, self.decline, self.end], [0, 1, 1, 0])
         return self.strength * place**2 * (3 - 2 * place)
 
 
 @dataclass(frozen=True)
 class SpokenClue:
-    """One utterance: what is said, seen, heard and felt."""
+    """One utterance, with its words, clue, prosody and emotion.
+
+    Attributes:
+        start (`float`): The start in seconds.
+        end (`float`): The end in seconds.
+        text (`str`): The words.
+        clue (`str`): The facial clue, a name of [`CLUES`].
+        prosody (`str`): The prosody, a name of [`PROSODIES`].
+    """
 
     start: float
     end: float
@@ -95,12 +113,29 @@ class SpokenClue:
 
     @property
     def emotion(self) -> str:
+        """The emotion that clue and prosody express together, see [`EMOTIONS`]."""
         return EMOTIONS[self.clue, self.prosody]
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """All that is decided about a clip before a frame of it is made; see [`plan_dialogue`]."""
+    """The plan of a clip; see [`plan_dialogue`].
+
+    Attributes:
+        name (`str`): The name of the clip.
+        split (`str`): The split in the table: one of [`SPLITS`], or [`UNSEEN`].
+        seed (`int`): The seed.
+        index (`int`): The index of the clip in its seed and split.
+        seconds (`float`): The duration in seconds.
+        fps (`int`): The frames per second.
+        utterances (`list[SpokenClue]`): The utterances.
+        clues (`list[Expression | None]`): The expression of each utterance; `None` for a neutral face.
+        distractors (`list[Expression]`): The expressions between the utterances.
+        blinks (`list[Expression]`): The blinks.
+        speeches (`list[Speech]`): The sound of each utterance.
+        jaw (`float`): How far the mouth opens; 1 is the full motion of the jaw.
+        habit (`np.ndarray` of shape `(A,)`): The amplitude of each facial action at rest.
+    """
 
     name: str
     split: str
@@ -109,20 +144,24 @@ class Dialogue:
     seconds: float
     fps: int
     utterances: list[SpokenClue]
-    clues: list[Expression | None]  # of each utterance, `None` for a neutral face
+    clues: list[Expression | None]
     distractors: list[Expression]
     blinks: list[Expression]
     speeches: list[Speech]
-    jaw: float  # how far the mouth opens
-    habit: np.ndarray  # (A,) what is always in this face
+    jaw: float
+    habit: np.ndarray
 
     @property
     def times(self) -> np.ndarray:
-        """(T,) seconds of the frames."""
+        """The times of the frames in seconds, of shape `(T,)`."""
         return np.arange(round(self.seconds * self.fps)) / self.fps
 
     def amplitudes(self) -> np.ndarray:
-        """(T, A) of all facial actions in every frame."""
+        """Computes the amplitudes of all facial actions in every frame.
+
+        Returns:
+            `np.ndarray` of shape `(T, A)`: The amplitudes.
+        """
         values = np.tile(self.habit, (len(self.times), 1))
         for expression in (*filter(None, self.clues), *self.distractors, *self.blinks):
             values[:, _column(expression.action)] += expression.amplitudes(self.times)
@@ -136,12 +175,20 @@ def _column(action: str) -> int:
 
 
 def plan_dialogue(seed: int, split: str, index: int) -> Dialogue:
-    """Decide everything about one clip. The same three arguments always give the same clip.
+    """Plans a clip. The same three arguments always give the same clip.
 
-    Numbers for pairs, words, times and so on come from streams of their own, so that none tells anything of another.
+    Pairs, words, times and so on are drawn from separate random streams, so that none depends on another.
+
+    Args:
+        seed (`int`): The seed.
+        split (`str`): One of [`SPLITS`].
+        index (`int`): The index of the clip.
+
+    Returns:
+        [`Dialogue`]: The plan.
 
     Raises:
-        ValueError: for an unknown split.
+        ValueError: if the split is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -198,7 +245,7 @@ def random_streams(seed: int, split: str, index: int) -> list[np.random.Generato
     ]
 
 
-def _draw_spans(rng) -> tuple[list[tuple[float, float]], float]:
+def _draw_spans(rng: np.random.Generator) -> tuple[list[tuple[float, float]], float]:
     """Start and end of the utterances, half of them without a gap between, and the clip's length."""
     time, spans = rng.uniform(0.2, 0.9), []
     for number in range(rng.integers(3, 7)):
@@ -210,8 +257,8 @@ def _draw_spans(rng) -> tuple[list[tuple[float, float]], float]:
     return spans, round(time + rng.uniform(0.2, 0.9), 3)
 
 
-def _draw_pairs(count: int, has_unseen: bool, rng) -> list[tuple[str, str]]:
-    """A clue and a prosody for each utterance; sometimes they stay."""
+def _draw_pairs(count: int, has_unseen: bool, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Draws a clue and a prosody for each utterance; some stay those of the utterance before."""
     stays = 1.0 if rng.random() < 0.08 else 0.15
     pairs = []
     for _ in range(count):
@@ -225,14 +272,14 @@ def _draw_pairs(count: int, has_unseen: bool, rng) -> list[tuple[str, str]]:
     return pairs
 
 
-def _draw_sentence(seconds: float, rng) -> str:
-    """Words that last about so long."""
+def _draw_sentence(seconds: float, rng: np.random.Generator) -> str:
+    """Draws words that last about so long."""
     lengths = np.array([len(sentence.split()) for sentence in SENTENCES])
     return SENTENCES[rng.choice(np.flatnonzero(np.abs(lengths - 3 * seconds) < 4))]
 
 
-def _express(action: str, start: float, end: float, rng) -> Expression:
-    """An expression inside a stretch of time, at its apex in the middle of it."""
+def _express(action: str, start: float, end: float, rng: np.random.Generator) -> Expression:
+    """Draws an expression inside a stretch of time, with its apex in the middle of it."""
     length = end - start
     marks = np.cumsum([rng.uniform(0, 0.08), rng.uniform(0.1, 0.2), rng.uniform(0.45, 0.55), rng.uniform(0.1, 0.17)])
     return Expression(

@@ -1,6 +1,7 @@
-"""Real video files made from nothing: a talking photograph for the demo, the tests and the benchmarks.
+"""Writer of video files with a talking photograph, for the demo, the tests and the benchmarks.
 
-Nobody speaks in them: the picture is one public-domain photograph that moves gently, the voice a synthesiser's.
+The picture is one public-domain photograph that moves gently, and the voice is that of a synthesiser: no real person
+speaks.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,13 @@ _FACE_CENTER, _FACE_WIDTH = (225, 124), 92
 
 @dataclass
 class Line:
-    """What is "said" from `start` to `end` (seconds)."""
+    """A stretch of time in which the voice sounds.
+
+    Attributes:
+        start (`float`): The start in seconds.
+        end (`float`): The end in seconds.
+        text (`str`): The text of the subtitle.
+    """
 
     start: float
     end: float
@@ -41,17 +48,18 @@ DEMO_LINES = (
 
 
 def write_demo_dialogue(folder: str | Path, seed: int = 0) -> Path:
-    """A clip of 6 s with face, sound and subtitles, made from the astronaut photograph that scikit-image brings.
+    """Writes a clip of 6 s with face, sound and subtitles, made from the astronaut photograph of scikit-image.
 
     Args:
-        folder: Where `astronaut.mp4` (H.264, AAC) and `astronaut.srt` are written; made if it does not exist.
-        seed: Of the motion and the voice.
+        folder (`str` or `Path`):
+            The folder of `astronaut.mp4` (H.264, AAC) and `astronaut.srt`. It is made if it does not exist.
+        seed (`int`, *optional*, defaults to 0): The seed of the motion and the voice.
 
     Returns:
-        The path of `astronaut.mp4`.
+        `Path`: The path of `astronaut.mp4`.
 
     Raises:
-        ImportError: without scikit-image.
+        ImportError: if scikit-image is not installed.
     """
     path = Path(folder) / "astronaut.mp4"
     write_text(path.with_suffix(".srt"), to_srt(DEMO_LINES))
@@ -68,16 +76,19 @@ def write_talking_photograph(
     fps: int = 25,
     seed: int = 0,
 ) -> None:
-    """A clip of the astronaut photograph that sways and zooms, with a voice during `lines`.
+    """Writes a clip of the astronaut photograph that sways and zooms, with a voice during `lines`.
 
     Args:
-        path: File to write; its suffix names the container.
-        lines: When the voice is heard.
-        seconds: Length.
-        size: Width and height, even.
-        face_width: Of the face, in pixels.
-        fps: Frames per second.
-        seed: Of the motion and the voice.
+        path (`Path`): The file to write. Its suffix names the container.
+        lines (`Sequence[Line]`): The stretches in which the voice sounds.
+        seconds (`float`): The length in seconds.
+        size (`tuple[int, int]`, *optional*, defaults to `(640, 480)`): The width and height, which must be even.
+        face_width (`int`, *optional*, defaults to 180): The width of the face in pixels.
+        fps (`int`, *optional*, defaults to 25): The frames per second.
+        seed (`int`, *optional*, defaults to 0): The seed of the motion and the voice.
+
+    Raises:
+        ImportError: if scikit-image is not installed.
     """
     rng = np.random.default_rng(seed)
     times = np.arange(round(seconds * fps)) / fps
@@ -87,7 +98,14 @@ def write_talking_photograph(
 
 
 def astronaut() -> np.ndarray:
-    """(512, 512, 3) uint8, a NASA photograph (public domain) that comes with scikit-image."""
+    """Loads a NASA photograph (public domain) that comes with scikit-image.
+
+    Returns:
+        `np.ndarray` of shape `(512, 512, 3)`: The uint8 RGB image.
+
+    Raises:
+        ImportError: if scikit-image is not installed.
+    """
     try:
         from skimage import data
     except ImportError as error:
@@ -99,7 +117,18 @@ def astronaut() -> np.ndarray:
 def move_photograph(
     photograph: np.ndarray, times: np.ndarray, size: tuple[int, int], face_width: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Pictures (H, W, 3) uint8 of a photograph before which a camera sways and zooms a little, one for each time."""
+    """Renders a photograph filmed by a camera that sways and zooms a little.
+
+    Args:
+        photograph (`np.ndarray` of shape `(H, W, 3)`): A uint8 RGB image.
+        times (`np.ndarray` of shape `(T,)`): The times of the frames in seconds.
+        size (`tuple[int, int]`): The width and height of a frame.
+        face_width (`int`): The width of the face in pixels.
+        rng (`np.random.Generator`): The generator of the motion.
+
+    Yields:
+        `np.ndarray` of shape `(height, width, 3)`: T uint8 RGB frames.
+    """
     from PIL import Image
 
     margin = max(photograph.shape)
@@ -114,7 +143,14 @@ def move_photograph(
 
 
 def to_srt(lines: Iterable[Line]) -> str:
-    """SubRip text of the lines."""
+    """Formats lines as SubRip text.
+
+    Args:
+        lines (`Iterable[Line]`): The lines.
+
+    Returns:
+        `str`: The text.
+    """
 
     def stamp(seconds: float) -> str:
         milliseconds = round(seconds * 1000)
@@ -135,16 +171,17 @@ def write_media(
     sound_rate: int = SOUND_RATE,
     comment: str | None = None,
 ) -> None:
-    """Encode pictures and sound into a file, under a temporary name until it is whole.
+    """Encodes pictures and sound into a file, which has a temporary name until it is complete.
 
     Args:
-        path: File to write; its suffix names the container.
-        pictures: (H, W, 3) uint8 RGB, even sides, one for each of `times`.
-        times: Presentation times in seconds, increasing, at least a millisecond apart.
-        sound: (n,) float32 mono, or `None`.
-        sound_start: Presentation time of the first sample.
-        sound_rate: Samples per second.
-        comment: Kept in the file as metadata.
+        path (`Path`): The file to write. Its suffix names the container.
+        pictures (`Iterable[np.ndarray]`):
+            The uint8 RGB frames of shape `(H, W, 3)` with even sides, one for each of `times`.
+        times (`Sequence[float]`): The presentation times in seconds, increasing, at least a millisecond apart.
+        sound (`np.ndarray` of shape `(n,)`, *optional*): The float32 mono samples.
+        sound_start (`float`, *optional*, defaults to 0.0): The presentation time of the first sample in seconds.
+        sound_rate (`int`, *optional*, defaults to 16000): The samples per second.
+        comment (`str`, *optional*): A text that is stored in the metadata of the file.
     """
     pictures = iter(pictures)
     first = next(pictures, None)
@@ -176,7 +213,7 @@ def write_media(
 
 
 def _video_encoder() -> str:
-    """H.264 where this FFmpeg can write it."""
+    """Returns the name of an H.264 encoder if this FFmpeg has one."""
     for name in ("libx264", "libopenh264", "h264_videotoolbox"):
         try:
             av.Codec(name, "w")

@@ -1,14 +1,15 @@
-"""Dialogues whose truth is known: a photograph that acts and speaks, with questions and answers about what it feels.
+"""Synthetic dialogues with known truth: an animated photograph that speaks, with questions and answers about its
+emotions.
 
-Clips are real files (H.264, AAC, SRT) of what [`plan_dialogue`] decides, filmed by a camera that moves, with a ball
-that rolls along the edge. They teach the model to look and to listen, and nothing about people: there is one face, and
-it plays by the table `EMOTIONS`.
+Clips are real files (H.264, AAC, SRT) of the plans of [`plan_dialogue`], filmed by a moving camera, with a ball that
+rolls along the edge. They train a model to use frames and sound, and teach it nothing about people: there is one face,
+and its emotions follow the table `EMOTIONS`.
 """
 
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -65,10 +66,17 @@ _ASK_CHANGE = ("When does the emotion change?", "Does the speaker's emotion chan
 
 
 def dialogue_row(dialogue: Dialogue) -> dict:
-    """The row of the training table: name, split, video, subtitles, emotions, messages.
+    """Builds the row of a dialogue in the training table.
 
-    The conversation asks about each utterance (citing it), about its changes and about the whole. In half the rows the
-    whole comes first: an answer can be read off the earlier ones, so each kind of question must at times be the first.
+    The conversation asks about each utterance (with a citation), about the changes and about the whole. In half of the
+    rows the whole comes first: its answer can be read off the earlier ones, so each kind of question must at times be
+    the first.
+
+    Args:
+        dialogue ([`Dialogue`]): The dialogue.
+
+    Returns:
+        `dict`: The row with name, split, video, subtitles, emotions and messages.
     """
     rng = random_streams(dialogue.seed, _split_of(dialogue), dialogue.index)[5]
     turns = _turns(dialogue, rng)
@@ -83,13 +91,16 @@ def dialogue_row(dialogue: Dialogue) -> dict:
 
 
 def dialogue_truth(dialogue: Dialogue) -> dict:
-    """What is known of a clip and not told to the model, to check experiments against.
+    """Collects the truth of a clip that experiments are checked against. The model does not read it.
+
+    Args:
+        dialogue ([`Dialogue`]): The dialogue.
 
     Returns:
         `dict`: name, split, seed, index, fps, seconds; `has_unseen_pair`; `utterances` with start, end, text, clue,
         region, prosody, emotion, `unseen`, and the `expression` (onset, apex, decline, end in seconds; strength);
-        `distractors`; `turns`, for each question of the row its kind (utterance, change, whole, general), and where it
-        applies the `utterance` (from 1), and the `emotions` that the answer must name; `times` of the frames and the
+        `distractors`; `turns`, for each question of the row its kind (utterance, change, whole, general), the
+        `utterance` (from 1) if it has one, and the `emotions` that the answer must name; `times` of the frames and the
         `amplitudes` of each facial action in them.
     """
     rng = random_streams(dialogue.seed, _split_of(dialogue), dialogue.index)[5]
@@ -115,10 +126,22 @@ def dialogue_truth(dialogue: Dialogue) -> dict:
 
 
 def cite_as(messages: list[dict], utterances: Sequence[dict], form: str) -> list[dict]:
-    """The messages with cited utterances as words: `"times"` gives number and seconds, `"index"` the number only.
+    """Replaces the citations in messages by words.
 
-    A citation hands over the utterance's tokens (`"tokens"`, as the messages are). To see what a model finds by itself
-    it must be asked in words.
+    A citation gives the tokens of the utterance to the model. A question in words tests whether the model finds the
+    utterance by itself.
+
+    Args:
+        messages (`list[dict]`): The messages.
+        utterances (`Sequence[dict]`): The utterances of the clip.
+        form (`str`):
+            `"tokens"` leaves the citations, `"times"` writes number and seconds, and `"index"` the number only.
+
+    Returns:
+        `list[dict]`: The messages.
+
+    Raises:
+        ValueError: if `form` has another value.
     """
     if form not in CITATIONS:
         raise ValueError(f"form must be one of {', '.join(CITATIONS)}, got {form!r}")
@@ -143,21 +166,21 @@ def _emotions(dialogue: Dialogue) -> list[str]:
     return list(dict.fromkeys(utterance.emotion for utterance in dialogue.utterances))
 
 
-def _turns(dialogue: Dialogue, rng) -> list[tuple[dict, dict, dict]]:
-    """What is known about each question, the question and its answer."""
-    whole = ({"kind": "whole", "emotions": _emotions(dialogue)}, [_pick(_ASK_WHOLE, rng)], _tell_whole(dialogue))
-    change = ({"kind": "change", "emotions": []}, [_pick(_ASK_CHANGE, rng)], _tell_changes(dialogue))
+def _turns(dialogue: Dialogue, rng: np.random.Generator) -> list[tuple[dict, dict, dict]]:
+    """Returns the truth of each question, the question and its answer."""
+    whole = ({"kind": "whole", "emotions": _emotions(dialogue)}, [_pick(_ASK_WHOLE, rng)], _answer_about_all(dialogue))
+    change = ({"kind": "change", "emotions": []}, [_pick(_ASK_CHANGE, rng)], _answer_about_changes(dialogue))
     each = []
     for index in rng.permutation(len(dialogue.utterances)).tolist():
         utterance = dialogue.utterances[index]
         question = [_text(_pick(_ASK_UTTERANCE, rng) + "\n"), {"type": "utterance", "index": index + 1}]
         turn = {"kind": "utterance", "utterance": index + 1, "emotions": [utterance.emotion]}
-        each.append((turn, question, f"In {_tell(index, utterance)}\n{_labels([utterance.emotion])}"))
+        each.append((turn, question, f"In {_answer_about(index, utterance)}\n{_labels([utterance.emotion])}"))
     turns = [whole, change, *each] if rng.random() < 0.5 else [*each, change, whole]
     if dialogue.split == "train" and rng.random() < 0.5:
         clue, voice = list(EMOTIONS)[rng.integers(len(EMOTIONS))]
         emotion = EMOTIONS[clue, voice]
-        question = f"In general, when {_seen(clue)} and the voice is {voice}, what does it suggest?"
+        question = f"In general, when {_clue_in_words(clue)} and the voice is {voice}, what does it suggest?"
         turns.append(({"kind": "general", "emotions": [emotion]}, [question], _labels([emotion])))
     return [
         (
@@ -169,7 +192,7 @@ def _turns(dialogue: Dialogue, rng) -> list[tuple[dict, dict, dict]]:
     ]
 
 
-def _pick(sentences: Sequence[str], rng) -> str:
+def _pick(sentences: Sequence[str], rng: np.random.Generator) -> str:
     return sentences[rng.integers(len(sentences))]
 
 
@@ -177,21 +200,23 @@ def _text(text: str) -> dict:
     return {"type": "text", "text": text}
 
 
-def _seen(clue: str) -> str:
+def _clue_in_words(clue: str) -> str:
     region, motion = CLUES[clue]
     return f"{motion} ({region})"
 
 
-def _tell(index: int, utterance: SpokenClue) -> str:
-    return f"utterance {index + 1} {_seen(utterance.clue)}, and the voice is {VOICES[utterance.prosody]}: {utterance.emotion}."
+def _answer_about(index: int, utterance: SpokenClue) -> str:
+    return f"utterance {index + 1} {_clue_in_words(utterance.clue)}, and the voice is {VOICES[utterance.prosody]}: {utterance.emotion}."
 
 
-def _tell_whole(dialogue: Dialogue) -> str:
-    sentences = " ".join(f"In {_tell(index, utterance)}" for index, utterance in enumerate(dialogue.utterances))
+def _answer_about_all(dialogue: Dialogue) -> str:
+    sentences = " ".join(
+        f"In {_answer_about(index, utterance)}" for index, utterance in enumerate(dialogue.utterances)
+    )
     return f"{sentences}\n{_labels(_emotions(dialogue))}"
 
 
-def _tell_changes(dialogue: Dialogue) -> str:
+def _answer_about_changes(dialogue: Dialogue) -> str:
     emotions = [utterance.emotion for utterance in dialogue.utterances]
     changes = [
         f"at utterance {index + 1} ({utterance.start:.1f}s) from {emotions[index - 1]} to {utterance.emotion}"
@@ -215,29 +240,32 @@ def write_dialogues(
     split: str = "train",
     num_proc: int = 1,
     size: int = 224,
-    progress=True,
+    progress: bool = True,
 ) -> Path:
-    """Make clips of one split, with SRT files beside them, and list them.
+    """Makes the clips of one split, with SRT files beside them, and lists them.
 
-    What an earlier run finished is kept, so an interrupted run goes on where it was; clips of other seeds and splits in
-    the folder stay listed.
+    Clips that an earlier run finished are kept, so that an interrupted run resumes where it was. Clips of other seeds
+    and splits in the folder stay listed.
 
     Args:
-        folder: Where to; made if it does not exist. It gets `dialogues.jsonl` (see [`dialogue_row`]; the format of
-            `training.data`) and `truth.jsonl` (see [`dialogue_truth`]), a line for each clip.
-        clips: How many.
-        seed: Seeds, splits and indices have no clip in common.
-        split: `"train"`, `"dev"` or `"test"`; a third of the test rows have an unseen pair and `test_unseen` as split.
-        num_proc: Processes at work.
-        size: Sides of the square picture in pixels.
-        progress: Whether a bar is shown.
+        folder (`str` or `Path`):
+            The folder, which is made if it does not exist. It gets `dialogues.jsonl` (see [`dialogue_row`]; the format
+            of `training.data`) and `truth.jsonl` (see [`dialogue_truth`]), with a line for each clip.
+        clips (`int`): The number of clips.
+        seed (`int`, *optional*, defaults to 0): The seed. Seeds, splits and indices have no clip in common.
+        split (`str`, *optional*, defaults to `"train"`):
+            `"train"`, `"dev"` or `"test"`. A third of the test rows have an unseen pair, and `test_unseen` as split.
+        num_proc (`int`, *optional*, defaults to 1): The number of processes.
+        size (`int`, *optional*, defaults to 224): The side length of the square picture in pixels.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
     Returns:
-        The path of `dialogues.jsonl`.
+        `Path`: The path of `dialogues.jsonl`.
 
     Raises:
-        ValueError: for an unknown split, no clips, no processes, or a size that H.264 or the face mesh cannot take.
-        ImportError: without scikit-image, PyAV or MediaPipe.
+        ValueError: if the split is unknown, there are no clips or no processes, or H.264 or the face mesh cannot take
+            the size.
+        ImportError: if scikit-image, PyAV or MediaPipe is not installed.
     """
     from tqdm.auto import tqdm
 
@@ -258,10 +286,16 @@ def write_dialogues(
 
 
 def write_dialogue(folder: str | Path, dialogue: Dialogue, actor: FaceActor, size: int = 224) -> Path:
-    """Make the clip of one dialogue, and its SRT file before it: a clip that is there is complete.
+    """Makes the clip of one dialogue. Its SRT file is written first, so that a clip that exists is complete.
+
+    Args:
+        folder (`str` or `Path`): The folder.
+        dialogue ([`Dialogue`]): The dialogue.
+        actor ([`FaceActor`]): The animated face.
+        size (`int`, *optional*, defaults to 224): The side length of the square picture in pixels.
 
     Returns:
-        The path of the clip.
+        `Path`: The path of the clip.
     """
     path = Path(folder) / f"{dialogue.name}.mp4"
     subtitles = to_srt(Line(utterance.start, utterance.end, utterance.text) for utterance in dialogue.utterances)
@@ -273,8 +307,14 @@ def write_dialogue(folder: str | Path, dialogue: Dialogue, actor: FaceActor, siz
 
 
 def write_demo(folder: str | Path) -> tuple[Path, list[str]]:
-    """A dialogue that is in no split: its clip (beside it an SRT file of the same name), and the emotion of each of its
-    utterances."""
+    """Makes a dialogue that is in no split, with an SRT file of the same name beside its clip.
+
+    Args:
+        folder (`str` or `Path`): The folder, which is made if it does not exist.
+
+    Returns:
+        `tuple[Path, list[str]]`: The path of the clip, and the emotion of each utterance.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dialogue = plan_dialogue(_DEMO_SEED, "test", 0)
@@ -283,7 +323,14 @@ def write_demo(folder: str | Path) -> tuple[Path, list[str]]:
 
 
 def read_truth(folder: str | Path) -> dict[str, dict]:
-    """[`dialogue_truth`] of the clips in a folder, by name."""
+    """Reads the truth of the clips in a folder.
+
+    Args:
+        folder (`str` or `Path`): The folder.
+
+    Returns:
+        `dict[str, dict]`: The truth of each clip by name, see [`dialogue_truth`].
+    """
     return _read_list(Path(folder) / TRUTH)
 
 
@@ -313,7 +360,9 @@ def _make_clip(folder: Path, size: int, dialogue: Dialogue) -> Path:
 
 
 def _pictures(dialogue: Dialogue, actor: FaceActor, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """(size, size, 3) uint8, a camera that moves before a face that acts, and a ball that rolls along the edge."""
+    """Renders the (size, size, 3) uint8 frames of a moving camera before an acting face, and a ball that rolls along
+    the edge.
+    """
     times = dialogue.times
     flip, face_width, roll = rng.random() < 0.5, rng.uniform(0.42, 0.56), np.radians(rng.uniform(-5, 5))
     shift = rng.uniform([-0.05, -0.08], [0.05, 0.04])
@@ -339,7 +388,7 @@ def _pictures(dialogue: Dialogue, actor: FaceActor, size: int, rng: np.random.Ge
 
 
 def _mark(dialogue: Dialogue, size: int) -> str:
-    """What a clip's file says it was made from. Questions about it may change."""
+    """Returns the text in a clip's file that names its plan. The questions about it may change."""
     plan = repr([_RECIPE, size, dialogue]).encode()
     return f"MicroEmo synthetic dialogue {hashlib.sha256(plan).hexdigest()[:16]}"
 
@@ -359,7 +408,7 @@ def _read_list(path: Path) -> dict[str, dict]:
     return {row["name"]: row for row in read_json_lines(path)} if path.is_file() else {}
 
 
-def _list(path: Path, rows) -> Path:
-    """Put rows among those that the file has, sorted by name."""
+def _list(path: Path, rows: Iterable[dict]) -> Path:
+    """Adds rows to those of the file, sorted by name."""
     listed = _read_list(path) | {row["name"]: row for row in rows}
     return write_text(path, "".join(f"{json.dumps(listed[name])}\n" for name in sorted(listed)))

@@ -1,7 +1,7 @@
-"""A voice from nothing: a source-filter synthesiser whose pitch, range and tempo are ours to set.
+"""A source-filter speech synthesiser with adjustable pitch, range and tempo.
 
-As in Fant's theory of speech (1960) a source (pulses of the vocal folds, and breath) passes a filter (the resonances of
-the mouth). It says vowels that mean nothing: only how something is said can be heard.
+As in Fant's theory of speech (1960) a source (pulses of the vocal folds, and breath) passes a filter (the resonances
+of the mouth). The synthesiser produces vowels without meaning, so that only the prosody carries information.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ _OPEN = 0.6  # share of a period in which the vocal folds are open
 
 @dataclass(frozen=True)
 class Prosody:
-    """How something is said.
+    """The ranges that a prosody is drawn from.
 
-    Args:
-        register (`tuple[float, float]`): Semitones between the speaker's usual pitch and that of the utterance.
-        range (`tuple[float, float]`): Semitones by which accents leave it, upwards and downwards in turn.
-        tempo (`tuple[float, float]`): Syllables per second.
-        stress (`float`): Decibels between strong and weak syllables.
+    Attributes:
+        register (`tuple[float, float]`): The semitones between the speaker's usual pitch and that of the utterance.
+        range (`tuple[float, float]`): The semitones by which accents leave that pitch, upwards and downwards in turn.
+        tempo (`tuple[float, float]`): The syllables per second.
+        stress (`float`): The decibels between strong and weak syllables.
     """
 
     register: tuple[float, float]
@@ -43,14 +43,15 @@ PROSODIES = {
 
 @dataclass(frozen=True)
 class Speech:
-    """One utterance as it will sound; all arrays have an entry for each of its syllables.
+    """The sound parameters of one utterance. All arrays have an entry for each of its N syllables.
 
-    Args:
-        start, end (`float`): Seconds.
-        onsets: When each syllable begins, in seconds from `start`.
-        pitches: Hz.
-        loudness: Largest is 1.
-        vowels: Rows of the table of vowels.
+    Attributes:
+        start (`float`): The start in seconds.
+        end (`float`): The end in seconds.
+        onsets (`np.ndarray` of shape `(N,)`): The time at which each syllable begins, in seconds from `start`.
+        pitches (`np.ndarray` of shape `(N,)`): The pitch in Hz.
+        loudness (`np.ndarray` of shape `(N,)`): The loudness, of which 1 is the largest.
+        vowels (`np.ndarray` of shape `(N,)`): The row in the table of vowels.
     """
 
     start: float
@@ -62,13 +63,17 @@ class Speech:
 
 
 def plan_speech(start: float, end: float, prosody: str, pitch: float, rng: np.random.Generator) -> Speech:
-    """Draw the syllables of an utterance.
+    """Draws the syllables of an utterance.
 
     Args:
-        start, end: Seconds.
-        prosody: A name of [`PROSODIES`].
-        pitch: The speaker's usual pitch in Hz.
-        rng: Decides what [`Prosody`] leaves open.
+        start (`float`): The start in seconds.
+        end (`float`): The end in seconds.
+        prosody (`str`): A name of [`PROSODIES`].
+        pitch (`float`): The usual pitch of the speaker in Hz.
+        rng (`np.random.Generator`): The generator of the values that [`Prosody`] leaves open.
+
+    Returns:
+        [`Speech`]: The syllables.
     """
     how = PROSODIES[prosody]
     count = max(2, round((end - start) * rng.uniform(*how.tempo)))
@@ -82,7 +87,15 @@ def plan_speech(start: float, end: float, prosody: str, pitch: float, rng: np.ra
 
 
 def mouth_opening(speeches: Sequence[Speech], times: np.ndarray) -> np.ndarray:
-    """How far the jaw is open at `times` (seconds): 0 between syllables and utterances, up to 1 within."""
+    """Computes how far the jaw is open: 0 between syllables and utterances, and up to 1 within syllables.
+
+    Args:
+        speeches (`Sequence[Speech]`): The utterances.
+        times (`np.ndarray` of shape `(T,)`): The times in seconds.
+
+    Returns:
+        `np.ndarray` of shape `(T,)`: The openings.
+    """
     opening = np.zeros(len(times))
     for speech in speeches:
         is_speech = (times >= speech.start) & (times < speech.end)
@@ -92,15 +105,16 @@ def mouth_opening(speeches: Sequence[Speech], times: np.ndarray) -> np.ndarray:
 
 
 def speak(speeches: Sequence[Speech], seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """The sound of utterances.
+    """Synthesises the sound of utterances.
 
     Args:
-        speeches: In any order, not overlapping.
-        seconds: Length of the sound.
-        rng: Of breath and noise.
+        speeches (`Sequence[Speech]`): The utterances, in any order, which do not overlap.
+        seconds (`float`): The length of the sound.
+        rng (`np.random.Generator`): The generator of breath and noise.
 
     Returns:
-        (n,) float32 at 16 kHz, at most 0.5; between the utterances there is faint noise.
+        `np.ndarray` of shape `(n,)`: The float32 samples at 16 kHz, at most 0.5, with faint noise between the
+        utterances.
     """
     length = round(seconds * SOUND_RATE)
     sound = np.zeros(length)
@@ -113,7 +127,7 @@ def speak(speeches: Sequence[Speech], seconds: float, rng: np.random.Generator) 
 
 
 def _syllables(speech: Speech, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For seconds from the start of an utterance: the syllable, and the place in it from 0 to 1."""
+    """Returns, for seconds from the start of an utterance, the syllable and the position in it from 0 to 1."""
     index = np.searchsorted(speech.onsets, time, side="right") - 1
     bounds = np.append(speech.onsets, speech.end - speech.start)
     return index, (time - bounds[index]) / (bounds[index + 1] - bounds[index])
@@ -125,7 +139,7 @@ def _utter(speech: Speech, length: int, rng: np.random.Generator) -> np.ndarray:
     middles = np.convolve(np.append(speech.onsets, speech.end - speech.start), [0.5, 0.5], "valid")
     pitch = np.exp(np.interp(time, middles, np.log(speech.pitches)))
 
-    # The air that passes the vocal folds: they open slowly, close fast, stay closed. Its change is what sounds.
+    # The air that passes the vocal folds: they open slowly, close fast, stay closed. The sound is the change of this flow.
     phase = (np.cumsum(pitch) / SOUND_RATE) % 1 / _OPEN
     source = np.diff(np.where(phase < 1, phase**2 * (1 - phase), 0), prepend=0)
     source = source / source.std() + 0.08 * rng.standard_normal(length)
@@ -137,7 +151,7 @@ def _utter(speech: Speech, length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _filter(source: np.ndarray, vowels: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Pass overlapping frames of a source through the vowels' resonances, each in its own spectrum."""
+    """Passes overlapping frames of a source through the vowels' resonances, each in its own spectrum."""
     padded = np.pad(source, (_FRAME, 2 * _FRAME))
     starts = np.arange(0, len(source) + _FRAME, _HOP)
     window = np.hanning(_FRAME + 1)[:-1]
