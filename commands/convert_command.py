@@ -1,4 +1,4 @@
-"""`microemo convert`: the originals' weights as a folder that `from_pretrained` loads.
+"""`microemo convert`: converts the original weights to a folder that `from_pretrained` loads.
 
 microemo convert --vision eva_vit_g.pth --qformer instruct_blip_vicuna7b_trimmed.pth \
     --video-branch VL_LLaMA_2_7B_Finetuned.pth --audio-branch AL_LLaMA_2_7B_Finetuned.pth \
@@ -20,39 +20,52 @@ from .shared_options import check_sources, load_libraries
 
 
 def convert(
-    vision: Annotated[str, typer.Option(help="EVA-CLIP ViT-g (eva_vit_g.pth).", show_default=False)],
+    vision: Annotated[str, typer.Option(help="The weights of EVA-CLIP ViT-g (eva_vit_g.pth).", show_default=False)],
     qformer: Annotated[
-        str, typer.Option(help="Image Q-Former of InstructBLIP, or of BLIP-2 (no timestamps).", show_default=False)
+        str,
+        typer.Option(
+            help="The image Q-Former of InstructBLIP, or of BLIP-2 (without timestamps).", show_default=False
+        ),
     ],
     video_branch: Annotated[
-        str, typer.Option(help="Video-LLaMA's video branch, or TimeChat's checkpoint.", show_default=False)
+        str, typer.Option(help="The video branch of Video-LLaMA, or the checkpoint of TimeChat.", show_default=False)
     ],
-    llm: Annotated[str, typer.Option(help="Language model: folder or Hub id.", show_default=False)],
-    qformer_tokenizer: Annotated[str, typer.Option(help="BERT's tokenizer: folder or Hub id.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="New checkpoint folder.", show_default=False)],
+    llm: Annotated[str, typer.Option(help="The language model, a folder or Hub id.", show_default=False)],
+    qformer_tokenizer: Annotated[
+        str, typer.Option(help="The tokenizer of BERT, a folder or Hub id.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new checkpoint folder.", show_default=False)],
     audio_branch: Annotated[
-        str | None, typer.Option(help="Video-LLaMA's audio branch; not needed with --preset timechat.")
+        str | None, typer.Option(help="The audio branch of Video-LLaMA. It is not needed with --preset timechat.")
     ] = None,
-    imagebind: Annotated[str | None, typer.Option(help="ImageBind; not needed with --preset timechat.")] = None,
+    imagebind: Annotated[
+        str | None, typer.Option(help="The weights of ImageBind. They are not needed with --preset timechat.")
+    ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Fine-tuned checkpoint of AffectGPT or TimeChat, over the other files.")
+        str | None,
+        typer.Option(help="A fine-tuned checkpoint of AffectGPT or TimeChat, which overrides the other files."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Family of the sources: microemo, affectgpt or timechat.")] = "microemo",
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "bfloat16",
+    preset: Annotated[
+        str, typer.Option(help="The family of the sources: microemo, affectgpt or timechat.")
+    ] = "microemo",
+    dtype: Annotated[str, typer.Option(help="The type of the weights: float32, float16 or bfloat16.")] = "bfloat16",
     max_frames: Annotated[
-        int | None, typer.Option(help="Frame positions; the file's own by default, others are resized.", min=1)
+        int | None,
+        typer.Option(help="The number of frame positions, resized if needed. By default that of the file.", min=1),
     ] = None,
     lora_alpha: Annotated[
-        float | None, typer.Option(help="Of LoRA weights whose checkpoint does not say (32).")
+        float | None, typer.Option(help="The alpha of LoRA weights whose checkpoint does not hold it. By default 32.")
     ] = None,
-    base_config: Annotated[str | None, typer.Option(help="config.json with sizes other than the paper's.")] = None,
-    max_shard_size: Annotated[float, typer.Option(help="Gigabytes of a shard.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the new parameters.")] = 0,
+    base_config: Annotated[
+        str | None, typer.Option(help="A config.json with other sizes than those of the paper.")
+    ] = None,
+    max_shard_size: Annotated[float, typer.Option(help="The maximum size of a shard in gigabytes.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The seed of the new parameters.")] = 0,
 ):
-    """Turn the originals' weights into a checkpoint folder.
+    """Convert the original weights to a checkpoint folder.
 
-    Each source is a file, or a folder or Hub id in Transformers' format. What a file holds is read from its tensors,
-    never from its name. A report of every tensor is printed and saved in the folder.
+    Each source is a file, or a folder or Hub id in Transformers' format. The content of a file is recognised by its
+    tensors, never by its name. A report of every tensor is printed and saved in the folder.
     """
     check_sources(
         vision, qformer, video_branch, audio_branch, imagebind, checkpoint, llm, qformer_tokenizer, base_config
@@ -84,7 +97,7 @@ def convert(
 
 
 def _print_report(report: dict) -> None:
-    """The report as tables on the terminal."""
+    """Prints the report as tables on the terminal."""
     from ..publishing.convert_checkpoints import parameter_rows, source_rows
 
     console = Console()

@@ -1,4 +1,4 @@
-"""`microemo evaluate`: score answers, make tables and plots, merge systems, run baselines.
+"""`microemo evaluate`: scores answers, makes tables and plots, merges systems, and runs baselines.
 
 microemo evaluate score answers.jsonl --references check-openset.csv
 microemo evaluate table ovmerd_predictions --references check-openset.csv --against Chat-UniVi
@@ -26,7 +26,7 @@ COLUMNS = ("Accuracy_S", "Recall_S", "Avg", "F_S", "M-avg", "EW", "Labels per an
 
 
 class Form(StrEnum):
-    """Written forms of a table."""
+    """The formats of a table."""
 
     markdown = "markdown"
     latex = "latex"
@@ -34,14 +34,14 @@ class Form(StrEnum):
 
 
 class How(StrEnum):
-    """Who reads texts."""
+    """The ways to find labels in texts."""
 
     rule = "rule"
     judge = "judge"
 
 
 class Merge(StrEnum):
-    """How two systems' answers become one."""
+    """The ways to merge the answers of two systems."""
 
     union = "union"
     judge = "judge"
@@ -51,11 +51,16 @@ Rule = Enum("Rule", {rule: rule for rule in RULES}, type=str)  # type: ignore[mi
 
 Predictions = Annotated[
     list[str],
-    typer.Argument(help="Answer files (JSONL, CSV, JSON, npz), NAME=FILE, or folders of them.", show_default=False),
+    typer.Argument(
+        help="The answer files (JSONL, CSV, JSON, npz), NAME=FILE, or folders of them.", show_default=False
+    ),
 ]
-References = Annotated[Path, typer.Option("--references", "-r", help="File with the true labels.", show_default=False)]
+References = Annotated[
+    Path, typer.Option("--references", "-r", help="The file with the true labels.", show_default=False)
+]
 Wheels = Annotated[
-    Path | None, typer.Option(help="Folder of emotion wheels in the AffectGPT layout; default: the package's own.")
+    Path | None,
+    typer.Option(help="The folder of emotion wheels in the AffectGPT layout. By default the wheels of the package."),
 ]
 Published = Annotated[
     bool, typer.Option("--affectgpt", help="Reproduce the published code of AffectGPT and OV-MER, oddities included.")
@@ -63,21 +68,23 @@ Published = Annotated[
 Common = Annotated[bool, typer.Option("--common", help="Score the names that both files hold, not only equal sets.")]
 Judge = Annotated[
     str | None,
-    typer.Option(help="Language model that judges: its name at --base-url, otherwise a Hub id or folder run here."),
+    typer.Option(help="The language model that judges: its name at --base-url, or a Hub id or folder to run locally."),
 ]
-BaseUrl = Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, as http://localhost:8000/v1.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Replay the judge's answers from --cache; ask nothing.")]
-Cache = Annotated[Path, typer.Option(help="JSONL file that keeps every answer of the judge.")]
+BaseUrl = Annotated[str | None, typer.Option(help="The OpenAI-compatible endpoint, such as http://localhost:8000/v1.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Replay the judge's answers from --cache without any request.")
+]
+Cache = Annotated[Path, typer.Option(help="The JSONL file that keeps every answer of the judge.")]
 Grouping = Annotated[
-    str, typer.Option(help="Synonyms of the set-level metric: wheels, judge, or a JSON file of groups to replay.")
+    str, typer.Option(help="The synonyms of the set-level metric: wheels, judge, or a JSON file of groups to replay.")
 ]
-Extraction = Annotated[How, typer.Option(help="Who finds the labels in free text.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default: standard output.")]
+Extraction = Annotated[How, typer.Option(help="The way to find the labels in free text.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="The file to write. By default standard output.")]
 Setting = Annotated[
     str,
-    typer.Option(help=f"Of files named by setting, keep one of {', '.join(SETTINGS)}, or all of them with 'all'."),
+    typer.Option(help=f"The setting to keep of files named by setting: {', '.join(SETTINGS)}, or 'all'."),
 ]
-Draws = Annotated[int, typer.Option(help="Bootstrap draws and random swaps.", min=1)]
+Draws = Annotated[int, typer.Option(help="The number of bootstrap draws and random swaps.", min=1)]
 CACHE = Path("judge-answers.jsonl")
 
 
@@ -101,7 +108,7 @@ def _chat(judge: str | None, base_url: str | None, offline: bool, cache: Path, n
 
 @contextmanager
 def _tools(wheels, affectgpt, common, judge, base_url, offline, cache, grouping, extraction, merge=Merge.union):
-    """The judge (or `None`), the grouper, and the options of a score, of what a command was given."""
+    """Yields the judge (or `None`), the grouper, and the options of a score, from the options of a command."""
     from ..evaluation.emotion_labels import AFFECTGPT
     from ..evaluation.language_model_judge import ChatGrouper
     from ..evaluation.set_level import ReplayGrouper, WheelGrouper
@@ -129,7 +136,7 @@ def _vocabulary(wheels: Path | None):
 
 
 def _check_answers(predictions: list[str], references: Path) -> None:
-    """Refuse files that are not there, before anything is imported. A prediction may be NAME=FILE, or a folder."""
+    """Checks that files exist, before any import. A prediction may be NAME=FILE, or a folder."""
     check_files(references)
     for prediction in predictions:
         if not Path(prediction).exists() and not Path(prediction.partition("=")[2] or prediction).exists():
@@ -150,9 +157,11 @@ def score(
     offline: Offline = False,
     cache: Cache = CACHE,
     draws: Draws = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every metric as one JSON object a file.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every metric as one JSON object for each file.")
+    ] = False,
 ):
-    """Score each of PREDICTIONS: set level, every wheel metric, with 95 % intervals."""
+    """Score each of PREDICTIONS with the set-level metric and every wheel metric, with 95 % intervals."""
     _check_answers(predictions, references)
     from ..evaluation.prediction_files import read_answers
     from ..evaluation.resampling import bootstrap
@@ -195,9 +204,9 @@ def hit_rate_command(
     wheels: Wheels = None,
     affectgpt: Published = False,
     common: Common = False,
-    field: Annotated[str | None, typer.Option(help="Column of the reference labels.")] = None,
+    field: Annotated[str | None, typer.Option(help="The column of the reference labels.")] = None,
 ):
-    """Hit rate of MER-UniBench: is the true basic emotion among the predicted labels."""
+    """Compute the hit rate of MER-UniBench: whether the true basic emotion is among the predicted labels."""
     _check_answers(predictions, references)
     from ..evaluation.emotion_labels import AFFECTGPT
     from ..evaluation.emotion_wheel import hit_rate, hit_rates
@@ -215,7 +224,7 @@ def hit_rate_command(
 def sentiment(
     predictions: Predictions,
     references: References,
-    field: Annotated[str, typer.Option(help="Column of the reference valence (a number) or sentiment.")] = "val",
+    field: Annotated[str, typer.Option(help="The column of the reference valence (a number) or sentiment.")] = "val",
     common: Common = False,
     by: Extraction = How.rule,
     judge: Judge = None,
@@ -223,7 +232,7 @@ def sentiment(
     offline: Offline = False,
     cache: Cache = CACHE,
 ):
-    """Sentiment of the predicted labels against the true valence: weighted F1 and accuracy."""
+    """Compare the sentiment of the predicted labels with the true valence: weighted F1 and accuracy."""
     _check_answers(predictions, references)
     from ..evaluation.language_model_judge import judge_sentiment
     from ..evaluation.prediction_files import read_answers
@@ -248,7 +257,7 @@ def sentiment(
 
 
 def _labels(truth, predictions, common: bool):
-    """Names, true labels and predicted labels of two [`Answers`]."""
+    """Returns the names, true labels and predicted labels of two [`Answers`]."""
     from ..evaluation.label_extraction import labels_of
     from ..evaluation.prediction_files import Answers, match
 
@@ -269,21 +278,26 @@ def _as_sentiment(value) -> str:
 def table(
     predictions: Predictions,
     references: References,
-    number: Annotated[int, typer.Option("--table", help="Published numbers beside: Table 1 or 2 of the paper.")] = 1,
-    against: Annotated[str | None, typer.Option(help="Row that every other is tested against.")] = None,
+    number: Annotated[
+        int, typer.Option("--table", help="The table of the paper, 1 or 2, whose published numbers are added.")
+    ] = 1,
+    against: Annotated[str | None, typer.Option(help="The row that every other row is tested against.")] = None,
     combination: Annotated[
-        list[str] | None, typer.Option("--combine", help="'A + B': a row of an audio-only and a video-only system.")
+        list[str] | None,
+        typer.Option("--combine", help="'A + B' adds a row that merges an audio-only and a video-only system."),
     ] = None,
-    merge: Annotated[Merge, typer.Option(help="How --combine merges: labels (offline), or texts by the judge.")] = (
-        Merge.union
-    ),
+    merge: Annotated[
+        Merge, typer.Option(help="The way in which --combine merges: labels (offline), or texts by the judge.")
+    ] = (Merge.union),
     checkpoints: Annotated[
-        Rule | None, typer.Option(help="Choose one of several checkpoints; default: show all, choose none.")
+        Rule | None, typer.Option(help="The rule that chooses one of several checkpoints. By default all are shown.")
     ] = None,
     dev_predictions: Annotated[
-        Path | None, typer.Option(help="Folder with the same file names, answered on the dev split (best-on-dev).")
+        Path | None, typer.Option(help="The folder with the same file names, answered on the dev split (best-on-dev).")
     ] = None,
-    dev_references: Annotated[Path | None, typer.Option(help="True labels of the dev split (best-on-dev).")] = None,
+    dev_references: Annotated[
+        Path | None, typer.Option(help="The true labels of the dev split (best-on-dev).")
+    ] = None,
     allow_test_selection: Annotated[
         bool, typer.Option("--allow-test-selection", help="Let best-on-test choose; the row is marked.")
     ] = False,
@@ -293,21 +307,23 @@ def table(
     grouping: Grouping = "wheels",
     extraction: Extraction = How.rule,
     setting: Setting = SETTINGS[0],
-    answers: Annotated[str, typer.Option(help="Of folders take openset files (labels) or reason files (texts).")] = (
-        "openset"
-    ),
+    answers: Annotated[
+        str, typer.Option(help="The files of a folder to read: openset (labels) or reason (texts).")
+    ] = ("openset"),
     judge: Judge = None,
     base_url: BaseUrl = None,
     offline: Offline = False,
     cache: Cache = CACHE,
     draws: Draws = 1000,
-    columns: Annotated[str, typer.Option(help="Columns, parted by commas.")] = ", ".join(COLUMNS),
-    form: Annotated[Form, typer.Option("--format", "-f", help="Written form.")] = Form.markdown,
+    columns: Annotated[str, typer.Option(help="The columns, separated by commas.")] = ", ".join(COLUMNS),
+    form: Annotated[Form, typer.Option("--format", "-f", help="The format of the table.")] = Form.markdown,
     output: Output = None,
-    plot: Annotated[Path | None, typer.Option(help="Also draw the intervals of --plot-column (.png, .svg).")] = None,
-    plot_column: Annotated[str, typer.Option(help="Column that --plot draws.")] = "EW",
+    plot: Annotated[
+        Path | None, typer.Option(help="The file (.png, .svg) of a plot of the intervals of --plot-column.")
+    ] = None,
+    plot_column: Annotated[str, typer.Option(help="The column that --plot draws.")] = "EW",
 ):
-    """Make a table: a row a system, 95 % intervals, significance, published numbers beside."""
+    """Make a table with a row for each system, 95 % intervals, significance, and the published numbers."""
     _check_answers(predictions, references)
     from ..evaluation.prediction_files import read_answers
     from ..evaluation.result_tables import read_published, result_table
@@ -341,7 +357,7 @@ def table(
 
 
 def _place_of_choice(rule: str, truth, dev_predictions: Path | None, dev_references: Path | None):
-    """Where a checkpoint is chosen: the folder of its answers (`None` for those of the test set), and the truth there."""
+    """Returns the folder of the answers that choose a checkpoint (`None` for the test set), and the truth for them."""
     from ..evaluation.prediction_files import read_answers
 
     if rule == "best-on-test":
@@ -353,13 +369,13 @@ def _place_of_choice(rule: str, truth, dev_predictions: Path | None, dev_referen
 
 @app.command()
 def plot(
-    predictions: Annotated[Path, typer.Argument(help="One answer file.", show_default=False)],
+    predictions: Annotated[Path, typer.Argument(help="The answer file.", show_default=False)],
     references: References,
-    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("plots"),
+    folder: Annotated[Path, typer.Option("--output", "-o", help="The folder for the pictures.")] = Path("plots"),
     wheels: Wheels = None,
     common: Common = False,
 ):
-    """Draw one system's confusion on level 1 of the first wheel and its recall of each emotion."""
+    """Draw the confusion of a system on level 1 of the first wheel, and its recall of each emotion."""
     check_files(predictions, references)
     from ..evaluation.prediction_files import read_answers
     from ..evaluation.result_plots import emotion_recall, plot_confusion, plot_emotion_recall, wheel_confusion
@@ -375,18 +391,18 @@ def plot(
 
 @app.command("combine")
 def combine_command(
-    audio: Annotated[Path, typer.Argument(help="Answers of an audio-only system.", show_default=False)],
-    video: Annotated[Path, typer.Argument(help="Answers of a video-only system.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.", show_default=False)],
-    merge: Annotated[Merge, typer.Option(help="Union of the labels (offline), or texts merged by the judge.")] = (
-        Merge.union
-    ),
+    audio: Annotated[Path, typer.Argument(help="The answers of an audio-only system.", show_default=False)],
+    video: Annotated[Path, typer.Argument(help="The answers of a video-only system.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSONL file to write.", show_default=False)],
+    merge: Annotated[
+        Merge, typer.Option(help="The way to merge: the union of the labels (offline), or texts by the judge.")
+    ] = (Merge.union),
     judge: Judge = None,
     base_url: BaseUrl = None,
     offline: Offline = False,
     cache: Cache = CACHE,
 ):
-    """Make one system of two (the "A + B" rows of Table 1)."""
+    """Merge two systems into one (the "A + B" rows of Table 1)."""
     check_files(audio, video)
     _check_output(output, audio, video)
     from ..evaluation.combination import combine
@@ -402,8 +418,8 @@ def combine_command(
 
 @app.command()
 def extract(
-    texts: Annotated[Path, typer.Argument(help="File of free-text answers.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.", show_default=False)],
+    texts: Annotated[Path, typer.Argument(help="The file of free-text answers.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSONL file to write.", show_default=False)],
     by: Extraction = How.rule,
     judge: Judge = None,
     base_url: BaseUrl = None,
@@ -427,17 +443,28 @@ def extract(
 
 @app.command()
 def run(
-    model: Annotated[str, typer.Argument(help="Hub id or folder of a checkpoint.", show_default=False)],
-    data: Annotated[Path, typer.Argument(help="JSONL or CSV with a video (or audio) a row.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; an unfinished one is gone on with.")],
-    name: Annotated[str | None, typer.Option(help="The system's name; default: the checkpoint's.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Clips answered together.", min=1)] = 1,
-    subtitles: Annotated[bool, typer.Option(help="Show the model each clip's subtitle sentence.")] = True,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Leave out clips that fail, list them.")] = False,
-    device: Annotated[str | None, typer.Option(help="As cpu or cuda:0; default: the GPUs, else the CPU.")] = None,
+    model: Annotated[str, typer.Argument(help="The Hub id or folder of a checkpoint.", show_default=False)],
+    data: Annotated[
+        Path, typer.Argument(help="The JSONL or CSV file with a video (or audio) in each row.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The JSONL file to write. An unfinished one is continued.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The name of the system. By default that of the checkpoint.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="The number of clips that are answered together.", min=1)] = 1,
+    subtitles: Annotated[bool, typer.Option(help="Pass the subtitle sentence of each clip to the model.")] = True,
+    skip_errors: Annotated[
+        bool, typer.Option("--skip-errors", help="Leave out clips that fail, and list them.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="The device, such as cpu or cuda:0. By default the GPUs, or the CPU if there is none."),
+    ] = None,
     max_new_tokens: Tokens = 256,
 ):
-    """Run MicroEmo or a zero-shot baseline over a data set; may be stopped and started again."""
+    """Run MicroEmo or a zero-shot baseline over a data set. A run that was stopped can be resumed."""
     check_sources(model)
     check_files(data)
     load_libraries()

@@ -1,5 +1,5 @@
-"""`microemo from-scratch`, `microemo ablation`, `microemo score-dialogues`: the tiny model from nothing, and what its parts
-are worth.
+"""The commands `microemo from-scratch`, `microemo ablation` and `microemo score-dialogues`: training of the tiny model from
+scratch, and the contribution of its parts.
 
 microemo synthesize dialogues --clips 1200 --num-workers 2
 microemo synthesize dialogues --clips 120 --split dev --num-workers 2
@@ -11,25 +11,28 @@ microemo ablation dialogues table-2 --work work --num-workers 2
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..utils.files import check_new_folder, write_json_lines
 from .shared_options import NumWorkers, check_folders, check_sources, load_libraries
 
-Corpus = Annotated[Path, typer.Argument(help="Folder that `microemo synthesize` filled.", show_default=False)]
-Work = Annotated[Path, typer.Option(help="Folder of the stages; one that is there is not done again.")]
+if TYPE_CHECKING:
+    from ..training.from_scratch.stages import Run
+
+Corpus = Annotated[Path, typer.Argument(help="The folder that `microemo synthesize` filled.", show_default=False)]
+Work = Annotated[Path, typer.Option(help="The folder of the stages. Stages that it holds are not repeated.")]
 
 
 def from_scratch(
     corpus: Corpus,
-    output: Annotated[Path, typer.Argument(help="New checkpoint folder.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The new checkpoint folder.", show_default=False)],
     work: Work = Path("from-scratch"),
     num_workers: NumWorkers = 0,
-    seed: Annotated[int, typer.Option(help="Of what lies between the towers and the answers.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the stages after the training of the towers.")] = 0,
 ):
-    """Train microemo-tiny from nothing on the dialogues of CORPUS (splits train and dev), in stages, on the CPU."""
+    """Train microemo-tiny from scratch on the dialogues of CORPUS (splits train and dev), in stages, on the CPU."""
     check_folders(corpus)
     check_new_folder(output)
     load_libraries()
@@ -42,15 +45,22 @@ def from_scratch(
 
 def ablation(
     corpus: Corpus,
-    output: Annotated[Path, typer.Argument(help="Folder of the table and the plot.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The folder of the table and the plots.", show_default=False)],
     work: Work = Path("from-scratch"),
-    arms: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
-    seeds: Annotated[int, typer.Option(help="How many, counted from 0.", min=1)] = 3,
-    num_workers: Annotated[int, typer.Option(help="Processes that decode; arms that learn at once.", min=0)] = 0,
-    test_seed: Annotated[int, typer.Option(help="Of the clips in the split test that count.")] = 3,
-    steps: Annotated[int | None, typer.Option(help="Of learning to answer, in place of the recipe's.", min=1)] = None,
+    arms: Annotated[
+        list[str] | None, typer.Option(help="An arm to run; may be repeated. By default all arms run.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="The number of seeds, counted from 0.", min=1)] = 3,
+    num_workers: Annotated[
+        int, typer.Option(help="The number of processes that decode, and of arms that are trained at once.", min=0)
+    ] = 0,
+    test_seed: Annotated[int, typer.Option(help="The seed of the clips in the split test that count.")] = 3,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="The number of steps of instruction tuning, in place of that of the recipe.", min=1),
+    ] = None,
 ):
-    """Train and score MicroEmo without each of its inventions on the dialogues of CORPUS (splits train, dev, test)."""
+    """Train and score MicroEmo without each of its new parts on the dialogues of CORPUS (splits train, dev, test)."""
     check_folders(corpus)
     load_libraries()
     from ..training.from_scratch.ablation import ARMS, run_ablation, write_results
@@ -66,18 +76,20 @@ def ablation(
 
 
 def score_dialogues(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder or Hub id.", show_default=False)],
+    checkpoint: Annotated[str, typer.Argument(help="The checkpoint folder or Hub id.", show_default=False)],
     corpus: Corpus,
-    split: Annotated[str, typer.Option(help="Of the corpus: dev, test, or test_unseen.")] = "test",
+    split: Annotated[str, typer.Option(help="The split of the corpus: dev, test, or test_unseen.")] = "test",
     citation: Annotated[
-        Literal["tokens", "times", "index"], typer.Option(help="How questions name their utterance.")
+        Literal["tokens", "times", "index"], typer.Option(help="The way in which questions name their utterance.")
     ] = "tokens",
-    seed: Annotated[int | None, typer.Option(help="Of the clips to ask about; default: all of the split.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The seed of the clips to ask about. By default all clips of the split.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for every answer, as JSON lines.")
+        Path | None, typer.Option("--output", "-o", help="The file for all answers, as JSON lines.")
     ] = None,
 ):
-    """Ask CHECKPOINT about each utterance of the dialogues of CORPUS, and say how many answers are right."""
+    """Ask CHECKPOINT about each utterance of the dialogues of CORPUS, and print the share of right answers."""
     check_sources(checkpoint)
     check_folders(corpus)
     load_libraries()
@@ -98,8 +110,8 @@ def score_dialogues(
     print(f"{100 * accuracy(answers):.1f} % of {len(answers)} questions about {len(rows)} clips answered right")
 
 
-def _start(run) -> Path:
-    """The checkpoint with random weights that all begins with."""
+def _start(run: "Run") -> Path:
+    """Returns the checkpoint with random weights that training starts from."""
     from ..publishing.initialize import initialize
 
     folder = run.work / "start"

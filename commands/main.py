@@ -5,15 +5,15 @@ microemo predict clip.mp4 --subtitles clip.srt --model ORG/microemo-7b
 microemo inspect clip.mp4 --output what-the-model-sees
 microemo init microemo-tiny ./tiny
 
-Libraries are imported inside the commands, after the checks of what was given: help, completion and mistakes are answered
-at once.
+Libraries are imported inside the commands, after the checks of the arguments, so that help, completion and errors need
+little time.
 """
 
 import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -27,15 +27,18 @@ from .shared_options import Tokens, check_files, check_sources, errors, load_lib
 from .synthesize_command import synthesize
 from .train_command import TRAIN_CONTEXT, merge, precompute, train
 
+if TYPE_CHECKING:
+    from ..inference.emotion_pipeline import EmotionPipeline
+
 # Old names, kept for one version.
 OLD_COMMANDS = {"score": "score-dialogues"}
 OLD_OPTIONS = {"--num-proc": "--num-workers", "--out": "--output"}
 
 
 class CommandsWithOldNames(TyperGroup):
-    """Takes the names that commands and options had before, and says what they are called now."""
+    """Accepts the old names of commands and options, with a warning that names the new ones."""
 
-    def parse_args(self, ctx, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in ("train", "evaluate"):  # which had none of them
             first, *rest = args
             args = [self._current(first, OLD_COMMANDS), *(self._current(word, OLD_OPTIONS) for word in rest)]
@@ -80,26 +83,30 @@ def _print_version(is_asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ):
     """MicroEmo: open, explainable emotion recognition from video dialogue."""
 
 
-Clip = Annotated[str, typer.Argument(help="Video file, or a sound file.", show_default=False)]
-Subtitles = Annotated[str | None, typer.Option(help="SRT, WebVTT, ASS, LRC ... or a recogniser's JSON.")]
-Audio = Annotated[str | None, typer.Option(help="Sound in place of the clip's own.")]
+Clip = Annotated[str, typer.Argument(help="The video or sound file.", show_default=False)]
+Subtitles = Annotated[
+    str | None, typer.Option(help="The subtitles: SRT, WebVTT, ASS, LRC ... or the JSON of a speech recogniser.")
+]
+Audio = Annotated[str | None, typer.Option(help="A sound file in place of the clip's own sound.")]
 AudioTrack = Annotated[
     str | None,
-    typer.Option(help="Which sound track is heard: its number, from 0, or its language (eng). `inspect` lists them."),
+    typer.Option(help="The sound track to read: its number, from 0, or its language (eng). `inspect` lists them."),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="Checkpoint folder or Hub id. Without it the shipped microemo-tiny, which knows one face."),
+    typer.Option(
+        help="The checkpoint folder or Hub id. By default the package's microemo-tiny, which knows one face."
+    ),
 ]
 
 
-def _pipeline(model: str | None):
+def _pipeline(model: str | None) -> "EmotionPipeline":
     load_libraries()
     from ..inference.emotion_pipeline import EmotionPipeline
 
@@ -118,8 +125,10 @@ def predict(
     subtitles: Subtitles = None,
     audio: Audio = None,
     audio_track: AudioTrack = None,
-    question: Annotated[str | None, typer.Option(help="What to ask, if not what the speaker feels, and why.")] = None,
-    by_utterance: Annotated[bool, typer.Option(help="Ask about each utterance of the subtitles, one by one.")] = False,
+    question: Annotated[
+        str | None, typer.Option(help="The question. By default what the speaker feels, and why.")
+    ] = None,
+    by_utterance: Annotated[bool, typer.Option(help="Ask about each utterance of the subtitles separately.")] = False,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     max_new_tokens: Tokens = 256,
@@ -150,20 +159,20 @@ def predict(
 
 
 def _line(entry: dict) -> str:
-    """An utterance and the answer about it."""
+    """Formats an utterance and the answer about it."""
     return f'{entry["start"]:.1f}-{entry["end"]:.1f}s "{entry["text"]}" {" ".join(entry["description"].split())}'
 
 
 @app.command()
 def inspect(
     clip: Clip,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures and the JSON.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the pictures and the JSON.")],
     subtitles: Subtitles = None,
     audio: Audio = None,
     audio_track: AudioTrack = None,
     model: Model = None,
 ):
-    """Draw what the model sees of CLIP: frames, face mesh, clue regions, windows, mel."""
+    """Draw the inputs of the model for CLIP: frames, face mesh, clue regions, windows, mel."""
     check_files(clip, subtitles, audio)
     check_sources(model)
     load_libraries()
@@ -183,17 +192,17 @@ def inspect(
 
 @app.command()
 def init(
-    preset: Annotated[str, typer.Argument(help="microemo-tiny or microemo-7b.", show_default=False)],
-    folder: Annotated[Path, typer.Argument(help="New checkpoint folder.", show_default=False)],
+    preset: Annotated[str, typer.Argument(help="The preset, microemo-tiny or microemo-7b.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="The new checkpoint folder.", show_default=False)],
     llm_tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or Hub id of the language model's tokenizer.")
+        str | None, typer.Option(help="The folder or Hub id of the language model's tokenizer.")
     ] = None,
     qformer_tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or Hub id of the image Q-Former's tokenizer.")
+        str | None, typer.Option(help="The folder or Hub id of the image Q-Former's tokenizer.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the random weights.")] = 0,
 ):
-    """Make a checkpoint folder of PRESET with random weights, which everything else accepts."""
+    """Make a checkpoint folder of PRESET with random weights, which all other commands accept."""
     check_sources(llm_tokenizer, qformer_tokenizer)
     load_libraries()
     from ..publishing.initialize import initialize
@@ -203,13 +212,13 @@ def init(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the clip and the pictures.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the clip and the pictures.")] = Path(
         "demo"
     ),
     model: Model = None,
     max_new_tokens: Tokens = 256,
 ):
-    """Make a dialogue of a photograph that acts and speaks, ask what it feels, and draw what the model saw."""
+    """Make a dialogue of an animated photograph that speaks, ask what it feels, and draw the inputs of the model."""
     check_sources(model)
     load_libraries()
     from ..inference.emotion_pipeline import UTTERANCE_QUESTION
@@ -230,7 +239,7 @@ def demo(
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 
 
-# The extra of the package that brings a module.
+# The extra of the package that installs a module.
 EXTRAS = {
     **dict.fromkeys(("datasets", "peft", "pyarrow", "trl"), "training"),
     **dict.fromkeys(("evaluate", "openai", "openpyxl"), "evaluation"),
@@ -240,8 +249,10 @@ EXTRAS = {
 
 
 def main() -> None:
-    """Entry point: input that cannot be used, and a package that is not installed, end in one line on stderr and exit
-    code 2, not in a traceback."""
+    """Runs the command line.
+
+    Input that cannot be used and packages that are not installed give one line on stderr and exit code 2, no traceback.
+    """
     show_news()
     warnings.showwarning = lambda message, *_: errors.print(f"[yellow]Warning:[/] {escape(str(message))}")
     warnings.filterwarnings("ignore", category=DeprecationWarning)

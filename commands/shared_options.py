@@ -1,4 +1,4 @@
-"""What the commands share: options, and checks that answer before anything heavy is imported."""
+"""Options and checks that the commands share. The checks run before any large library is imported."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,19 @@ from rich.console import Console
 
 errors = Console(stderr=True, soft_wrap=True)
 
-NumWorkers = Annotated[int, typer.Option("--num-workers", help="Processes that decode.", min=0)]
-Tokens = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
+NumWorkers = Annotated[int, typer.Option("--num-workers", help="The number of processes that decode.", min=0)]
+Tokens = Annotated[int, typer.Option(help="The maximum length of an answer, in tokens.", min=1)]
 
 
 def check_files(*names: str | Path | None) -> None:
-    """Refuse files that are not there. What is no local file (`None`, a URL) passes."""
+    """Checks that files exist. Other sources than local files (`None`, a URL) pass.
+
+    Args:
+        names (`str`, `Path` or `None`): The files.
+
+    Raises:
+        FileNotFoundError: if a file does not exist, or is a folder.
+    """
     for name in names:
         if name is not None and "://" not in str(name) and not Path(name).is_file():
             raise FileNotFoundError(
@@ -23,7 +30,14 @@ def check_files(*names: str | Path | None) -> None:
 
 
 def check_sources(*names: str | None) -> None:
-    """Refuse files and folders that are not there. What may be a Hub id passes."""
+    """Checks that files and folders exist. Names that may be a Hub id pass.
+
+    Args:
+        names (`str` or `None`): The files, folders or Hub ids.
+
+    Raises:
+        FileNotFoundError: if a file or folder does not exist.
+    """
     for name in names:
         if name is None or "://" in name:
             continue
@@ -33,7 +47,14 @@ def check_sources(*names: str | None) -> None:
 
 
 def check_folders(*names: str | Path) -> None:
-    """Refuse folders that are not there."""
+    """Checks that folders exist.
+
+    Args:
+        names (`str` or `Path`): The folders.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist, or is a file.
+    """
     for name in names:
         if not Path(name).is_dir():
             raise FileNotFoundError(
@@ -47,7 +68,7 @@ def _ends_like_a_file(name: str) -> bool:
 
 
 def load_libraries() -> None:
-    """Import what a command that loads a model needs, and register MicroEmo's classes with Transformers."""
+    """Imports the libraries that a command with a model needs, and registers MicroEmo's classes with Transformers."""
     from transformers.utils import logging
 
     from ..publishing.auto_classes import register_auto_classes

@@ -1,4 +1,4 @@
-"""`microemo train`, `microemo precompute`, `microemo merge`.
+"""The commands `microemo train`, `microemo precompute` and `microemo merge`.
 
 microemo train stage2 --model-name-or-path ./tiny --train-data train.jsonl --output-dir run
 microemo precompute train.jsonl dev.jsonl --model ./tiny --cache features --num-workers 2
@@ -12,19 +12,19 @@ import typer
 
 from .shared_options import NumWorkers, check_folders, check_sources, load_libraries
 
-# How `train` is to be mounted: all that typer does not know goes on to the recipe's parser.
+# Settings of the command `train`: options that typer does not know are passed to the recipe's parser.
 TRAIN_CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def train(
     context: typer.Context,
     recipe: Annotated[
-        str | None, typer.Argument(help="YAML file, or the name of a shipped recipe (stage1, stage2, ...).")
+        str | None, typer.Argument(help="A YAML file, or the name of a recipe of the package (stage1, stage2, ...).")
     ] = None,
-    list_options: Annotated[bool, typer.Option("--list-options", help="Print every option and end.")] = False,
+    list_options: Annotated[bool, typer.Option("--list-options", help="Print every option and exit.")] = False,
 ):
-    """Fine-tune a model: RECIPE, then any of its options as --option value (see --list-options). Their words may be
-    parted by dashes as well as by underscores.
+    """Fine-tune a model with RECIPE and any of its options as --option value (see --list-options). The words of an option
+    may be separated by dashes or underscores.
 
     Several GPUs: accelerate launch --config_file training/accelerate/fsdp2.yaml -m microemo.training.train RECIPE ...
     """
@@ -42,11 +42,11 @@ def train(
 
 
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="Folder of an adapter, as training wrote it.", show_default=False)],
-    output: Annotated[Path, typer.Argument(help="New checkpoint folder.", show_default=False)],
-    base: Annotated[str | None, typer.Option(help="The base model, if it has moved since.")] = None,
+    adapter: Annotated[Path, typer.Argument(help="The folder of an adapter that training wrote.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The new checkpoint folder.", show_default=False)],
+    base: Annotated[str | None, typer.Option(help="The base model, if it has moved since the training.")] = None,
 ):
-    """Fold ADAPTER into its base model: a checkpoint that needs PEFT no more."""
+    """Merge ADAPTER into its base model, and save a checkpoint that does not need PEFT."""
     check_folders(adapter)
     check_sources(base)
     load_libraries()
@@ -56,20 +56,27 @@ def merge(
 
 
 def precompute(
-    tables: Annotated[list[str], typer.Argument(help="Tables, folders or Hub ids, as for training.")],
-    model: Annotated[str, typer.Option(help="Checkpoint folder or Hub id that will be trained.")],
-    cache: Annotated[Path, typer.Option(help="Folder of the features; made where it is not there.")],
-    media_folder: Annotated[str | None, typer.Option(help="Where relative file names start.")] = None,
-    emer_subtitles: Annotated[str | None, typer.Option(help="Subtitle table for EMER annotation files.")] = None,
+    tables: Annotated[list[str], typer.Argument(help="The tables, folders or Hub ids, as for training.")],
+    model: Annotated[str, typer.Option(help="The checkpoint folder or Hub id of the model to train.")],
+    cache: Annotated[Path, typer.Option(help="The folder of the features, which is made if it does not exist.")],
+    media_folder: Annotated[str | None, typer.Option(help="The folder that relative file names start from.")] = None,
+    emer_subtitles: Annotated[str | None, typer.Option(help="The subtitle table of an EMER annotation file.")] = None,
     num_workers: NumWorkers = 0,
-    on_error: Annotated[str, typer.Option(help="fail, or skip clips that cannot be used.")] = "fail",
-    dtype: Annotated[str, typer.Option(help="As in training: auto, bfloat16, float16, float32.")] = "auto",
-    config_overrides: Annotated[str | None, typer.Option(help="As in training, JSON.")] = None,
+    on_error: Annotated[
+        str, typer.Option(help="Whether to fail at clips that cannot be used, or to skip them.")
+    ] = "fail",
+    dtype: Annotated[
+        str, typer.Option(help="The type of the weights, as in training: auto, bfloat16, float16 or float32.")
+    ] = "auto",
+    config_overrides: Annotated[
+        str | None, typer.Option(help="The configuration fields to change, as JSON, as in training.")
+    ] = None,
     frame_tokens: Annotated[
-        bool, typer.Option("--frame-tokens", help="The visual encoder's output, where all of it will be frozen.")
+        bool,
+        typer.Option("--frame-tokens", help="Compute the output of the whole visual encoder, if it will be frozen."),
     ] = False,
 ):
-    """Compute once what never changes in training: face masks, and the frozen towers' features of frames and sound."""
+    """Compute face masks and the frozen towers' features of frames and sound once, since training does not change them."""
     if on_error not in ("fail", "skip"):
         raise ValueError(f"--on-error must be fail or skip, got {on_error!r}")
     check_sources(*tables, model, emer_subtitles)

@@ -1,9 +1,12 @@
-"""From a clip to an answer: what `microemo predict` does, as a class."""
+"""The emotion pipeline: the class behind `microemo predict`, which answers questions about a clip."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import BatchFeature
 
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.media import probe
@@ -16,17 +19,18 @@ UTTERANCE_QUESTION = "What does the speaker feel in this utterance, and why?"
 
 
 class EmotionPipeline:
-    """Asks a MicroEmo model about clips; an `Answerer` of `run_dataset` too.
+    """Answers questions about clips with a MicroEmo model. It is also an [`Answerer`] of [`run_dataset`].
 
     Args:
         model ([`MicroEmoForConditionalGeneration`]): The model.
-        processor ([`MicroEmoProcessor`]): Its processor.
-        name (`str`, *optional*, defaults to `"MicroEmo"`): What tables call it.
-        max_new_tokens (`int`, *optional*, defaults to 256): Longest answer.
-        use_subtitle (`bool`, *optional*, defaults to `True`): Whether [`~EmotionPipeline.answer`] shows subtitles.
+        processor ([`MicroEmoProcessor`]): The processor of the model.
+        name (`str`, *optional*, defaults to `"MicroEmo"`): The name of the system in tables.
+        max_new_tokens (`int`, *optional*, defaults to 256): The maximum length of an answer, in tokens.
+        use_subtitle (`bool`, *optional*, defaults to `True`):
+            Whether [`~EmotionPipeline.answer`] passes subtitles to the model.
 
     Raises:
-        ValueError: if the two were made with different switches.
+        ValueError: if model and processor have different settings.
 
     Example:
 
@@ -52,16 +56,24 @@ class EmotionPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, checkpoint: str | Path = SHIPPED, device: str | None = None, **options
+        cls, checkpoint: str | Path = SHIPPED, device: str | None = None, **options: Any
     ) -> "EmotionPipeline":
-        """Model and processor of a folder or Hub id.
+        """Loads model and processor of a folder or Hub id.
 
         Args:
             checkpoint (`str` or `Path`, *optional*):
-                The folder or Hub id; by default the microemo-tiny that comes with this package. It learned from
+                The folder or Hub id. By default the microemo-tiny that comes with this package, which is trained on
                 synthetic dialogues of one photograph and knows nothing about real people.
-            device (`str`, *optional*): Where it runs; by default it is spread over the GPUs there are, else the CPU.
-            options: Of the class.
+            device (`str`, *optional*):
+                The device of the model. By default the model is spread over the GPUs, or uses the CPU if there is
+                none.
+            options (`Any`, *optional*): Further arguments of the constructor.
+
+        Returns:
+            [`EmotionPipeline`]: The pipeline.
+
+        Raises:
+            OSError: if there is no such checkpoint.
         """
         device_map = device or ("auto" if torch.cuda.is_available() else None)
         model = MicroEmoForConditionalGeneration.from_pretrained(checkpoint, dtype="auto", device_map=device_map)
@@ -70,28 +82,34 @@ class EmotionPipeline:
     @torch.inference_mode()
     def __call__(
         self,
-        clip,
+        clip: Any,
         question: str = QUESTION,
-        utterances=None,
-        audio=None,
-        asr=None,
+        utterances: Any = None,
+        audio: Any = None,
+        asr: Callable | None = None,
         audio_track: int | str | None = None,
-        **generate_kwargs,
+        **generate_kwargs: Any,
     ) -> dict:
-        """
+        """Answers a question about a clip.
+
         Args:
-            clip: Whatever [`MicroEmoProcessor`] takes as a video; a sound file too.
-            question (`str`, *optional*): What to ask.
-            utterances, audio, asr, audio_track (*optional*): As for [`MicroEmoProcessor`].
-            generate_kwargs: For `generate`.
+            clip (`Any`): A video as [`MicroEmoProcessor`] takes it, or a sound file.
+            question (`str`, *optional*, defaults to `"What does the speaker feel, and why?"`): The question.
+            utterances (`Any`, *optional*): The subtitles, as [`MicroEmoProcessor`] takes them.
+            audio (`Any`, *optional*): A sound file in place of the clip's own sound.
+            asr (`Callable`, *optional*):
+                A speech recogniser for a clip without subtitles, as [`MicroEmoProcessor`] takes it.
+            audio_track (`int` or `str`, *optional*): The sound track that is read, as [`MicroEmoProcessor`] takes it.
+            generate_kwargs (`Any`, *optional*): Further arguments of `generate`.
 
         Returns:
-            `dict` that `json` can write: `description` (the answer), `question`, `duration` in seconds, `utterances`
-            (`start`, `end`, `text`, `speaker`), `frames` (`time`, `faces`), `faces_found` (frames with a face),
-            `has_video`, `has_audio`, and `timings` in seconds.
+            `dict`: A dictionary that `json` can write: `clip`, `description` (the answer), `question`, `duration` in
+            seconds, `utterances` (`start`, `end`, `text`, `speaker`), `frames` (`time`, `faces`), `faces_found` (the
+            number of frames with a face), `has_video`, `has_audio`, `new_tokens` (the length of the answer), and
+            `timings` in seconds.
 
         Raises:
-            ValueError: for input that cannot be used (see [`MicroEmoProcessor`]).
+            ValueError: if the input cannot be used (see [`MicroEmoProcessor`]).
         """
         started = time.perf_counter()
         inputs = self.processor(
@@ -141,29 +159,32 @@ class EmotionPipeline:
     @torch.inference_mode()
     def by_utterance(
         self,
-        clip,
-        utterances,
+        clip: str | Path,
+        utterances: Any,
         question: str = UTTERANCE_QUESTION,
-        audio=None,
+        audio: str | Path | None = None,
         audio_track: int | str | None = None,
-        **generate_kwargs,
+        **generate_kwargs: Any,
     ) -> list[dict]:
-        """The same question about each utterance, which it cites: its windows' tokens stand in the question once more.
+        """Asks the same question about each utterance.
+
+        The question cites the utterance, so that the tokens of its windows stand in the question once more.
 
         Args:
-            clip: A video file.
-            utterances: As for [`MicroEmoProcessor`].
-            question (`str`, *optional*): What to ask.
-            audio (*optional*): A sound file in place of the clip's own.
-            audio_track (`int` or `str`, *optional*): Which sound track is heard, as for [`MicroEmoProcessor`].
-            generate_kwargs: For `generate`.
+            clip (`str` or `Path`): A video file.
+            utterances (`Any`): The subtitles, as [`MicroEmoProcessor`] takes them.
+            question (`str`, *optional*, defaults to `"What does the speaker feel in this utterance, and why?"`):
+                The question.
+            audio (`str` or `Path`, *optional*): A sound file in place of the clip's own sound.
+            audio_track (`int` or `str`, *optional*): The sound track that is read, as [`MicroEmoProcessor`] takes it.
+            generate_kwargs (`Any`, *optional*): Further arguments of `generate`.
 
         Returns:
-            `list[dict]`: For each utterance `start`, `end`, `text`, `speaker`, `description` (the answer).
+            `list[dict]`: For each utterance `start`, `end`, `text`, `speaker` and `description` (the answer).
 
         Raises:
-            ValueError: for input that cannot be used, no utterance within the clip, or a model whose windows are no
-                utterances.
+            ValueError: if the input cannot be used, if no utterance lies within the clip, or if the windows of the
+                model are not utterances.
         """
         duration = probe(clip, audio_track if audio is None else None).duration
         merged = merge_utterances(read_utterances(utterances, duration), self.processor.max_utterances)
@@ -189,8 +210,19 @@ class EmotionPipeline:
 
     @torch.inference_mode()
     def answer(self, samples: list[dict]) -> list[str]:
-        """One answer a sample, see `run_dataset.Answerer`: `video` or `audio` or both, perhaps `utterances`, `subtitles`
-        (a file) or `subtitle` (a sentence, taken to last as long as the clip), and `instruction`."""
+        """Answers a batch of samples.
+
+        Args:
+            samples (`list[dict]`):
+                N rows of the data set: `video` or `audio` or both, optionally `utterances`, `subtitles` (a file) or
+                `subtitle` (a sentence, taken to last as long as the clip), and `instruction`; see [`Answerer`].
+
+        Returns:
+            `list[str]`: N answers, in the order of the samples.
+
+        Raises:
+            ValueError: if a sample cannot be used (see [`MicroEmoProcessor`]).
+        """
         inputs = self.processor(
             text=[sample.get("instruction", QUESTION) for sample in samples],
             videos=[sample.get("video") or sample["audio"] for sample in samples],
@@ -201,7 +233,7 @@ class EmotionPipeline:
         answers = self._generate(inputs, do_sample=False)
         return [text.strip() for text in self.processor.batch_decode(answers, skip_special_tokens=True)]
 
-    def _utterances(self, sample: dict):
+    def _utterances(self, sample: dict) -> Any:
         if not self.use_subtitle:
             return None
         if sample.get("subtitle") and not (sample.get("utterances") or sample.get("subtitles")):
@@ -209,8 +241,8 @@ class EmotionPipeline:
             return [{"start": 0.0, "end": duration, "text": sample["subtitle"]}]
         return sample.get("utterances") or sample.get("subtitles")
 
-    def _generate(self, inputs, **generate_kwargs) -> torch.Tensor:
-        """Token ids of the answers `(B, new tokens)`."""
+    def _generate(self, inputs: BatchFeature, **generate_kwargs: Any) -> torch.Tensor:
+        """Returns the token ids of the answers, of shape `(B, new tokens)`."""
         generate_kwargs = {"max_new_tokens": self.max_new_tokens, **generate_kwargs}
         output = self.model.generate(**inputs.to(self.model.device, self.model.dtype), **generate_kwargs)
         return output[:, inputs["input_ids"].shape[1] :]

@@ -1,15 +1,22 @@
-"""Draw what the model sees of a clip: everything here is read back from what the processor made for it."""
+"""Inspection of a clip: pictures and numbers of the processor's output, which is what the model reads."""
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from transformers import BatchFeature
 
 from ..processing.faces.face_regions import REGIONS, WHOLE_FACE, face_box, find_regions, region_outlines, to_crop
 from ..processing.media import probe
+from ..processing.processing_microemo import MicroEmoProcessor
 from ..utils.files import atomic_file, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image as Picture
 
 # Side of a drawn view, frames in a row of the contact sheet, and height of a caption, in pixels and frames.
 _SIDE, _COLUMNS, _CAPTION = 336, 4, 22
@@ -26,30 +33,37 @@ _COLORS = dict(
 
 
 def inspect_clip(
-    processor,
-    clip,
-    utterances=None,
-    audio=None,
+    processor: MicroEmoProcessor,
+    clip: Any,
+    utterances: Any = None,
+    audio: Any = None,
     audio_track: int | str | None = None,
     out: str | Path = "inspection",
-    **kwargs,
+    **kwargs: Any,
 ) -> dict:
-    """Draw and write down what `processor` makes of a clip.
+    """Draws and writes the output of a processor for a clip.
 
     Args:
-        processor: A `MicroEmoProcessor`.
-        clip: Video or sound file, as the processor takes it.
-        utterances: Subtitles, as the processor takes them.
-        audio: Sound in place of the clip's own.
-        audio_track: Which sound track is heard, by its number or language, as the processor takes it.
-        out: Folder for `NAME.frames.png` (a contact sheet: each sampled frame as the image encoder gets it, with the
-            face mesh and the clue regions, and beside it the local view with each region's patches), `NAME.timeline.png`
-            (utterances, frames, sound clips and mel pictures over time) and `NAME.json` (the numbers).
-        kwargs: Arguments of the processor's call (`num_frames`, `local_view`, ...).
+        processor ([`MicroEmoProcessor`]): The processor.
+        clip (`Any`): A video or sound file, as the processor takes it.
+        utterances (`Any`, *optional*): The subtitles, as the processor takes them.
+        audio (`Any`, *optional*): A sound file in place of the clip's own sound.
+        audio_track (`int` or `str`, *optional*):
+            The sound track that is read, by its number or language, as the processor takes it.
+        out (`str` or `Path`, *optional*, defaults to `"inspection"`):
+            The folder for `NAME.frames.png` (a contact sheet: each sampled frame at the size that the image encoder
+            reads, with the face mesh and the clue regions, and beside it the local view with each region's patches),
+            `NAME.timeline.png` (utterances, frames, audio segments and mel pictures over time) and `NAME.json` (the
+            numbers).
+        kwargs (`Any`, *optional*): Further arguments of the processor's call (`num_frames`, `local_view`, ...).
 
     Returns:
-        The numbers, the file's `sound_tracks` and the number of the one that is heard (`audio_track`), and the written
-        `files`, a list of paths.
+        `dict`: The numbers, the file's `sound_tracks`, the number of the one that is read (`audio_track`), and the
+        written `files`, a list of paths.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if the input cannot be used (see [`MicroEmoProcessor`]).
     """
     try:
         import matplotlib.figure  # noqa: F401
@@ -72,7 +86,7 @@ def inspect_clip(
     report = _numbers(features, clue_regions)
     sound = clip if audio is None else audio
     if isinstance(sound, str | Path):
-        with warnings.catch_warnings(action="ignore"):  # the processor has said it
+        with warnings.catch_warnings(action="ignore"):  # the processor has warned already
             info = probe(sound, audio_track)
         report |= {"sound_tracks": [vars(track) for track in info.sound_tracks], "audio_track": info.audio_track}
     report["files"] = []
@@ -86,14 +100,14 @@ def inspect_clip(
     return report
 
 
-def _write(path: Path, save) -> Path:
+def _write(path: Path, save: Callable[[Path], Any]) -> Path:
     with atomic_file(path) as part:
         save(part)
     return path
 
 
-def _numbers(features, clue_regions: str) -> dict:
-    """What was sampled, found and put together, as plain numbers."""
+def _numbers(features: BatchFeature, clue_regions: str) -> dict:
+    """Returns frames, faces, patches, utterances and windows as plain numbers."""
     video_metadata, times = features["video_metadata"][0], features["audio_segment_times"][0]
     report: dict[str, Any] = {
         "shapes": {name: list(value.shape) for name, value in features.items() if hasattr(value, "shape")},
@@ -134,8 +148,8 @@ def _numbers(features, clue_regions: str) -> dict:
     return report
 
 
-def _contact_sheet(processor, features, report, clue_regions: str):
-    """One tile for each frame: what the image encoder sees with mesh and regions, and the regions' patches."""
+def _contact_sheet(processor: MicroEmoProcessor, features: BatchFeature, report: dict, clue_regions: str) -> "Picture":
+    """Draws one tile for each frame: the frame with mesh and regions, and the local view with the regions' patches."""
     from PIL import Image, ImageDraw
 
     video_processor, video_metadata = processor.video_processor, features["video_metadata"][0]
@@ -181,8 +195,8 @@ def _contact_sheet(processor, features, report, clue_regions: str):
     return sheet
 
 
-def _to_picture(pixels: np.ndarray, video_processor):
-    """A PIL image, `_SIDE` wide, of normalised pixels (3, H, W)."""
+def _to_picture(pixels: np.ndarray, video_processor: Any) -> "Picture":
+    """Converts normalised pixels (3, H, W) to a PIL image, `_SIDE` wide."""
     from PIL import Image
 
     mean, std = (np.array(values)[:, None, None] for values in (video_processor.image_mean, video_processor.image_std))
@@ -190,8 +204,8 @@ def _to_picture(pixels: np.ndarray, video_processor):
     return Image.fromarray(levels.transpose(1, 2, 0)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
 
 
-def _paint_patches(picture, masks: np.ndarray, colors: list):
-    """The patches of the regions (R, P) over the picture, each in the mean colour of the regions that hold it."""
+def _paint_patches(picture: "Picture", masks: np.ndarray, colors: list) -> "Picture":
+    """Paints the patches of the regions (R, P) over the picture, each in the mean colour of the regions that hold it."""
     from PIL import Image
 
     grid = int(masks.shape[1] ** 0.5)
@@ -206,8 +220,8 @@ def _paint_patches(picture, masks: np.ndarray, colors: list):
     return Image.fromarray((np.asarray(picture) * (1 - alpha[..., None]) + layer * alpha[..., None]).astype(np.uint8))
 
 
-def _draw_face(picture, landmarks: np.ndarray, clue_regions: str, mesh: bool = True) -> None:
-    """Landmarks (478, 2), fractions of the picture, as dots, and the regions' outlines."""
+def _draw_face(picture: "Picture", landmarks: np.ndarray, clue_regions: str, mesh: bool = True) -> None:
+    """Draws landmarks (478, 2), fractions of the picture, as dots, and the regions' outlines."""
     from PIL import ImageDraw
 
     pen = ImageDraw.Draw(picture)
@@ -219,8 +233,8 @@ def _draw_face(picture, landmarks: np.ndarray, clue_regions: str, mesh: bool = T
         pen.line([*corners, corners[0]], _COLORS[name], 1)
 
 
-def _time_line(features, report):
-    """Utterances, sampled frames and sound clips over time, and the mel picture of each sound clip."""
+def _time_line(features: BatchFeature, report: dict) -> "Figure":
+    """Draws utterances, sampled frames and audio segments over time, and the mel picture of each audio segment."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -267,7 +281,7 @@ def _time_line(features, report):
         picture = figure.add_subplot(grid[1, number])
         picture.imshow(mel, origin="lower", aspect="auto", cmap="magma")
         title = f"{number}: {piece['start']:.1f}-{piece['end']:.1f} s"
-        picture.set_title(title if len(mels) <= 12 else number, fontsize=8)  # more have no room for their times
+        picture.set_title(title if len(mels) <= 12 else str(number), fontsize=8)  # more have no room for their times
         picture.set_xticks([])
         picture.set_yticks([])
         if not number:
