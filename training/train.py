@@ -26,7 +26,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import BitsAndBytesConfig, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    BitsAndBytesConfig,
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.utils import logging
 from trl import get_peft_config, get_quantization_config
 
@@ -331,7 +339,23 @@ class SampleGenerationCallback(TrainerCallback):
         self.prompts: list | None = None
 
     @torch.inference_mode()
-    def on_evaluate(self, args, state, control, model=None, **kwargs):
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Generates the answers, logs them, and appends them to `samples.jsonl`.
+
+        Args:
+            args (`TrainingArguments`): The arguments of the `Trainer`.
+            state (`TrainerState`): The state of the `Trainer`.
+            control (`TrainerControl`): The control of the `Trainer`, which is not changed.
+            model (`nn.Module`, *optional*): The model in training.
+            kwargs (`Any`, *optional*): Other objects of the `Trainer`, which are not read.
+        """
         if not state.is_world_process_zero or args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true":
             return  # a sharded model answers on all processes or on none
         if self.prompts is None:

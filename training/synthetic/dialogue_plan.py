@@ -239,14 +239,24 @@ def plan_dialogue(seed: int, split: str, index: int) -> Dialogue:
 
 
 def random_streams(seed: int, split: str, index: int) -> list[np.random.Generator]:
-    """Seven sources of numbers for a clip. Splits share none: their place is a part of the seed."""
+    """Makes seven independent random generators for a clip. Splits share none, because their position is a part of the
+    seed.
+
+    Args:
+        seed (`int`): The seed.
+        split (`str`): One of [`SPLITS`].
+        index (`int`): The index of the clip.
+
+    Returns:
+        `list[np.random.Generator]`: The generators.
+    """
     return [
         np.random.default_rng(child) for child in np.random.SeedSequence([seed, SPLITS.index(split), index]).spawn(7)
     ]
 
 
 def _draw_spans(rng: np.random.Generator) -> tuple[list[tuple[float, float]], float]:
-    """Start and end of the utterances, half of them without a gap between, and the clip's length."""
+    """Draws start and end of the utterances, half of them without a gap between, and the length of the clip."""
     time, spans = rng.uniform(0.2, 0.9), []
     for number in range(rng.integers(3, 7)):
         if number and rng.random() < 0.5:
