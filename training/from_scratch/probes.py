@@ -56,8 +56,8 @@ class FacialActionProbe(nn.Module):
             frames (`torch.Tensor`, *optional*): The arguments of the visual encoder.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, the mean squared error summed over the views, and `logits` of shape `(F,
-            A)`, the amplitudes predicted from the frame tokens.
+            `dict[str, torch.Tensor]`: `loss`, the mean squared error summed over the views, and `logits` of shape
+            `(F, A)`, the amplitudes predicted from the frame tokens.
         """
         global_tokens, local_tokens = self.visual_encoder.views(**frames)
         tokens = {"frame": global_tokens}
@@ -119,8 +119,8 @@ class WindowProbe(nn.Module):
 
         Returns:
             `dict[str, torch.Tensor]`: `loss`, the sum of the squared errors, of the relative squared errors of the
-            embeddings, weighted by 0.1, and of the cross-entropy of the prosodies; `amplitudes` of shape `(windows,
-            A)` and `logits` of shape `(utterances, 2)` of the real windows.
+            embeddings, weighted by 0.1, and of the cross-entropy of the prosodies; `amplitudes` of shape
+            `(windows, A)` and `logits` of shape `(utterances, 2)` of the real windows.
         """
         encoded = self.model.encode_media(**media)
         video, audio = encoded["video"].last_hidden_state, encoded["audio"].last_hidden_state
@@ -188,8 +188,8 @@ class PatchProbe(nn.Module):
             inputs (`torch.Tensor`, *optional*): Other inputs of the frames, which are not read.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, the mean squared error summed over the views, and `logits` of shape `(F,
-            A)`, predicted from the crops.
+            `dict[str, torch.Tensor]`: `loss`, the mean squared error summed over the views, and `logits` of shape
+            `(F, A)`, predicted from the crops.
         """
         views = torch.cat([pixel_values, pixel_values_faces])
         patches = self.vision_model(views).last_hidden_state[:, 1:].flatten(1).chunk(2)
