@@ -1,5 +1,7 @@
 """`microemo train`, `precompute` and `merge`, from the command line to files."""
 
+import runpy
+
 import pytest
 import typer
 from safetensors.torch import load_file
@@ -58,3 +60,11 @@ def test_unknown_things_are_told(command, world, tmp_path):
     assert "needs model_name_or_path and train_data" in str(command("train", "--use_cpu", "true").exception)
     result = command("precompute", "a.jsonl", "--model", "m", "--cache", tmp_path, "--on-error", "maybe")
     assert "--on-error must be" in str(result.exception)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the module is imported already
+def test_arguments_saved_by_a_run_of_the_module_as_a_program_can_be_read_elsewhere():
+    """`training_args.bin` names the class by its module, which must not be `__main__`."""
+    program = runpy.run_module("microemo.training.train", run_name="program")
+    for name in ("ModelArguments", "DataArguments", "MicroEmoTrainingArguments"):
+        assert program[name].__module__ == "microemo.training.arguments"
