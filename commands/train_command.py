@@ -23,8 +23,9 @@ def train(
     ] = None,
     list_options: Annotated[bool, typer.Option("--list-options", help="Print every option and exit.")] = False,
 ):
-    """Fine-tune a model with RECIPE and any of its options as --option value (see --list-options). The words of an option
-    may be separated by dashes or underscores.
+    """Fine-tune a model with RECIPE and any of its options as --option value (see --list-options).
+
+    The words of an option may be separated by dashes or underscores.
 
     Several GPUs: accelerate launch --config_file training/accelerate/fsdp2.yaml -m microemo.training.train RECIPE ...
     """
