@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What is said of one input.
+    """Describes one input of the model.
 
     Attributes:
         modality (`str`): `"text"`, `"video"` or `"audio"`; `"media"` where it belongs to both of the latter.
@@ -61,6 +61,6 @@ def inputs_of(*modalities: str, axis: str | None = None) -> tuple[str, ...]:
     ```"""
     return tuple(
         name
-        for name, given in MODEL_INPUTS.items()
-        if given.modality in modalities and (axis is None or given.axis == axis)
+        for name, model_input in MODEL_INPUTS.items()
+        if model_input.modality in modalities and (axis is None or model_input.axis == axis)
     )

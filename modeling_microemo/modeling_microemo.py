@@ -152,8 +152,8 @@ class MicroEmoModel(MicroEmoPreTrainedModel):
         Raises:
             ValueError: if an input that the configuration calls for is missing, or the clip is too long.
         """
-        given = (frame_tokens, vision_features, pixel_values_videos)
-        frames = next((value for value in given if value is not None), None)
+        alternatives = (frame_tokens, vision_features, pixel_values_videos)
+        frames = next((value for value in alternatives if value is not None), None)
         to_encode = frame_tokens is None
         has_local = to_encode and self.config.use_local_clue_attention
         self._check_inputs(

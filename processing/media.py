@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ try:
 except ImportError:
     av = None
 
+T = TypeVar("T")
+
 # Formats whose header says how long the file is, and how many seconds may be missing before it was cut.
 STATES_LENGTH, MISSING = ("matroska", "avi", "flv", "flac", "mov", "asf"), 0.4
 # Packets of which this share comes out as frames are not damaged: the rest is never shown.
@@ -44,22 +46,24 @@ PIXEL_ASPECTS = (1 / 8, 8)
 
 @dataclass
 class MediaInfo:
-    """What a media file holds, read from its packets without decoding.
+    """Describes what a media file holds, read from its packets without decoding.
 
     All times are seconds on the clip's own clock. It starts with the first frame, or with the sound where that starts
     clearly (`PTS_TOLERANCE`) before it.
 
     Attributes:
-        source: Name of the file for messages.
-        frame_times: (n,) float64, presentation time of every frame, increasing; empty without a video stream.
-        has_video: Whether there is a video stream (a cover picture is none).
-        has_audio: Whether there is an audio stream.
-        duration: End of the last frame or sound packet.
-        fps: Average frames per second; 0 without a video stream.
-        pixel_aspect: Width of a pixel as shown over its height, before any rotation; while a clip is read, that of the
+        source (`str`): The name of the file for messages.
+        frame_times (`np.ndarray` of shape `(n,)`):
+            The increasing presentation times of all frames as float64; empty without a video stream.
+        has_video (`bool`): Whether there is a video stream. A cover picture is none.
+        has_audio (`bool`): Whether there is an audio stream.
+        duration (`float`): The end of the last frame or sound packet.
+        fps (`float`): The average number of frames per second; 0 without a video stream.
+        pixel_aspect (`float`, *optional*, defaults to 1.0):
+            The width of a pixel as shown over its height, before any rotation. While a clip is read, it is that of the
             frame that was read last (a broadcast changes it with the programme).
-        sound_tracks: All sound tracks of the file.
-        audio_track: Index of the one that is heard; `None` without sound.
+        sound_tracks (`list[SoundTrack]`): All sound tracks of the file.
+        audio_track (`int`, *optional*): The index of the sound track that is read; `None` without sound.
     """
 
     source: str
@@ -73,41 +77,62 @@ class MediaInfo:
     audio_track: int | None = None
 
 
-def shown_size(frame, pixel_aspect: float = 1.0) -> tuple[int, int, int]:
-    """Width and height in pixels of an `av.VideoFrame` as it is shown, and the quarter turns to the left that stand it
-    upright. The stored height is kept, the stored width is stretched by `pixel_aspect`."""
-    size = max(1, round(frame.width * pixel_aspect)), frame.height
+def shown_size(frame: "av.VideoFrame", pixel_aspect: float = 1.0) -> tuple[int, int, int]:
+    """Returns the size of a frame as it is shown. The stored height is kept, the stored width is stretched.
+
+    Args:
+        frame (`av.VideoFrame`): A decoded frame.
+        pixel_aspect (`float`, *optional*, defaults to 1.0): The factor by which the width is stretched.
+
+    Returns:
+        `tuple[int, int, int]`: The width and the height in pixels, and the number of quarter turns to the left that
+        turn the frame upright.
+    """
+    width, height = max(1, round(frame.width * pixel_aspect)), frame.height
     turns = round(frame.rotation / 90) % 4
-    return (*(size[::-1] if turns % 2 else size), turns)
+    return (height, width, turns) if turns % 2 else (width, height, turns)
 
 
 def probe(source: Source, audio_track: int | str | None = None) -> MediaInfo:
-    """What `source` holds; see [`Clip`] for the arguments and the errors."""
+    """Describes a media file.
+
+    Args:
+        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`): The file, see [`Clip`].
+        audio_track (`int` or `str`, *optional*): The sound track that is read, see [`Clip`].
+
+    Returns:
+        `MediaInfo`: What the file holds.
+
+    Raises:
+        MediaError: If the file cannot be used, see [`Clip`].
+    """
     with Clip(source, audio_track) as clip:
         return clip.info
 
 
 class Clip:
-    """A media file with its packets indexed once, from which single frames and the sound can be decoded. Closes as a
-    context manager.
+    """Opens a media file and indexes its packets once, so that single frames and the sound can be decoded.
 
-    Recordings that were put together with a clock of each their own are laid end to end, pictures and sound alike, and
-    one warning says so; another says where a file is shorter than its header states.
+    It is a context manager that closes the file. Recordings that were put together and have different clocks are laid
+    end to end, pictures and sound alike, and one warning says so. Another warning says where a file is shorter than its
+    header states.
 
     Args:
-        source: Path, `file://` or `http(s)://` URL, the file's bytes, or a binary file object that can seek.
-        audio_track: The sound track to hear, by its number among the file's sound tracks (from 0) or by its language
-            ("eng"); by default FFmpeg's best.
-
-    Raises:
-        MediaError: if the file is missing, empty, no media file, or has neither pictures nor sound or no such sound
-            track.
+        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`):
+            A path, a `file://` or `http(s)://` URL, the bytes of a file, or a binary file object that can seek.
+        audio_track (`int` or `str`, *optional*):
+            The sound track to read, by its number among the file's sound tracks (counted from 0) or by its language
+            (`"eng"`). FFmpeg's best track is read by default.
 
     Attributes:
-        info: The file's [`MediaInfo`].
+        info (`MediaInfo`): What the file holds.
+
+    Raises:
+        MediaError: If the file is missing, empty, no media file, or has neither pictures nor sound or no such sound
+            track.
     """
 
-    def __init__(self, source: Source, audio_track: int | str | None = None):
+    def __init__(self, source: Source, audio_track: int | str | None = None) -> None:
         self._source, self._audio_track, name = source, audio_track, source_name(source)
         self._files = ExitStack()
         self._container = container = self._files.enter_context(open_container(source))
@@ -181,10 +206,12 @@ class Clip:
                 )
         self._tell_what_is_missing(stated)
 
-    def _drop_what_leads_nowhere(self, packets: Packets, parts) -> bool:
-        """Forget the packets before the first keyframe of each part, and those shown before it, where they do not decode:
-        a stream that was cut out of a longer one starts with what hangs on frames before the cut."""
-        doubtful = set()
+    def _drop_what_leads_nowhere(self, packets: Packets, parts: list[tuple[int, int, int]]) -> bool:
+        """Removes the packets before the first keyframe of each part, and those shown before it, if they do not decode.
+
+        A stream that was cut out of a longer one starts with packets that depend on frames before the cut.
+        """
+        doubtful: set[int] = set()
         for first, last, ticks in parts:
             keys = [number for number in range(first, last) if packets.keys[number]]
             key, following = [*keys, last, last][:2]
@@ -195,19 +222,19 @@ class Clip:
                     doubtful.add(pts + ticks)
         if not doubtful:
             return False
-        seen = set()
+        decoded = set()
         with suppress(av.FFmpegError):
             for frame in self._from_start():
-                seen.add(frame.pts)
+                decoded.add(frame.pts)
                 if frame.pts is not None and frame.pts > max(doubtful):
                     break
-        missing = doubtful - seen if seen else set()
+        missing = doubtful - decoded if decoded else set()
         self._declared -= len(missing)
         self._pts = np.setdiff1d(self._pts, np.array(sorted(missing), np.int64))
         return bool(missing) and len(self._pts) > 0
 
     def _tell_what_is_missing(self, stated: float) -> None:
-        """Say where the header of the file promises more than it holds."""
+        """Warns if the header of the file states a longer time than the file holds."""
         info, container = self.info, self._container
         if self._damaged or not container.format.name.startswith(STATES_LENGTH):
             return
@@ -227,26 +254,28 @@ class Clip:
     def __enter__(self) -> "Clip":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._files.close()
 
     def read(
-        self, choose: Callable[[np.ndarray], np.ndarray], view: Callable[[Any], Any]
-    ) -> tuple[np.ndarray, list[float], list]:
-        """Decode the frames that `choose` picks and keep only their `view`, so that memory stays small.
+        self, choose: Callable[[np.ndarray], np.ndarray], view: Callable[[Any], T]
+    ) -> tuple[np.ndarray, list[float], list[T]]:
+        """Decodes the frames that `choose` picks and keeps only their `view`, so that memory stays small.
 
-        Where decoding fails part-way the frames before the damage count as the whole clip: `choose` is asked again,
-        and one warning says how many frames were decoded.
+        If decoding fails part-way, the frames before the damage count as the whole clip: `choose` is called again, and
+        one warning says how many frames were decoded.
 
         Args:
-            choose: from the frame times (n,) to increasing indices into them.
-            view: from an `av.VideoFrame`, as stored (`frame.rotation` is not applied), to what is kept of it.
+            choose (`Callable`): A function from the frame times `(n,)` to increasing indices into them.
+            view (`Callable`):
+                A function from an `av.VideoFrame` as stored (`frame.rotation` is not applied) to what is kept of it.
 
         Returns:
-            The indices, the presentation time of each picked frame in seconds, and the views.
+            `tuple[np.ndarray, list[float], list]`: The indices, the presentation time of each picked frame in seconds,
+            and the views.
 
         Raises:
-            MediaError: without a video stream, or if not even one frame decodes.
+            MediaError: If the file has no video stream, or if not even one frame decodes.
         """
         if not self.info.has_video:
             raise MediaError(f"{self.info.source} has no video stream")
@@ -256,7 +285,9 @@ class Clip:
         self._keep_what_decodes()
         return self._read(choose, view)
 
-    def _read(self, choose, view):
+    def _read(
+        self, choose: Callable[[np.ndarray], np.ndarray], view: Callable[[Any], T]
+    ) -> tuple[np.ndarray, list[float], list[T]]:
         indices = choose(self.info.frame_times)
         times, views = [], []
         for frame in self._decode(indices):
@@ -271,8 +302,9 @@ class Clip:
         self.info.pixel_aspect = aspect if PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1] else 1.0
 
     def _keep_what_decodes(self) -> None:
-        """Decode forward to the damage, if there is any; the frames before it are the clip from now on."""
-        pts, damaged = [], self._damaged
+        """Decodes up to the damage, if there is any. The frames before it are the clip from then on."""
+        pts: list[int] = []
+        damaged = self._damaged
         try:
             pts.extend(frame.pts for frame in self._from_start() if frame.pts is not None)
         except av.FFmpegError:
@@ -292,8 +324,8 @@ class Clip:
             self._pts = pts[0] + np.arange(len(pts)) * max(1, round(1 / (self.info.fps * self._time_base)))
         self.info.frame_times = self._pts * self._time_base - self._start
 
-    def _decode(self, indices) -> Iterator:
-        """The frames at `indices`: decode forward, seek only to a keyframe between here and the target."""
+    def _decode(self, indices: np.ndarray) -> Iterator[Any]:
+        """Yields the frames at `indices`. It decodes forward and seeks only to a keyframe between here and the target."""
         frames, frame = None, None
         for index in indices:
             target = self._pts[index]
@@ -312,12 +344,12 @@ class Clip:
                 raise _FrameMissing
             yield frame
 
-    def _from(self, key: int) -> Iterator:
+    def _from(self, key: int) -> Iterator[Any]:
         stream = best_stream(self._container, "video")
         self._container.seek(int(key), stream=stream)
         return (frame for packet in read_packets(self._container, stream) for frame in packet.decode())
 
-    def _from_start(self) -> Iterator:
+    def _from_start(self) -> Iterator[Any]:
         self._files.close()
         self._container = self._files.enter_context(open_container(self._source))
         number = 0
@@ -336,8 +368,10 @@ class Clip:
                 number += 1
                 yield frame
 
-    def _packets(self, container, stream) -> Iterator:
-        """The packets of a stream from the start of the file, numbered, their times on the clip's time line."""
+    def _packets(
+        self, container: "av.container.InputContainer", stream: "av.stream.Stream"
+    ) -> Iterator[tuple[int, Any]]:
+        """Yields the numbers and packets of a stream from the start of the file, with times on the clip's time line."""
         parts, number = iter(self._shifts[stream.index]), -1
         _, last, ticks = next(parts)
         for packet in read_packets(container, stream):
@@ -354,14 +388,16 @@ class Clip:
             yield number, packet
 
     def load_audio(self) -> AudioTrack | None:
-        """The whole sound of the clip, placed by its pts on the clip's clock.
+        """Decodes the whole sound of the clip and places it by its presentation times on the clip's clock.
 
-        Gaps and a late start are zeros; sound from before the clip's start is cut. Offsets below `PTS_TOLERANCE` are the
-        muxer's and shift nothing. Where the number of channels or the rate changes in the file, what follows is mixed and
-        resampled to the first of its formats. Broken packets leave gaps, and one warning counts them.
+        Gaps and a late start are filled with zeros; sound from before the clip's start is cut. Offsets below
+        `PTS_TOLERANCE` come from the muxer and shift nothing. Where the number of channels or the rate changes in the
+        file, the sound after it is mixed and resampled to the first format. Broken packets leave gaps, and one warning
+        counts them.
 
         Returns:
-            The track, or `None` where the file has no sound (or none that can be decoded, with a warning).
+            `AudioTrack`, *optional*: The track, or `None` if the file has no sound, or with a warning if its sound
+            cannot be decoded.
         """
         if not self.info.has_audio:
             return None
@@ -398,11 +434,11 @@ class Clip:
 
 
 class _FrameMissing(Exception):
-    """A frame that the index holds does not come out of the decoder."""
+    """Says that a frame of the index does not come out of the decoder."""
 
 
-def _forward(frames: Iterator, frame, target: int):
-    """The frame at `target`, decoding on from `frame`; `None` where there is none."""
+def _forward(frames: Iterator[Any], frame: Any, target: int) -> Any:
+    """Decodes on from `frame` to the frame at `target` and returns it, or `None` if there is none."""
     while frame is None or frame.pts is None or frame.pts < target:
         frame = next(frames, None)
         if frame is None:
@@ -411,13 +447,17 @@ def _forward(frames: Iterator, frame, target: int):
 
 
 def load_audio(source: Source, audio_track: int | str | None = None) -> AudioTrack | None:
-    """The whole sound of a clip, see [`Clip.load_audio`].
+    """Decodes the whole sound of a clip, see [`Clip.load_audio`].
 
     Args:
-        source, audio_track: As for [`Clip`].
+        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`): The file, see [`Clip`].
+        audio_track (`int` or `str`, *optional*): The sound track that is read, see [`Clip`].
+
+    Returns:
+        `AudioTrack`, *optional*: The track, or `None` if the file has no sound that can be decoded.
 
     Raises:
-        MediaError: as [`Clip`].
+        MediaError: If the file cannot be used, see [`Clip`].
     """
     with Clip(source, audio_track) as clip:
         return clip.load_audio()

@@ -99,13 +99,13 @@ class MicroEmoProcessor(ProcessorMixin):
         system_text=SYSTEM_TEXT,
         chat_template=None,
     ):
-        for name, value, known in (
+        for name, value, choices in (
             ("windows", windows, ("utterance", "sliding", "none")),
             ("window_unit", window_unit, ("frames", "seconds")),
             ("prompt_layout", prompt_layout, ("concatenated", "interleaved")),
         ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         missing = {self.video_token, self.audio_token} - set(tokenizer.get_added_vocab())
         if missing:
             raise ValueError(
@@ -370,7 +370,9 @@ class MicroEmoProcessor(ProcessorMixin):
         template_kwargs = {name: kwargs.pop(name) for name in variables & kwargs.keys()}
         text_kwargs, video_kwargs = self._split_keywords(kwargs)
 
-        pairs = [builder.read_conversation(one, tokenize, TEXT_KEYWORDS | VIDEO_KEYWORDS) for one in conversations]
+        pairs = [
+            builder.read_conversation(messages, tokenize, TEXT_KEYWORDS | VIDEO_KEYWORDS) for messages in conversations
+        ]
         features, found, metadata = self._encode_clips([c for c, _ in pairs if c is not None], asr, video_kwargs)
         remaining = iter(found)
         prompts = [None if clip is None else next(remaining) for clip, _ in pairs]
@@ -556,7 +558,7 @@ class MicroEmoProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        return [name for name, given in MODEL_INPUTS.items() if given.computed_from is None]
+        return [name for name, model_input in MODEL_INPUTS.items() if model_input.computed_from is None]
 
     def check_argument_for_proper_class(self, argument_name, argument):
         # Transformers hides this class behind a stand-in where torchvision is absent.
@@ -572,11 +574,11 @@ class MicroEmoProcessor(ProcessorMixin):
         # the model's arguments on to its processor, so that only a word that is nearly ours can be told to be a mistake.
         own = inspect.signature(cls.__init__).parameters.keys() - {"self"}
         sound = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
-        known = own | sound | VIDEO_KEYWORDS
+        accepted = own | sound | VIDEO_KEYWORDS
         mistaken = [
-            n for n in kwargs.keys() - known if n in OTHER_NAMES or difflib.get_close_matches(n, known, 1, 0.8)
+            n for n in kwargs.keys() - accepted if n in OTHER_NAMES or difflib.get_close_matches(n, accepted, 1, 0.8)
         ]
-        refuse_unknown(mistaken, known, f"{cls.__name__}.from_pretrained", OTHER_NAMES)
+        refuse_unknown(mistaken, accepted, f"{cls.__name__}.from_pretrained", OTHER_NAMES)
         video = {name: kwargs[name] for name in (VIDEO_KEYWORDS | LOADING_KEYWORDS) & kwargs.keys()}
         audio = {name: kwargs[name] for name in (sound | LOADING_KEYWORDS) & kwargs.keys()}
         rest = {name: kwargs[name] for name in kwargs.keys() - VIDEO_KEYWORDS - sound}

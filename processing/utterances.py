@@ -74,8 +74,8 @@ def transcribe(asr, audio, duration: float | None = None) -> list[Utterance]:
     # Whisper refuses more than 30 s unless it is asked for timestamps.
     spoken = asr({"raw": mono.numpy(), "sampling_rate": rate}, return_timestamps=True)
     found = read_entries("speech recognition", spoken)
-    heard = audio.samples.shape[-1] / audio.rate
-    return _tidy("speech recognition", found, heard if duration is None else duration, [])
+    audio_duration = audio.samples.shape[-1] / audio.rate
+    return _tidy("speech recognition", found, audio_duration if duration is None else duration, [])
 
 
 def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[Utterance]:
@@ -84,14 +84,14 @@ def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[U
     while len(merged) > max_utterances:
         lengths = [max(a.end, b.end) - a.start for a, b in pairwise(merged)]
         index = lengths.index(min(lengths))
-        one, other = merged[index : index + 2]
-        if one.speaker == other.speaker:
-            speaker, parts = one.speaker, [one.text, other.text]
+        first, second = merged[index : index + 2]
+        if first.speaker == second.speaker:
+            speaker, parts = first.speaker, [first.text, second.text]
         else:  # the names move into the text
             speaker = None
-            parts = [f"{u.speaker}: {u.text}" if u.speaker and u.text else u.text for u in (one, other)]
+            parts = [f"{u.speaker}: {u.text}" if u.speaker and u.text else u.text for u in (first, second)]
         text = " ".join(part for part in parts if part)
-        merged[index : index + 2] = [Utterance(one.start, max(one.end, other.end), text, speaker)]
+        merged[index : index + 2] = [Utterance(first.start, max(first.end, second.end), text, speaker)]
     return merged
 
 
@@ -203,11 +203,11 @@ def _decode(name: str, data: bytes, encoding: str | None) -> str:
     """UTF-8, UTF-16 or UTF-32 by its mark, UTF-16 without one, or what the user says."""
     if encoding is None:
         marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-        known = next((known for mark, known in marks.items() if data.startswith(mark)), None)
-        if known is None and data[:2].count(0) == 1:  # every second byte of the first letters is zero
-            known = "utf-16-be" if data[0] == 0 else "utf-16-le"
+        detected = next((codec for mark, codec in marks.items() if data.startswith(mark)), None)
+        if detected is None and data[:2].count(0) == 1:  # every second byte of the first letters is zero
+            detected = "utf-16-be" if data[0] == 0 else "utf-16-le"
     try:
-        return data.decode(encoding or known or "utf-8-sig")
+        return data.decode(encoding or detected or "utf-8-sig")
     except LookupError:
         raise ValueError(f"{name}: unknown encoding {encoding!r}") from None
     except UnicodeDecodeError as error:

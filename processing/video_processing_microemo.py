@@ -182,8 +182,8 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs):
         """As the base class; a keyword that would be left over is refused."""
-        known = {*FIELDS, *FIXED, *_SAVED, *LOADING_KEYWORDS}
-        refuse_unknown(kwargs, known, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
+        accepted = {*FIELDS, *FIXED, *_SAVED, *LOADING_KEYWORDS}
+        refuse_unknown(kwargs, accepted, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
         return super().from_dict(video_processor_dict, **kwargs)
 
     @classmethod
@@ -261,16 +261,16 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         """This processor's fields with a call's `overrides`, checked."""
         _check_fixed(overrides)
         refuse_unknown(overrides, {*FIELDS, *FIXED}, type(self).__name__, _OTHER_NAMES)
-        given = {name: value for name, value in overrides.items() if value is not None and name in FIELDS}
-        if "fps" in given and "num_frames" in given:
+        chosen = {name: value for name, value in overrides.items() if value is not None and name in FIELDS}
+        if "fps" in chosen and "num_frames" in chosen:
             raise ValueError("num_frames and fps exclude each other, got both")
         try:
-            validate_typed_dict(self.valid_kwargs, given)
+            validate_typed_dict(self.valid_kwargs, chosen)
         except StrictDataclassError as error:
             raise ValueError(f"{error}: {error.__cause__}") from error
-        settings = {name: given.get(name, getattr(self, name)) for name in FIELDS}
+        settings = {name: chosen.get(name, getattr(self, name)) for name in FIELDS}
         find_regions(settings["clue_regions"])  # refuses what it does not know
-        if "num_frames" in given:
+        if "num_frames" in chosen:
             settings["fps"] = None
         for name in ("num_frames", "max_frames", "patch_size", "face_crop_scale"):
             if settings[name] <= 0:
@@ -315,12 +315,12 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         return _ProcessedVideo(pixels, crops, masks, metadata)
 
 
-def _check_fixed(given: dict) -> None:
-    for name in FIXED.keys() & given.keys():
-        if given[name] is not None and given[name] != FIXED[name]:
+def _check_fixed(fields: dict) -> None:
+    for name in FIXED.keys() & fields.keys():
+        if fields[name] is not None and fields[name] != FIXED[name]:
             instead = ": give image_mean=[0, 0, 0] and image_std=[1, 1, 1]" if name == "do_normalize" else ""
             raise ValueError(
-                f"MicroEmoVideoProcessor works with {name}={FIXED[name]!r} alone, got {given[name]!r}{instead}"
+                f"MicroEmoVideoProcessor works with {name}={FIXED[name]!r} alone, got {fields[name]!r}{instead}"
             )
 
 
@@ -365,10 +365,10 @@ class _FrameProcessor:
         indices = add_span_frames(indices, times, self.spans, settings["max_frames"])
         if settings["repeat_last_frame"] and settings["do_sample_frames"] and not settings["fps"]:
             indices = np.pad(indices, (0, max(0, settings["num_frames"] - len(indices))), mode="edge")
-        self._given = None if self.landmarks is None else iter(self._given_faces(indices, len(times)))
+        self._precomputed = None if self.landmarks is None else iter(self._precomputed_faces(indices, len(times)))
         return indices
 
-    def _given_faces(self, indices: np.ndarray, total: int) -> np.ndarray:
+    def _precomputed_faces(self, indices: np.ndarray, total: int) -> np.ndarray:
         faces = np.asarray(self.landmarks, np.float32)
         if faces.ndim != 3 or faces.shape[1] != NUM_LANDMARKS or faces.shape[2] not in (2, 3):
             raise ValueError(f"landmarks of a clip must be (n, {NUM_LANDMARKS}, 2 or 3), got {faces.shape}")
@@ -390,8 +390,8 @@ class _FrameProcessor:
         def whole() -> np.ndarray:
             return _resize(self._to_rgb, frame, width, height, turns)
 
-        if self._given is not None:
-            landmarks = next(self._given)
+        if self._precomputed is not None:
+            landmarks = next(self._precomputed)
             faces = [Face(landmarks, score=1.0)] if np.isfinite(landmarks).all() else []
         else:
             scale = min(1, MESH_HEIGHT / height)
@@ -410,7 +410,7 @@ class _FrameProcessor:
 
     def follow(self, frames: tuple[list[Face], ...]) -> list[int | None]:
         """Which of each frame's faces is the followed person's; given landmarks are one person's."""
-        if self._given is not None:
+        if self._precomputed is not None:
             return [0 if faces else None for faces in frames]
         return follow_person(frames, self.frame_size)
 
@@ -544,8 +544,8 @@ class _DecodedClip:
 
     def __init__(self, frames, metadata):
         # `VideoMetadata` is a mapping of fields of which most are None.
-        given = {} if metadata is None else {name: metadata[name] for name in metadata if metadata[name] is not None}
-        times, fps, indices = (given.get(name) for name in ("frame_times", "fps", "frames_indices"))
+        fields = {} if metadata is None else {name: metadata[name] for name in metadata if metadata[name] is not None}
+        times, fps, indices = (fields.get(name) for name in ("frame_times", "fps", "frames_indices"))
         if not len(frames):
             raise MediaError("a clip of decoded frames is empty")
         if times is None:
@@ -562,7 +562,7 @@ class _DecodedClip:
             frame_times=times,
             has_video=True,
             has_audio=False,
-            duration=float(given.get("duration") or times[-1] + step),
+            duration=float(fields.get("duration") or times[-1] + step),
             fps=float(fps or 1 / step),
         )
 

@@ -1,8 +1,9 @@
-"""The times of a file's packets, and one time line for a file whose parts have clocks of their own."""
+"""The packets' times of a media file, and one time line for a file whose parts have different clocks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -15,26 +16,39 @@ LONGEST_GAP, LONGEST_PAUSE = 10.0, 600.0
 
 @dataclass
 class Packets:
-    """The packets of one stream in the order of the file; times in ticks, `None` where they have none.
+    """Holds what is known about the packets of one stream, in the order of the file.
 
     Attributes:
-        tick: Seconds of a tick (a float: fractions are slow).
-        order: Number of each among the packets of all streams.
-        places: Where in the file each one starts.
+        tick (`float`): The seconds of a tick. It is a float because fractions are slow.
+        pts (`list[int | None]`): The presentation times in ticks, `None` for packets without one.
+        dts (`list[int | None]`): The decoding times in ticks, `None` for packets without one.
+        durations (`list[int]`): The durations in ticks, 0 for packets without one.
+        keys (`list[bool]`): Whether each packet is a keyframe.
+        discarded (`list[bool]`): Whether each packet is decoded but not shown.
+        order (`list[int]`): The number of each packet among the packets of all streams.
+        places (`list[int | None]`): The byte offset of each packet in the file, `None` where it is not known.
     """
 
     tick: float
-    pts: list = field(default_factory=list)
-    dts: list = field(default_factory=list)
-    durations: list = field(default_factory=list)
-    keys: list = field(default_factory=list)
-    discarded: list = field(default_factory=list)
-    order: list = field(default_factory=list)
-    places: list = field(default_factory=list)
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    keys: list[bool] = field(default_factory=list)
+    discarded: list[bool] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+    places: list[int | None] = field(default_factory=list)
 
 
-def index_packets(packets: Iterable, streams) -> dict[int, Packets]:
-    """The packets of each stream, by the stream's index."""
+def index_packets(packets: Iterable[Any], streams: Iterable[Any]) -> dict[int, Packets]:
+    """Indexes the packets of several streams.
+
+    Args:
+        packets (`Iterable[av.Packet]`): The packets of all streams in the order of the file.
+        streams (`Iterable[av.stream.Stream]`): The streams that the packets belong to.
+
+    Returns:
+        `dict[int, Packets]`: The packets of each stream by the index of the stream.
+    """
     found = {stream.index: Packets(float(stream.time_base)) for stream in streams}
     for order, packet in enumerate(packets):
         if packet.size:
@@ -50,7 +64,15 @@ def index_packets(packets: Iterable, streams) -> dict[int, Packets]:
 
 
 def longest_gap(formats: str, may_jump: bool) -> float:
-    """Seconds that a clock may go forward at once."""
+    """Returns how far a clock may go forward at once without being a new clock.
+
+    Args:
+        formats (`str`): The name of the container format as FFmpeg states it.
+        may_jump (`bool`): Whether the format allows its clock to jump at any time.
+
+    Returns:
+        `float`: The number of seconds, infinite for formats whose tables are believed.
+    """
     if formats.startswith("mov"):
         return np.inf
     return LONGEST_GAP if may_jump else LONGEST_PAUSE
@@ -59,19 +81,19 @@ def longest_gap(formats: str, may_jump: bool) -> float:
 class ClipClock:
     """Finds where the clock of a file restarts or jumps and lays the parts end to end, all streams by the same shift.
 
-    A single packet whose time fits neither its neighbours' clock nor a new one has a wrong time: it counts nowhere.
+    A single packet whose time fits neither its neighbours' clock nor a new one has a wrong time and is ignored.
 
     Args:
-        packets: Of each stream.
-        gap: Seconds that a clock may go forward at once.
+        packets (`dict[int, Packets]`): The packets of each stream by the index of the stream.
+        gap (`float`): The number of seconds that a clock may go forward at once.
 
     Attributes:
-        wrong: Numbers of each stream's packets that have a wrong time.
-        restarts: Seconds at which the second and further parts begin, on the time line.
-        end: End of the last packet in seconds.
+        wrong (`dict[int, set[int]]`): The numbers of each stream's packets that have a wrong time.
+        restarts (`list[float]`): The seconds on the time line at which the second and further parts begin.
+        end (`float`): The end of the last packet in seconds.
     """
 
-    def __init__(self, packets: dict[int, Packets], gap: float):
+    def __init__(self, packets: dict[int, Packets], gap: float) -> None:
         self._packets = packets
         self._times = {index: _decoding_times(row, gap) for index, row in packets.items()}
         self.wrong: dict[int, set[int]] = {index: set() for index in packets}
@@ -80,14 +102,29 @@ class ClipClock:
         self._shifts, self.restarts, self.end = self._lay_out()
 
     def shifts(self, index: int) -> list[tuple[int, int, int]]:
-        """Of each part of a stream: its first packet, the first after it, and the ticks to add to its times."""
+        """Describes the parts of a stream.
+
+        Args:
+            index (`int`): The index of the stream.
+
+        Returns:
+            `list[tuple[int, int, int]]`: For each part the number of its first packet, the number of the first packet
+            after it, and the ticks to add to its times.
+        """
         firsts = [*self._firsts[index], len(self._packets[index].pts)]
         tick = self._packets[index].tick
         return [(*part, round(shift / tick)) for part, shift in zip(pairwise(firsts), self._shifts, strict=True)]
 
-    def pts(self, index: int, keys: bool = False) -> list:
-        """Presentation times of a stream's packets on the time line in ticks: of all that are shown, or of its
-        keyframes. `None` where they have none."""
+    def pts(self, index: int, keys: bool = False) -> list[int | None]:
+        """Returns the presentation times of a stream's packets on the time line.
+
+        Args:
+            index (`int`): The index of the stream.
+            keys (`bool`, *optional*, defaults to `False`): Whether to take the keyframes instead of all shown packets.
+
+        Returns:
+            `list[int | None]`: The times in ticks, `None` for packets without one.
+        """
         row, wrong = self._packets[index], self.wrong[index]
         wanted = row.keys if keys else [not discarded for discarded in row.discarded]
         return [
@@ -98,7 +135,7 @@ class ClipClock:
         ]
 
     def _jumps(self, index: int, gap: float) -> list[int]:
-        """Numbers of the packets at which a stream's clock jumps. Notes those whose time is wrong."""
+        """Returns the numbers of the packets at which a stream's clock jumps, and records those with a wrong time."""
         times = self._times[index]
         steps = np.diff(times)
         found = []
@@ -115,15 +152,15 @@ class ClipClock:
         return found
 
     def _goes_on_elsewhere(self, index: int, start: float, end: float) -> bool:
-        """Whether another stream has packets in a gap of this one: then it is a pause, not a jump."""
+        """Tells whether another stream has packets in a gap of this one, which makes the gap a pause, not a jump."""
         others = [times for other, times in self._times.items() if other != index]
         return any(((times > start + 1) & (times < end - 1)).any() for times in others)
 
     def _split(self, jumps: list[tuple[int, int]]) -> dict[int, list[int]]:
-        """The first packet of each part in each stream.
+        """Returns the first packet of each part in each stream.
 
-        Streams jump at the same place of the file, not at the same packet: packets are handed out when they are
-        complete, so that late ones of the old clock may follow early ones of the new.
+        Streams jump at the same place of the file, not at the same packet. Packets are handed out when they are
+        complete, so that late ones of the old clock may follow early ones of the new clock.
         """
         rows = self._packets
         places = {index: np.array(row.places, object) for index, row in rows.items()}
@@ -144,7 +181,7 @@ class ClipClock:
         return firsts
 
     def _lay_out(self) -> tuple[list[float], list[float], float]:
-        """The seconds that each part is shifted by, where the later ones begin, and where the last one ends."""
+        """Returns the seconds that each part is shifted by, where the later parts begin, and where the last one ends."""
         count = len(next(iter(self._firsts.values())))
         spans = [[np.inf, -np.inf] for _ in range(count)]
         for index, row in self._packets.items():
@@ -167,14 +204,17 @@ class ClipClock:
 
 
 def _decoding_times(row: Packets, gap: float) -> np.ndarray:
-    """Seconds at which the packets are decoded, which only grow on one clock; what has no time has that before it."""
-    known = next((time for time in row.dts if time is not None), None)
-    if known is None:  # presentation times come in another order, so that only their growth says something
+    """Returns the seconds at which the packets are decoded. They only grow on one clock.
+
+    A packet without a time takes the time of the packet before it.
+    """
+    latest = next((time for time in row.dts if time is not None), None)
+    if latest is None:  # presentation times come in another order, so that only their growth says something
         return np.maximum.accumulate([0 if time is None else time for time in row.pts] or [0]) * row.tick
     times = []
     for pts, dts in zip(row.pts, row.dts, strict=True):
         if dts is not None and pts is not None and not -gap <= (dts - pts) * row.tick <= RESTART:
             dts = pts  # not shown before it is decoded, nor long after: FFmpeg counted on where a new clock starts
-        known = known if dts is None else dts
-        times.append(known * row.tick)
+        latest = latest if dts is None else dts
+        times.append(latest * row.tick)
     return np.array(times)

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal, TypeVar
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -24,24 +24,25 @@ PTS_TOLERANCE = 0.05
 # Seconds that a server may take to answer, and to send the next bytes.
 NETWORK_TIMEOUT = (15.0, 60.0)
 
+T = TypeVar("T")
 Source = str | os.PathLike | bytes | BinaryIO
 
 
 class MediaError(ValueError):
-    """A clip that cannot be used: the message names the file and what is wrong with it."""
+    """Says that a clip cannot be used. The message names the file and what is wrong with it."""
 
 
 @dataclass
 class SoundTrack:
-    """One of a file's sound tracks.
+    """Describes one of a file's sound tracks.
 
     Attributes:
-        index: Its number among the sound tracks, from 0.
-        language: As the file states it ("eng"), or `None`.
-        title: Likewise.
-        codec: Name of its codec.
-        channels: Their number.
-        rate: Samples per second.
+        index (`int`): The number of the track among the sound tracks, counted from 0.
+        language (`str`, *optional*): The language as the file states it, such as `"eng"`.
+        title (`str`, *optional*): The title as the file states it.
+        codec (`str`): The name of the codec.
+        channels (`int`): The number of channels.
+        rate (`int`): The number of samples per second.
     """
 
     index: int
@@ -52,18 +53,34 @@ class SoundTrack:
     rate: int
 
     def __str__(self) -> str:
-        told = [text for text in (self.language, self.title) if text]
-        return ", ".join([f"{self.index}: {self.codec}", *told, f"{self.channels} channels", f"{self.rate} Hz"])
+        labels = [text for text in (self.language, self.title) if text]
+        return ", ".join([f"{self.index}: {self.codec}", *labels, f"{self.channels} channels", f"{self.rate} Hz"])
 
 
-def is_counted(container) -> bool:
-    """Whether the times are no file's own: FFmpeg makes those of a bare sound stream (ADTS, MP3) by counting its packets,
-    all as long as the first."""
+def is_counted(container: "av.container.InputContainer") -> bool:
+    """Tells whether the times of a container are counted by FFmpeg instead of stored in the file.
+
+    FFmpeg counts the packets of a bare sound stream (ADTS, MP3) and takes all of them to be as long as the first.
+
+    Args:
+        container (`av.container.InputContainer`): An open container.
+
+    Returns:
+        `bool`: Whether the times are counted.
+    """
     flags = container.format.flags
     return bool(flags & Flags.generic_index.value) and not flags & Flags.ts_discont.value
 
 
 def source_name(source: Source) -> str:
+    """Returns the name of a source for messages.
+
+    Args:
+        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`): A path, a URL, the bytes of a file or a file object.
+
+    Returns:
+        `str`: The path, the URL, the name of the file object, or the number of bytes.
+    """
     if isinstance(source, bytes):
         return f"<{len(source)} bytes>"
     if isinstance(source, str | os.PathLike):
@@ -72,8 +89,19 @@ def source_name(source: Source) -> str:
 
 
 @contextmanager
-def open_container(source: Source) -> Iterator:
-    """An open input container."""
+def open_container(source: Source) -> Iterator["av.container.InputContainer"]:
+    """Opens a media file as a context manager.
+
+    Args:
+        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`): A path, a URL, the bytes of a file or a file object.
+
+    Returns:
+        `Iterator[av.container.InputContainer]`: The open container.
+
+    Raises:
+        ImportError: If PyAV is not installed.
+        MediaError: If the source cannot be opened or is not a media file.
+    """
     if av is None:
         raise ImportError("MicroEmo reads video and sound with PyAV: pip install av")
     name = source_name(source)
@@ -91,13 +119,13 @@ def open_container(source: Source) -> Iterator:
 
 
 class _Content:
-    """A file as FFmpeg sees it: without a name, and with a place of its own, since a file may be open more than once.
+    """Wraps a file without its name and with a reading position of its own, since a file may be open more than once.
 
-    Its content alone then decides what it is (by its name a text file would be a film of letters), and a play list in
-    disguise cannot make FFmpeg open other files.
+    The content alone then decides what the file is (FFmpeg shows a text file as a video of letters by its name), and
+    a play list under another name cannot make FFmpeg open other files.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO) -> None:
         self._file, self._place = file, 0
 
     def read(self, size: int) -> bytes:
@@ -136,8 +164,16 @@ def _stream(source: Source) -> Iterator[BinaryIO]:
         raise MediaError(f"a clip is a path, a URL, bytes or a binary file object, not {type(source).__name__}")
 
 
-def best_stream(container, kind: str):
-    """FFmpeg's best stream of a kind, `None` where there is none that it can decode (a cover picture is no video)."""
+def best_stream(container: "av.container.InputContainer", kind: Literal["video", "audio"]) -> Any:
+    """Finds FFmpeg's best stream of a kind.
+
+    Args:
+        container (`av.container.InputContainer`): An open container.
+        kind (`"video"` or `"audio"`): The kind of the stream.
+
+    Returns:
+        `av.stream.Stream`, *optional*: The stream, or `None` if FFmpeg can decode none. A cover picture is no video.
+    """
     try:
         stream = container.streams.best(kind)
     except IndexError:  # one that began later than PyAV looked
@@ -147,8 +183,21 @@ def best_stream(container, kind: str):
     return None if stream.disposition & Disposition.attached_pic else stream
 
 
-def sound_stream(container, track: int | str | None, name: str):
-    """The sound stream that was asked for by number or language, FFmpeg's best without, `None` where there is none."""
+def sound_stream(container: "av.container.InputContainer", track: int | str | None, name: str) -> Any:
+    """Finds a sound stream by its number or its language.
+
+    Args:
+        container (`av.container.InputContainer`): An open container.
+        track (`int` or `str`, *optional*): The number of the track, counted from 0, or its language. `None` stands for
+            FFmpeg's best track.
+        name (`str`): The name of the file for errors.
+
+    Returns:
+        `av.AudioStream`, *optional*: The stream, or `None` if no track is asked for and there is none.
+
+    Raises:
+        MediaError: If the track does not exist or cannot be decoded.
+    """
     if track is None:
         return best_stream(container, "audio")
     streams = container.streams.audio
@@ -164,7 +213,15 @@ def sound_stream(container, track: int | str | None, name: str):
     return found[0]
 
 
-def list_sound_tracks(container) -> list[SoundTrack]:
+def list_sound_tracks(container: "av.container.InputContainer") -> list[SoundTrack]:
+    """Lists the sound tracks of a file.
+
+    Args:
+        container (`av.container.InputContainer`): An open container.
+
+    Returns:
+        `list[SoundTrack]`: The tracks in the order of the file.
+    """
     return [
         SoundTrack(
             index=index,
@@ -178,9 +235,19 @@ def list_sound_tracks(container) -> list[SoundTrack]:
     ]
 
 
-def start_time(video, audio, first: float | None = None) -> float:
-    """Where on the file's own clock the clip's clock starts, in seconds; `first` is when the first frame is shown, where
-    that is not the stream's start."""
+def start_time(
+    video: "av.stream.Stream | None", audio: "av.stream.Stream | None", first: float | None = None
+) -> float:
+    """Finds where on the file's own clock the clip's clock starts.
+
+    Args:
+        video (`av.stream.Stream`, *optional*): The stream of pictures.
+        audio (`av.stream.Stream`, *optional*): The stream of sound.
+        first (`float`, *optional*): The seconds at which the first frame is shown, if that is not the stream's start.
+
+    Returns:
+        `float`: The start in seconds.
+    """
     video_start, audio_start = (
         None if stream is None else float((stream.start_time or 0) * stream.time_base) for stream in (video, audio)
     )
@@ -192,13 +259,34 @@ def start_time(video, audio, first: float | None = None) -> float:
     return audio_start
 
 
-def demux(container, *streams) -> Iterator:
-    """The packets of the streams up to the end of the file or to where it cannot be read any more."""
+def demux(container: "av.container.InputContainer", *streams: "av.stream.Stream") -> Iterator[Any]:
+    """Yields the packets of streams up to the end of the file or to where the file cannot be read any more.
+
+    Args:
+        container (`av.container.InputContainer`): An open container.
+        streams (`av.stream.Stream`): The streams; all streams of the file if none is named.
+
+    Returns:
+        `Iterator[av.Packet]`: The packets in the order of the file.
+    """
     return unbroken(read_packets(container, *streams))
 
 
-def read_packets(container, *streams) -> Iterator:
-    """The packets of the streams. PyAV stumbles over those of a stream that begins later than it looked; it can go on."""
+def read_packets(container: "av.container.InputContainer", *streams: "av.stream.Stream") -> Iterator[Any]:
+    """Yields the packets of streams.
+
+    PyAV raises an `IndexError` at packets of a stream that begins later than it looked. Reading continues after them.
+
+    Args:
+        container (`av.container.InputContainer`): An open container.
+        streams (`av.stream.Stream`): The streams; all streams of the file if none is named.
+
+    Returns:
+        `Iterator[av.Packet]`: The packets in the order of the file.
+
+    Raises:
+        av.FFmpegError: If the file cannot be read any more.
+    """
     while True:
         try:
             yield from container.demux(*streams)
@@ -207,6 +295,14 @@ def read_packets(container, *streams) -> Iterator:
             continue
 
 
-def unbroken(packets: Iterator) -> Iterator:
+def unbroken(packets: Iterator[T]) -> Iterator[T]:
+    """Yields packets up to the first that cannot be read.
+
+    Args:
+        packets (`Iterator`): The packets as [`read_packets`] yields them.
+
+    Returns:
+        `Iterator`: The packets before the first error.
+    """
     with suppress(av.FFmpegError):
         yield from packets

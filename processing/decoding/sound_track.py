@@ -19,11 +19,11 @@ LONGEST_SILENCE = 3600.0
 
 @dataclass
 class AudioTrack:
-    """A sound track on the clip's clock.
+    """Holds a sound track on the clip's clock.
 
     Attributes:
-        samples: (channels, n) float32. Decoded sound can exceed 1.
-        rate: Samples per second.
+        samples (`np.ndarray` of shape `(channels, n)`): The float32 samples. Decoded sound can exceed 1.
+        rate (`int`): The number of samples per second.
     """
 
     samples: np.ndarray
@@ -31,17 +31,34 @@ class AudioTrack:
 
 
 class TrackBuilder:
-    """Gathers decoded sound in the format of its first frame."""
+    """Gathers decoded sound in the format of its first frame.
 
-    def __init__(self, frame, seconds: float, counted: bool):
-        self.counted, self.changed, self.leap = counted, False, None
+    Args:
+        frame (`av.AudioFrame`): The first decoded frame.
+        seconds (`float`): The expected length of the sound.
+        counted (`bool`): Whether FFmpeg counts the times of the file, see [`is_counted`].
+
+    Attributes:
+        changed (`bool`): Whether the format changes after the first frame.
+        leap (`float`, *optional*): The seconds of the first time that was not believed.
+    """
+
+    def __init__(self, frame: "av.AudioFrame", seconds: float, counted: bool) -> None:
+        self.counted, self.changed = counted, False
+        self.leap: float | None = None
         self._rate, self._end = frame.sample_rate, 0
         shape = frame.layout.nb_channels, int((min(seconds, 600) + 1) * frame.sample_rate)
         self._samples = np.zeros(shape, np.float32)  # grows
         self._run: _Run | None = None
 
-    def add(self, frame, seconds: float | None) -> None:
-        """A decoded frame that is heard `seconds` after the clip's start; `None` for one that follows on."""
+    def add(self, frame: "av.AudioFrame", seconds: float | None) -> None:
+        """Adds a decoded frame.
+
+        Args:
+            frame (`av.AudioFrame`): The frame.
+            seconds (`float`, *optional*): The time of the frame after the clip's start. `None` stands for the end of
+                the frame before it.
+        """
         sound = _to_float(frame)
         if len(sound) == len(self._samples) and frame.sample_rate == self._rate:
             self._close_run()
@@ -55,6 +72,11 @@ class TrackBuilder:
         self._run.sounds.append(sound)
 
     def finish(self) -> AudioTrack:
+        """Returns the sound of all frames.
+
+        Returns:
+            `AudioTrack`: The sound in the format of the first frame.
+        """
         self._close_run()
         return AudioTrack(self._samples[:, : self._end], self._rate)
 
@@ -76,20 +98,22 @@ class TrackBuilder:
 
 
 class _Run:
-    """Sound of another format than the first, without a gap."""
+    """Holds sound of another format than the first frame, without a gap."""
 
-    def __init__(self, frame, seconds: float | None):
-        self.seconds, self.sounds = seconds, []
+    def __init__(self, frame: "av.AudioFrame", seconds: float | None) -> None:
+        self.seconds = seconds
+        self.sounds: list[np.ndarray] = []
         self._rate = frame.sample_rate
         self._names = [channel.name for channel in frame.layout.channels]
 
-    def takes(self, sound: np.ndarray, frame, seconds: float | None) -> bool:
+    def takes(self, sound: np.ndarray, frame: "av.AudioFrame", seconds: float | None) -> bool:
+        """Tells whether a frame has the format of this sound and follows it without a gap."""
         end = (self.seconds or 0) + sum(sound.shape[1] for sound in self.sounds) / self._rate
         follows = seconds is None or abs(seconds - end) < PTS_TOLERANCE
         return follows and frame.sample_rate == self._rate and len(sound) == len(self.sounds[0])
 
     def convert(self, channels: int, rate: int) -> np.ndarray:
-        """All of it with as many channels and at such a rate."""
+        """Converts all of the sound to a number of channels and a sampling rate."""
         sound = np.concatenate(self.sounds, axis=1)
         if len(sound) != channels:
             sound = _mix(sound, self._names, channels)
@@ -97,10 +121,10 @@ class _Run:
 
 
 def _mix(sound: np.ndarray, names: list[str], channels: int) -> np.ndarray:
-    """(channels, n) of a sound with other channels: left and right in the first two, or in one their mean.
+    """Mixes a sound to `(channels, n)`, with left and right in the first two channels, or their mean in a single one.
 
-    What is in the middle, beside or behind is heard on its side with the weight that broadcasters give it (ITU-R BS.775);
-    the bass channel is left out. Channels without a name are left and right.
+    Channels in the middle, beside or behind are added to their side with the weight that broadcasters give them (ITU-R
+    BS.775); the bass channel is left out. Channels without a name are left and right.
     """
     sides = np.zeros((2, len(sound)), np.float32)
     for number, name in enumerate(names):
@@ -115,8 +139,8 @@ def _mix(sound: np.ndarray, names: list[str], channels: int) -> np.ndarray:
     return np.pad(mixed, ((0, channels - 2), (0, 0)))
 
 
-def _to_float(frame) -> np.ndarray:
-    """(channels, n) float32 of a decoded sound frame; integer formats are scaled by their half range."""
+def _to_float(frame: "av.AudioFrame") -> np.ndarray:
+    """Returns a decoded sound frame as `(channels, n)` float32. Integer formats are scaled by their half range."""
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels > 7:  # PyAV's own conversion reads beyond the eighth
         dtype = av.AudioFrame(frame.format, "mono", 1).to_ndarray().dtype

@@ -1,4 +1,4 @@
-"""Which of the faces in a clip's frames are one person's: the one that is followed through the clip."""
+"""The choice of the one person, among the faces in a clip's frames, who is followed through the clip."""
 
 import numpy as np
 
@@ -10,19 +10,19 @@ _NEAR, _MUCH_LARGER = 1.5, 2.0
 
 
 def follow_person(frames: list[list[Face]], size: tuple[int, int]) -> list[int | None]:
-    """The place of one person among the faces of each frame.
+    """Finds one person among the faces of each frame.
 
-    Faces that stay about where they are make a track. The person's first track is the one that weighs most: size times
-    detector score, summed over its frames, so that a large, well seen and lasting face wins. Faces of other tracks are
-    the same person, who has moved or is seen by another camera, only where no frame shows both: where two people sit
-    side by side and one turns away, the other does not step in.
+    Faces that stay about where they are make a track. The person's first track is the one with the largest sum of size
+    times detector score over its frames, so that a large, clearly visible and lasting face is chosen. Faces of another
+    track belong to the same person, who has moved or is filmed by another camera, only if no frame shows both tracks:
+    if two people sit side by side and one turns away, the other is not taken in their place.
 
     Args:
-        frames: The faces of each frame, in the order of the clip.
-        size: Width and height of the frames in pixels.
+        frames (`list[list[Face]]`): The faces of each frame, in the order of the clip.
+        size (`tuple[int, int]`): The width and the height of the frames in pixels.
 
     Returns:
-        For each frame an index into its faces; `None` where the person is not seen.
+        `list[int | None]`: For each frame an index into its faces, or `None` if the person is not visible.
     """
     chosen: list[int | None] = [None] * len(frames)
     tracks = _tracks([[_place(face, size) for face in faces] for faces in frames])
@@ -35,14 +35,15 @@ def follow_person(frames: list[list[Face]], size: tuple[int, int]) -> list[int |
 
 
 def _place(face: Face, size: tuple[int, int]) -> np.ndarray:
-    """(3,) the middle of a face and the longer side of its box, in pixels."""
+    """Returns the middle of a face and the longer side of its box in pixels, `(3,)`."""
     box = face.box * np.tile(size, 2)
     return np.array([*(box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max()])
 
 
 def _tracks(frames: list[list[np.ndarray]]) -> list[list[tuple[int, int]]]:
-    """Tracks of (frame, index of the face), nearest pairs first. A track goes on after frames without its face."""
-    tracks, last = [], []
+    """Builds tracks of (frame, index of the face) from the nearest pairs on. A track may pause in some frames."""
+    tracks: list[list[tuple[int, int]]] = []
+    last: list[np.ndarray] = []
     for t, places in enumerate(frames):
         pairs = []
         for i, place in enumerate(places):
@@ -51,7 +52,7 @@ def _tracks(frames: list[list[np.ndarray]]) -> list[list[tuple[int, int]]]:
                 distance = np.linalg.norm(place[:2] - before[:2]) / sizes[1]
                 if distance < _NEAR and sizes[1] <= _MUCH_LARGER * sizes[0]:
                     pairs.append((distance, i, number))
-        track_of = {}
+        track_of: dict[int, int] = {}
         for _, i, number in sorted(pairs):
             if i not in track_of and number not in track_of.values():
                 track_of[i] = number

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,43 +39,52 @@ _used_by: int | None = None
 class FaceMesh:
     """Finds faces and their landmarks in single frames, independent of the frames before.
 
-    Holds no MediaPipe object itself: graphs are made on first use, one per process and thread, so that it can be
-    pickled, shared by threads and sent to workers. A process that has run a graph cannot be forked and run one again.
+    It holds no MediaPipe object itself. Graphs are made on first use, one per process and thread, so that the object
+    can be pickled, shared by threads and sent to workers. A process that has run a graph cannot be forked and run one
+    again.
 
     Args:
-        model: Path of a `face_landmarker.task` for MediaPipe's Tasks API. Without it the model inside MediaPipe's own
-            wheel is used (`mediapipe.solutions`, up to 0.10.21), and where that has none, the file beside the
-            checkpoint or the official one, downloaded once.
-        checkpoint: Folder or Hub id of the checkpoint, where `model` and `face_landmarker.task` are looked for.
+        model (`str` or `os.PathLike`, *optional*):
+            The path of a `face_landmarker.task` for MediaPipe's Tasks API. By default the model inside MediaPipe's own
+            wheel is used (`mediapipe.solutions`, up to 0.10.21), and if the wheel has none, the file beside the
+            checkpoint or the official file, which is downloaded once.
+        checkpoint (`str` or `os.PathLike`, *optional*):
+            The folder or Hub id of the checkpoint, in which `model` and `face_landmarker.task` are searched.
     """
 
-    def __init__(self, model: str | os.PathLike | None = None, checkpoint: str | os.PathLike | None = None):
+    def __init__(self, model: str | os.PathLike | None = None, checkpoint: str | os.PathLike | None = None) -> None:
         self.model = model
         self.checkpoint = checkpoint
 
     def faces(self, rgb: np.ndarray, whole: Callable[[], np.ndarray] | None = None) -> list[Face]:
-        """Every face in a picture.
+        """Finds every face in a picture.
 
-        The first look is the mesh's own. What its detector is not sure of is looked at again in a crop of the whole
-        frame, and is no face where it stays unsure. Where that gives no face, or small ones alone, a second look takes
-        what a detector finds in tiles of the whole frame.
+        The mesh first runs on the picture. A detection with an unsure score is examined again in a crop of the whole
+        frame, and is dropped if it stays unsure. If no face remains, or only small ones, the faces that a detector
+        finds in tiles of the whole frame are added.
 
         Args:
-            rgb: (H, W, 3) uint8, for the first look; a copy of 360 lines serves it best.
-            whole: Gives the same picture in all its pixels, for a closer look; without it `rgb` is the whole picture.
+            rgb (`np.ndarray` of shape `(H, W, 3)`):
+                The uint8 picture for the first run. A copy of 360 lines gives the best result.
+            whole (`Callable`, *optional*):
+                A function that returns the same picture at full resolution for the closer examination. By default
+                `rgb` is the whole picture.
+
+        Returns:
+            `list[Face]`: The faces, at most `MAX_FACES` in the first run.
 
         Raises:
-            ValueError: for another shape or dtype.
-            ImportError: where MediaPipe or the OpenCV that it needs cannot be imported.
-            RuntimeError: in a forked process whose parent has run a face mesh before.
-            OSError: where no model file can be had.
+            ValueError: If the picture has another shape or dtype.
+            ImportError: If MediaPipe or the OpenCV that it needs cannot be imported.
+            RuntimeError: If the process is a fork of one that has run a face mesh before.
+            OSError: If no model file is available.
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"the face mesh wants an (H, W, 3) uint8 picture, got {rgb.shape} {rgb.dtype}")
         backend, rgb = self._backend(), np.ascontiguousarray(rgb)
-        seen = backend.look(rgb)
-        faces = [face for face in seen if face.score >= SURE]
-        unsure = [face.box for face in seen if face.score < SURE]
+        detected = backend.look(rgb)
+        faces = [face for face in detected if face.score >= SURE]
+        unsure = [face.box for face in detected if face.score < SURE]
         if unsure or not _any_large(faces, rgb):
             whole = rgb if whole is None else np.ascontiguousarray(whole())
             _look_closer(backend, whole, unsure, faces)
@@ -84,28 +93,29 @@ class FaceMesh:
         return faces
 
     def landmarks(self, rgb: np.ndarray) -> np.ndarray:
-        """The landmarks of every face, see [`FaceMesh.faces`].
+        """Finds the landmarks of every face, see [`FaceMesh.faces`].
 
         Args:
-            rgb: (H, W, 3) uint8.
+            rgb (`np.ndarray` of shape `(H, W, 3)`): The uint8 picture.
 
         Returns:
-            (faces, 478, 3) float32: x and y as fractions of width and height, z in the unit of x; (0, 478, 3) where
-            there is no face. Coordinates may lie outside 0..1 where a face is cut by the frame's edge.
+            `np.ndarray` of shape `(faces, 478, 3)`: The float32 landmarks: x and y as fractions of width and height, z
+            in the unit of x; `(0, 478, 3)` if there is no face. Coordinates may lie outside 0..1 if a face is cut by
+            the frame's edge.
         """
         return np.array([face.landmarks for face in self.faces(rgb)], np.float32).reshape(-1, NUM_LANDMARKS, 3)
 
     def blendshapes(self, rgb: np.ndarray) -> np.ndarray:
-        """The facial actions of every face, in the order of [`FaceMesh.landmarks`].
+        """Finds the facial actions of every face, in the order of [`FaceMesh.landmarks`].
 
         Args:
-            rgb: (H, W, 3) uint8.
+            rgb (`np.ndarray` of shape `(H, W, 3)`): The uint8 picture.
 
         Returns:
-            (faces, 52) float32 in 0..1, named by `BLENDSHAPE_NAMES`.
+            `np.ndarray` of shape `(faces, 52)`: The float32 actions in 0..1, named by `BLENDSHAPE_NAMES`.
 
         Raises:
-            ValueError: where the model is the one inside MediaPipe's wheel, which has no blendshapes.
+            ValueError: If the model is the one inside MediaPipe's wheel, which has no blendshapes.
         """
         if not isinstance(self._backend(), TasksBackend):
             raise ValueError(
@@ -148,27 +158,36 @@ class FaceMesh:
 
 
 def largest_face(landmarks: np.ndarray) -> np.ndarray | None:
-    """The face with the largest bounding box: (478, 3) out of (faces, 478, 3), `None` out of no faces."""
+    """Returns the face with the largest bounding box.
+
+    Args:
+        landmarks (`np.ndarray` of shape `(faces, 478, 3)`): The landmarks of several faces.
+
+    Returns:
+        `np.ndarray` of shape `(478, 3)`, *optional*: The landmarks of that face, or `None` if there are no faces.
+    """
     if not len(landmarks):
         return None
     return landmarks[np.ptp(landmarks[..., :2], axis=1).prod(axis=1).argmax()]
 
 
-def _look_closer(backend, whole: np.ndarray, boxes, faces: list[Face]) -> None:
-    """Adds to `faces` those in crops round the `boxes` (left, top, right, bottom as fractions) that none of them holds."""
+def _look_closer(
+    backend: BundledBackend | TasksBackend, whole: np.ndarray, boxes: Iterable[np.ndarray], faces: list[Face]
+) -> None:
+    """Adds to `faces` the new ones in crops round the `boxes` (left, top, right, bottom as fractions)."""
     for box in boxes:
         if len(faces) >= MAX_FACES or any(_is_same(box, face.box) for face in faces):
             continue
         crop, corner, scale = _cut(whole, box, CROP_SCALE)
         for face in backend.look(crop):
             face.landmarks = (face.landmarks * [*scale, scale[0]] + [*corner, 0]).astype(np.float32)
-            is_new = _is_same(box, face.box) and not any(_is_same(face.box, known.box) for known in faces)
+            is_new = _is_same(box, face.box) and not any(_is_same(face.box, other.box) for other in faces)
             if is_new and (face.score >= SURE or (face.score >= UNSURE and _fits_in(backend, whole, face.box))):
                 faces.append(face)
 
 
-def _fits_in(backend, whole: np.ndarray, face: np.ndarray) -> bool:
-    """Whether the detector finds the face's box in its surroundings."""
+def _fits_in(backend: BundledBackend | TasksBackend, whole: np.ndarray, face: np.ndarray) -> bool:
+    """Tells whether the detector finds the face's box in its surroundings."""
     crop, corner, scale = _cut(whole, face, 2 * CROP_SCALE)
     return any(
         score >= SURE_IN_SURROUNDINGS and _is_same(box * np.tile(scale, 2) + np.tile(corner, 2), face)
@@ -177,8 +196,10 @@ def _fits_in(backend, whole: np.ndarray, face: np.ndarray) -> bool:
 
 
 def _cut(whole: np.ndarray, box: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The square round a box, `scale` times its longer side, as far as it lies in the picture, and as fractions of the
-    picture the square's left top corner and its width and height."""
+    """Cuts the square round a box out of a picture, `scale` times the longer side of the box, as far as it lies inside.
+
+    It also returns the square's left top corner, and its width and height, as fractions of the picture.
+    """
     size = np.array(whole.shape[1::-1])
     middle, half = (box[:2] + box[2:]) / 2 * size, _side(box, size) * scale / 2
     low = np.clip(middle - half, 0, size - 1).astype(int)
@@ -186,8 +207,8 @@ def _cut(whole: np.ndarray, box: np.ndarray, scale: float) -> tuple[np.ndarray, 
     return np.ascontiguousarray(whole[low[1] : high[1], low[0] : high[0]]), low / size, (high - low) / size
 
 
-def _in_tiles(backend, whole: np.ndarray) -> Iterator[np.ndarray]:
-    """Boxes that the detector finds in square tiles of the frame, so large that it sees the smallest face in them."""
+def _in_tiles(backend: BundledBackend | TasksBackend, whole: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the boxes that the detector finds in square tiles of a size in which it finds the smallest face."""
     height, width = whole.shape[:2]
     side = round(SMALLEST_FACE / backend.smallest_face)
     for top in _starts(height, side):
@@ -199,7 +220,7 @@ def _in_tiles(backend, whole: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _starts(length: int, side: int) -> np.ndarray:
-    """Where tiles begin that cover a length and overlap by a face."""
+    """Returns where tiles begin that cover a length and overlap by a face."""
     count = 1 if length <= side else -(-(length - SMALLEST_FACE) // (side - SMALLEST_FACE))
     return np.linspace(0, max(length - side, 0), count).astype(int)
 
@@ -209,16 +230,16 @@ def _any_large(faces: list[Face], picture: np.ndarray) -> bool:
     return any(_side(face.box, size) >= FIRST_LOOK_REACH * max(size) for face in faces)
 
 
-def _side(box: np.ndarray, size) -> float:
-    """The longer side in pixels of a box in fractions of a picture's width and height."""
+def _side(box: np.ndarray, size: np.ndarray | tuple[int, ...]) -> float:
+    """Returns the longer side in pixels of a box in fractions of a picture's width and height."""
     return float(((box[2:] - box[:2]) * size).max())
 
 
-def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two boxes hold the same face: the middle of one lies in the other."""
+def _is_same(first: np.ndarray, second: np.ndarray) -> bool:
+    """Tells whether two boxes hold the same face, which they do if the middle of one lies in the other."""
 
-    def holds(outer, inner):
+    def holds(outer: np.ndarray, inner: np.ndarray) -> bool:
         middle = (inner[:2] + inner[2:]) / 2
         return bool((outer[:2] <= middle).all() and (middle <= outer[2:]).all())
 
-    return holds(one, other) or holds(other, one)
+    return holds(first, second) or holds(second, first)

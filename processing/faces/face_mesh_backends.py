@@ -1,4 +1,4 @@
-"""MediaPipe behind the face mesh: the models inside its wheel, or its Tasks API with a `face_landmarker.task`.
+"""The two ways to run MediaPipe: the models inside its wheel, or its Tasks API with a `face_landmarker.task`.
 
 Both find faces in one picture, independent of the pictures before, with the score that the face detector gave them.
 """
@@ -9,10 +9,11 @@ import threading
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from huggingface_hub import is_offline_mode
@@ -48,12 +49,14 @@ _stderr_lock = threading.Lock()
 
 @dataclass
 class Face:
-    """A face in a picture.
+    """Describes a face in a picture.
 
     Attributes:
-        landmarks: (478, 3) float32: x and y as fractions of the picture's width and height, z in the unit of x.
-        score: The face detector's, 0..1.
-        blendshapes: (52,) float32 in 0..1, the facial actions of `BLENDSHAPE_NAMES`; `None` where the model has none.
+        landmarks (`np.ndarray` of shape `(478, 3)`):
+            The float32 landmarks: x and y as fractions of the picture's width and height, z in the unit of x.
+        score (`float`): The score of the face detector in 0..1.
+        blendshapes (`np.ndarray` of shape `(52,)`, *optional*):
+            The float32 facial actions of `BLENDSHAPE_NAMES` in 0..1; `None` if the model has none.
     """
 
     landmarks: np.ndarray
@@ -62,20 +65,25 @@ class Face:
 
     @property
     def box(self) -> np.ndarray:
-        """(4,) left, top, right, bottom of the landmarks."""
+        """The left, top, right and bottom of the landmarks, `(4,)`."""
         points = self.landmarks[:, :2]
         return np.concatenate([points.min(0), points.max(0)])
 
 
 class BundledBackend:
-    """The models inside MediaPipe's wheel (up to 0.10.21): short-range detector, mesh, full-range detector."""
+    """Runs the models inside MediaPipe's wheel (up to 0.10.21): short-range detector, mesh, full-range detector.
+
+    Args:
+        solution_base (`ModuleType`): The module `mediapipe.python.solution_base`.
+        face_detection (`ModuleType`): The module `mediapipe.python.solutions.face_detection`.
+    """
 
     # The smallest face that `detect` finds in nearly every case, over the longer side of the picture.
     smallest_face = 1 / 14
 
-    def __init__(self, solution_base, face_detection):
+    def __init__(self, solution_base: Any, face_detection: Any) -> None:
         self._face_detection = face_detection
-        self._detector = None
+        self._detector: Any = None
         self._has_seen_a_face = False
         # As `mediapipe.solutions.face_mesh.FaceMesh` builds it, and the detections too, for their scores.
         with _quiet_stderr():
@@ -91,6 +99,14 @@ class BundledBackend:
             )
 
     def look(self, rgb: np.ndarray) -> list[Face]:
+        """Finds the faces in a picture with their landmarks.
+
+        Args:
+            rgb (`np.ndarray` of shape `(H, W, 3)`): The uint8 picture.
+
+        Returns:
+            `list[Face]`: At most `MAX_FACES` faces.
+        """
         # Its last start-up line comes with the first face.
         with nullcontext() if self._has_seen_a_face else _quiet_stderr():
             result = self._mesh.process({"image": rgb})
@@ -100,6 +116,15 @@ class BundledBackend:
         return [Face(face, _score_of(face, detections)) for face in faces]
 
     def detect(self, rgb: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """Finds the boxes of faces in a picture.
+
+        Args:
+            rgb (`np.ndarray` of shape `(H, W, 3)`): The uint8 picture.
+
+        Returns:
+            `list[tuple[np.ndarray, float]]`: Boxes (left, top, right, bottom as fractions) with their scores, the best
+            one first.
+        """
         if self._detector is None:
             with _quiet_stderr():
                 self._detector = self._face_detection.FaceDetection(model_selection=1)
@@ -108,15 +133,19 @@ class BundledBackend:
 
 
 class TasksBackend:
-    """MediaPipe's Tasks API with a `face_landmarker.task`, whose own detector is a short-range one.
+    """Runs MediaPipe's Tasks API with a `face_landmarker.task`, whose own detector is a short-range one.
 
     Args:
-        model: Path of the file.
+        model (`str`): The path of the file.
+
+    Raises:
+        ImportError: If MediaPipe or the OpenCV that it needs cannot be imported.
+        ValueError: If the file is no `face_landmarker.task`.
     """
 
     smallest_face = 1 / 7
 
-    def __init__(self, model: str):
+    def __init__(self, model: str) -> None:
         try:
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
@@ -145,50 +174,78 @@ class TasksBackend:
             self._detector.detect(self._image(np.zeros((32, 32, 3), np.uint8)))
 
     def look(self, rgb: np.ndarray) -> list[Face]:
+        """Finds the faces in a picture with their landmarks, see [`BundledBackend.look`].
+
+        Args:
+            rgb (`np.ndarray` of shape `(H, W, 3)`): The uint8 picture.
+
+        Returns:
+            `list[Face]`: At most `MAX_FACES` faces.
+        """
         detections = self.detect(rgb)
         if not detections:
             return []
         result = self._landmarker.detect(self._image(rgb))
         faces = [Face(face, _score_of(face, detections)) for face in map(_points, result.face_landmarks)]
-        for face, shapes in zip(
-            faces, result.face_blendshapes, strict=False
-        ):  # of none, where the file has no such model
+        # There are no blendshapes if the file has no such model.
+        for face, shapes in zip(faces, result.face_blendshapes, strict=False):
             face.blendshapes = np.array([shape.score for shape in shapes], np.float32)
         return faces
 
     def detect(self, rgb: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """Finds the boxes of faces in a picture, see [`BundledBackend.detect`].
+
+        Args:
+            rgb (`np.ndarray` of shape `(H, W, 3)`): The uint8 picture.
+
+        Returns:
+            `list[tuple[np.ndarray, float]]`: Boxes (left, top, right, bottom as fractions) with their scores, the best
+            one first.
+        """
         height, width = rgb.shape[:2]
-        found = []
-        for one in self._detector.detect(self._image(rgb)).detections:
-            box = one.bounding_box
+        boxes = []
+        for detection in self._detector.detect(self._image(rgb)).detections:
+            box = detection.bounding_box
             corners = [box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height]
-            found.append((np.array(corners) / [width, height, width, height], one.categories[0].score))
-        return sorted(found, key=lambda one: -one[1])
+            boxes.append((np.array(corners) / [width, height, width, height], detection.categories[0].score))
+        return sorted(boxes, key=_negative_score)
 
 
-def _points(landmarks) -> np.ndarray:
+def _points(landmarks: Iterable[Any]) -> np.ndarray:
     return np.array([(point.x, point.y, point.z) for point in landmarks], np.float32)
 
 
-def _best_first(detections) -> list[tuple[np.ndarray, float]]:
-    found = []
-    for one in detections or ():
-        box = one.location_data.relative_bounding_box
+def _best_first(detections: Iterable[Any] | None) -> list[tuple[np.ndarray, float]]:
+    boxes = []
+    for detection in detections or ():
+        box = detection.location_data.relative_bounding_box
         corners = np.array([box.xmin, box.ymin, box.xmin + box.width, box.ymin + box.height])
-        found.append((corners, one.score[0]))
-    return sorted(found, key=lambda one: -one[1])
+        boxes.append((corners, detection.score[0]))
+    return sorted(boxes, key=_negative_score)
+
+
+def _negative_score(detection: tuple[np.ndarray, float]) -> float:
+    return -detection[1]
 
 
 def _score_of(face: np.ndarray, detections: list[tuple[np.ndarray, float]]) -> float:
-    """The score of the detection that a mesh came from: the one whose middle is next to the mesh's."""
+    """Returns the score of the detection that a mesh came from, whose middle is next to the mesh's."""
     if not detections:
         return 0.0
     middle = (face[:, :2].min(0) + face[:, :2].max(0)) / 2
-    return min(detections, key=lambda one: np.abs((one[0][:2] + one[0][2:]) / 2 - middle).sum())[1]
+    return min(detections, key=lambda detection: np.abs((detection[0][:2] + detection[0][2:]) / 2 - middle).sum())[1]
 
 
-def bundled_models():
-    """MediaPipe's modules that read the models in its wheel; `None` in releases without them."""
+def bundled_models() -> tuple[Any, Any] | None:
+    """Imports MediaPipe's modules that read the models in its wheel.
+
+    Returns:
+        `tuple[ModuleType, ModuleType]`, *optional*: The arguments of [`BundledBackend`], or `None` in releases without
+        these models.
+
+    Raises:
+        ImportError: If MediaPipe or the OpenCV that it needs cannot be imported.
+    """
     try:
         import mediapipe
     except ImportError as error:
@@ -203,6 +260,14 @@ def bundled_models():
 
 
 def explained(error: ImportError) -> ImportError:
+    """Explains why MediaPipe cannot be imported and how to install it.
+
+    Args:
+        error (`ImportError`): The error of the import.
+
+    Returns:
+        `ImportError`: An error with a message that says what to do.
+    """
     if isinstance(error, ModuleNotFoundError) and error.name == "mediapipe":
         return ImportError("MicroEmo finds faces with MediaPipe: pip install mediapipe")
     return ImportError(
@@ -213,7 +278,15 @@ def explained(error: ImportError) -> ImportError:
 
 
 def download_model() -> str:
-    """The official model file, fetched once into the Hugging Face cache."""
+    """Downloads the official model file once into the Hugging Face cache.
+
+    Returns:
+        `str`: The path of the file.
+
+    Raises:
+        OSError: If the file cannot be downloaded.
+        NoSpaceError: If there is no room for it.
+    """
     from huggingface_hub.constants import HF_HOME
 
     target = Path(HF_HOME) / "microemo" / MODEL_FILE
@@ -238,7 +311,7 @@ def download_model() -> str:
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Nothing reaches file descriptor 2: MediaPipe's start-up lines come from C++ and heed no setting."""
+    """Silences file descriptor 2, since MediaPipe's start-up lines come from C++ and no setting turns them off."""
     with _stderr_lock:
         saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         try:

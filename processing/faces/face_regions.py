@@ -1,4 +1,4 @@
-"""From face landmarks to clue regions to the patches they cover (paper 3.2, local clue attention)."""
+"""The clue regions of face landmarks and the patches that they cover (paper 3.2, local clue attention)."""
 
 import numpy as np
 
@@ -40,7 +40,7 @@ _SLICES_PER_PATCH = 8
 
 
 def _as_table(regions: dict[str, tuple[int, ...]]) -> np.ndarray:
-    """Regions as one table (R, longest): short ones repeat their first landmark, which leaves the hull as it is."""
+    """Returns regions as one table `(R, longest)`. Short ones repeat a landmark, which leaves the hull as it is."""
     longest = max(map(len, regions.values()))
     return np.array([points + points[:1] * (longest - len(points)) for points in regions.values()])
 
@@ -49,10 +49,16 @@ _TABLES = {name: _as_table(regions) for name, regions in _BY_NAME.items()}
 
 
 def find_regions(clue_regions: str) -> dict[str, tuple[int, ...]]:
-    """Names and landmarks of the clue regions that `clue_regions` stands for.
+    """Returns the clue regions that a name stands for.
+
+    Args:
+        clue_regions (`"facial"` or `"whole_face"`): The eleven regions of the face, or the whole face as one region.
+
+    Returns:
+        `dict[str, tuple[int, ...]]`: The names of the regions with the indices of their landmarks.
 
     Raises:
-        ValueError: if it is neither "facial", the eleven of the paper's way, nor "whole_face".
+        ValueError: If the name is neither `"facial"` nor `"whole_face"`.
     """
     if clue_regions not in _BY_NAME:
         raise ValueError(f'clue_regions must be "facial" or "whole_face", got {clue_regions!r}')
@@ -62,19 +68,21 @@ def find_regions(clue_regions: str) -> dict[str, tuple[int, ...]]:
 def region_masks(
     landmarks: np.ndarray | None, grid: int = 16, coverage: float = 0.25, clue_regions: str = "facial"
 ) -> np.ndarray:
-    """Which patches each clue region covers.
+    """Finds the patches that each clue region covers.
 
-    A patch belongs to a region that covers at least `coverage` of it, so to several or to none; a region that covers
-    no patch so far takes its best one, unless it lies outside the picture.
+    A patch belongs to every region that covers at least `coverage` of it, so to several or to none. A region that
+    covers no patch to that share gets the patch that it covers most, unless it lies outside the picture.
 
     Args:
-        landmarks: (T, 478, 2 or 3), fractions of the picture's width and height; NaN for a frame without a face.
-        grid: Patches along a side.
-        coverage: Share of a patch.
-        clue_regions: Which regions, see `find_regions`.
+        landmarks (`np.ndarray` of shape `(T, 478, 2)` or `(T, 478, 3)`, *optional*):
+            The landmarks as fractions of the picture's width and height; NaN for a frame without a face.
+        grid (`int`, *optional*, defaults to 16): The number of patches along a side.
+        coverage (`float`, *optional*, defaults to 0.25): The share of a patch that a region must cover.
+        clue_regions (`str`, *optional*, defaults to `"facial"`): The name of the regions, see [`find_regions`].
 
     Returns:
-        (T, R, grid * grid) bool, patches row by row; all False for a frame without a face, (0, R, P) for `None`.
+        `np.ndarray` of shape `(T, R, grid * grid)`: Boolean masks with the patches row by row; all `False` for a frame
+        without a face, and `(0, R, grid * grid)` without landmarks.
     """
     if landmarks is None:
         return np.zeros((0, len(find_regions(clue_regions)), grid * grid), bool)
@@ -86,9 +94,18 @@ def region_masks(
 
 
 def region_coverage(landmarks: np.ndarray, grid: int = 16, clue_regions: str = "facial") -> np.ndarray:
-    """The share of each patch that lies in each clue region: (T, R, grid * grid) float32, 0 where there is no face.
+    """Computes the share of each patch that lies in each clue region.
 
     Each outline is cut into slices an eighth of a patch high; a slice counts with its width at half its height.
+
+    Args:
+        landmarks (`np.ndarray` of shape `(T, 478, 2)` or `(T, 478, 3)`):
+            The landmarks as fractions of the picture's width and height; NaN for a frame without a face.
+        grid (`int`, *optional*, defaults to 16): The number of patches along a side.
+        clue_regions (`str`, *optional*, defaults to `"facial"`): The name of the regions, see [`find_regions`].
+
+    Returns:
+        `np.ndarray` of shape `(T, R, grid * grid)`: The float32 shares, 0 for a frame without a face.
     """
     shape = (len(landmarks), len(find_regions(clue_regions)), grid * grid)
     share = np.zeros((shape[0] * shape[1], grid, grid), np.float32)
@@ -107,14 +124,15 @@ def region_coverage(landmarks: np.ndarray, grid: int = 16, clue_regions: str = "
 
 
 def region_outlines(landmarks: np.ndarray, clue_regions: str = "facial") -> np.ndarray:
-    """The corners of the clue regions' hulls in turning order, some of them repeated.
+    """Returns the corners of the clue regions' hulls in turning order, some of them repeated.
 
     Args:
-        landmarks: (T, 478, 2 or 3) in any unit; NaN for a frame without a face.
-        clue_regions: Which regions, see `find_regions`.
+        landmarks (`np.ndarray` of shape `(T, 478, 2)` or `(T, 478, 3)`):
+            The landmarks in any unit; NaN for a frame without a face.
+        clue_regions (`str`, *optional*, defaults to `"facial"`): The name of the regions, see [`find_regions`].
 
     Returns:
-        (T, R, 128, 2) float32 in the same unit; NaN for a frame without a face.
+        `np.ndarray` of shape `(T, R, 128, 2)`: The float32 corners in the same unit; NaN for a frame without a face.
     """
     points = landmarks[:, _TABLES[clue_regions], :2].astype(np.float32)  # (T, R, N, 2)
     farthest = (points @ _DIRECTIONS).argmax(-2)
@@ -122,7 +140,7 @@ def region_outlines(landmarks: np.ndarray, clue_regions: str = "facial") -> np.n
 
 
 def _ends(hulls: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right end of convex outlines (M, corners, 2), each on a horizontal line y (M,) that crosses it.
+    """Returns the left and right ends of convex outlines `(M, corners, 2)` on horizontal lines y `(M,)` across them.
 
     The right end is the nearest of the right-hand edges' lines, and which edges those are follows from their place.
     """
@@ -138,15 +156,16 @@ def _ends(hulls: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def face_box(face: np.ndarray, size: tuple[int, int], scale: float = 1.3) -> np.ndarray:
-    """The square box round a face, `scale` times the longer side of the landmarks' own box.
+    """Returns the square box round a face.
 
     Args:
-        face: (478, 2 or 3), fractions of the picture.
-        size: Width and height of the picture in pixels.
-        scale: Side of the box over the longer side of the landmarks' box.
+        face (`np.ndarray` of shape `(478, 2)` or `(478, 3)`): The landmarks as fractions of the picture.
+        size (`tuple[int, int]`): The width and the height of the picture in pixels.
+        scale (`float`, *optional*, defaults to 1.3): The side of the box over the longer side of the landmarks' box.
 
     Returns:
-        (4,) int: left, top, right, bottom in pixels, which may lie outside the picture.
+        `np.ndarray` of shape `(4,)`: The left, top, right and bottom in whole pixels, which may lie outside the
+        picture.
     """
     points = face[:, :2] * size
     low, high = points.min(0), points.max(0)
@@ -156,5 +175,14 @@ def face_box(face: np.ndarray, size: tuple[int, int], scale: float = 1.3) -> np.
 
 
 def to_crop(face: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Landmarks (478, 2 or 3) of a picture as fractions of the `box` (4,) cut out of it: (478, 2) float32."""
+    """Converts landmarks of a picture to fractions of a box that is cut out of it.
+
+    Args:
+        face (`np.ndarray` of shape `(478, 2)` or `(478, 3)`): The landmarks as fractions of the picture.
+        box (`np.ndarray` of shape `(4,)`): The left, top, right and bottom of the box in pixels.
+        size (`tuple[int, int]`): The width and the height of the picture in pixels.
+
+    Returns:
+        `np.ndarray` of shape `(478, 2)`: The float32 landmarks as fractions of the box.
+    """
     return ((face[:, :2] * size - box[:2]) / (box[2:] - box[:2])).astype(np.float32)

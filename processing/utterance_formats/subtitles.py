@@ -178,7 +178,7 @@ def _is_bad_timing(lines: list[str], at: int) -> bool:
     line = lines[at]
     if "-->" not in line:
         return _OTHER_ARROW.fullmatch(line) is not None
-    above = [one.strip() for one in lines[max(at - 2, 0) : at]]
+    above = [line.strip() for line in lines[max(at - 2, 0) : at]]
     starts_entry = not above or not above[-1] or (above[-1].isdecimal() and (len(above) == 1 or not above[0]))
     return starts_entry or re.search(r"\d:\d", line) is not None
 
@@ -248,10 +248,10 @@ def _read_vtt(name, lines, notes, fps) -> list[Utterance]:
             block()
         else:
             stray = block()
-            if cues and not any(one.strip() for one in cues[-1].raw):
+            if cues and not any(raw.strip() for raw in cues[-1].raw):
                 # An editor that cuts blanks off line ends has emptied the first line of a rolling caption.
                 cues[-1].raw = [lines[i] for i in stray]
-                if not any(_STAMP.search(one) for one in cues[-1].raw):
+                if not any(_STAMP.search(raw) for raw in cues[-1].raw):
                     notes.append(f"one had its words below an empty line (line {stray[0] + 1})")
             else:
                 outside += stray
@@ -307,11 +307,11 @@ class _Cue:
 
     def _line(self, raw: str) -> _Line:
         parts = _STAMP.split(raw)
-        said = ["" if not part else " ".join(_plain(part).split()) for part in parts[::2]]
+        pieces = ["" if not part else " ".join(_plain(part).split()) for part in parts[::2]]
         stamps = [seconds(stamp) for stamp in parts[1::2]]
         text = one_line(_plain("".join(parts[::2])))
-        start = stamps[0] if stamps and not said[0] and self.start <= stamps[0] < self.end else None
-        end = stamps[-1] if stamps and not said[-1] and self.start < stamps[-1] <= self.end else None
+        start = stamps[0] if stamps and not pieces[0] and self.start <= stamps[0] < self.end else None
+        end = stamps[-1] if stamps and not pieces[-1] and self.start < stamps[-1] <= self.end else None
         return _Line(text, start, end, bool(stamps))
 
 
@@ -331,15 +331,15 @@ def _spoken(cues: list[_Cue], notes: list[str]) -> list[Utterance]:
             if not lines:
                 continue
             is_close = cue.start <= shown_until + _CLOSE
-            known = _overlap(shown, lines)
-            if known == len(lines) and not is_close:
-                known = 0  # said anew after a pause
-            grown = _growth(shown, lines) if not known and is_close and found else None
+            repeats = _overlap(shown, lines)
+            if repeats == len(lines) and not is_close:
+                repeats = 0  # said anew after a pause
+            grown = _growth(shown, lines) if not repeats and is_close and found else None
             if grown is not None:
-                known, rest = grown
+                repeats, rest = grown
                 found[-1] = replace(found[-1], text=f"{found[-1].text} {rest}", end=cue.end + cue.shift)
-            repeated += known
-            fresh, shown, shown_until = lines[known:], lines, cue.end
+            repeated += repeats
+            fresh, shown, shown_until = lines[repeats:], lines, cue.end
             if not fresh:
                 continue
         start = cue.start if not fresh or fresh[0].start is None else fresh[0].start
@@ -354,17 +354,17 @@ def _spoken(cues: list[_Cue], notes: list[str]) -> list[Utterance]:
 def _are_rolling(cues: list[_Cue], screens: list[list[_Line]]) -> str | None:
     """Whether captions show again what is on screen while new words come in below (automatic captions)."""
     moved = 0
-    for (one, shown), (other, lines) in pairwise(zip(cues, screens, strict=True)):
-        if not shown or not lines or not one.start <= other.start <= one.end + _CLOSE:
+    for (cue, shown), (following, lines) in pairwise(zip(cues, screens, strict=True)):
+        if not shown or not lines or not cue.start <= following.start <= cue.end + _CLOSE:
             continue
-        known = _overlap(shown, lines)
-        if known == len(lines) and 0 <= other.end - other.start <= _GLIMPSE:
+        repeats = _overlap(shown, lines)
+        if repeats == len(lines) and 0 <= following.end - following.start <= _GLIMPSE:
             return "by their times"
-        if 0 < known < len(lines):
-            if any(line.is_timed for line in lines[known:]):
+        if 0 < repeats < len(lines):
+            if any(line.is_timed for line in lines[repeats:]):
                 return "by their times"
             moved += 1
-        elif not known and _growth(shown, lines) is not None:
+        elif not repeats and _growth(shown, lines) is not None:
             moved += 1
     return "by their look" if moved >= 2 and 3 * moved >= 2 * (len(screens) - 1) else None
 
@@ -445,7 +445,7 @@ def _read_ass(name, lines, notes, fps) -> list[Utterance]:
         if heading := re.fullmatch(r"\[([^\]]*[a-z][^\]]*)\]", line.strip()):
             section = heading[1].lower()
         kind, colon, rest = line.strip().partition(":")
-        if colon and kind == "Format" and "text" in (names := [one.strip().lower() for one in rest.split(",")]):
+        if colon and kind == "Format" and "text" in (names := [field.strip().lower() for field in rest.split(",")]):
             fields = names
         if not colon or kind != "Dialogue":
             if section == "events" and not heading and not re.match(_ASS_NO_SPEECH, line.strip()):

@@ -77,7 +77,7 @@ def _find_list(name: str, content: dict) -> tuple[str, object]:
         if results.get("utterances") is not None:
             return "utterances", results["utterances"]
         try:
-            return "words", [word for one in results["channels"] for word in one["alternatives"][0]["words"]]
+            return "words", [word for channel in results["channels"] for word in channel["alternatives"][0]["words"]]
         except (KeyError, IndexError, TypeError):
             raise ValueError(
                 f"{name}: expected utterances or channels with alternatives and words in 'results', "
@@ -219,7 +219,7 @@ def _group(name: str, words: list[_Word]) -> list[Utterance]:
         if word.start is None or word.end is None:
             (groups[-1] if groups else pending).append(word)
             continue
-        last = next((one for one in reversed(groups[-1]) if one.end is not None), None) if groups else None
+        last = next((timed for timed in reversed(groups[-1]) if timed.end is not None), None) if groups else None
         if (
             last is None
             or word.start - last.end > _PAUSE
