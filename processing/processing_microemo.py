@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import BatchFeature
+from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 from transformers.video_processing_utils import VideoProcessorMixin
 
@@ -25,16 +25,9 @@ TEXT_KEYWORDS = frozenset(("padding", "padding_side", "pad_to_multiple_of", "max
 VIDEO_KEYWORDS = frozenset((*FIELDS, *FIXED))
 # What the processor and the model must agree on, by one name in both.
 SWITCHES = (
-    "num_query_tokens",
-    "num_video_query_tokens",
-    "num_audio_query_tokens",
-    "windows",
-    "window_size",
-    "window_stride",
-    "window_unit",
-    "use_global_window",
-    "use_utterance_audio",
-    "use_frame_timestamps",
+    *("num_query_tokens", "num_video_query_tokens", "num_audio_query_tokens"),
+    *("windows", "window_size", "window_stride", "window_unit"),
+    *("use_global_window", "use_utterance_audio", "use_frame_timestamps"),
 )
 
 
@@ -79,26 +72,26 @@ class MicroEmoProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        video_processor,
-        feature_extractor,
-        tokenizer,
-        qformer_tokenizer,
-        num_query_tokens=32,
-        num_video_query_tokens=32,
-        num_audio_query_tokens=8,
-        windows="utterance",
-        window_size=32,
-        window_stride=32,
-        window_unit="frames",
-        use_global_window=True,
-        use_utterance_audio=False,
-        use_frame_timestamps=True,
-        prompt_layout="concatenated",
-        timestamp_format="This frame is sampled at {:.1f}s.",
-        max_utterances=32,
-        system_text=SYSTEM_TEXT,
-        chat_template=None,
-    ):
+        video_processor: MicroEmoVideoProcessor,
+        feature_extractor: MicroEmoFeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase,
+        qformer_tokenizer: PreTrainedTokenizerBase,
+        num_query_tokens: int = 32,
+        num_video_query_tokens: int = 32,
+        num_audio_query_tokens: int = 8,
+        windows: str = "utterance",
+        window_size: float = 32,
+        window_stride: float = 32,
+        window_unit: str = "frames",
+        use_global_window: bool = True,
+        use_utterance_audio: bool = False,
+        use_frame_timestamps: bool = True,
+        prompt_layout: str = "concatenated",
+        timestamp_format: str = "This frame is sampled at {:.1f}s.",
+        max_utterances: int = 32,
+        system_text: str = SYSTEM_TEXT,
+        chat_template: str | None = None,
+    ) -> None:
         for name, value, choices in (
             ("windows", windows, ("utterance", "sliding", "none")),
             ("window_unit", window_unit, ("frames", "seconds")),
@@ -149,7 +142,7 @@ class MicroEmoProcessor(ProcessorMixin):
         self._clip_reader = reader
 
     @classmethod
-    def add_media_tokens(cls, tokenizer) -> list[int]:
+    def add_media_tokens(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Add `<video>` and `<audio>` to a tokenizer that lacks them.
 
         Args:
@@ -163,7 +156,13 @@ class MicroEmoProcessor(ProcessorMixin):
         return tokenizer.convert_tokens_to_ids(tokens)
 
     @classmethod
-    def from_config(cls, config: MicroEmoConfig, tokenizer, qformer_tokenizer, **overrides) -> "MicroEmoProcessor":
+    def from_config(
+        cls,
+        config: MicroEmoConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        qformer_tokenizer: PreTrainedTokenizerBase,
+        **overrides: Any,
+    ) -> "MicroEmoProcessor":
         """The processor that fits a model.
 
         Args:
@@ -235,18 +234,18 @@ class MicroEmoProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        text=None,
-        videos=None,
-        audio=None,
-        utterances=None,
-        landmarks=None,
-        video_metadata=None,
-        sampling_rate=None,
-        audio_track=None,
-        asr=None,
-        return_tensors=None,
-        return_metadata=False,
-        **kwargs,
+        text: str | list[str] | None = None,
+        videos: Any = None,
+        audio: Any = None,
+        utterances: Any = None,
+        landmarks: Any = None,
+        video_metadata: Any = None,
+        sampling_rate: int | None = None,
+        audio_track: int | str | list | None = None,
+        asr: Callable | None = None,
+        return_tensors: str | None = None,
+        return_metadata: bool = False,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
         Args:
@@ -318,17 +317,17 @@ class MicroEmoProcessor(ProcessorMixin):
 
     def apply_chat_template(
         self,
-        conversation,
-        chat_template=None,
-        add_generation_prompt=False,
-        continue_final_message=False,
-        return_assistant_tokens_mask=False,
-        tokenize=False,
-        return_tensors=None,
-        return_dict=False,
-        processor_kwargs=None,
-        **kwargs,
-    ):
+        conversation: list[dict] | list[list[dict]],
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
+        return_tensors: str | None = None,
+        return_dict: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """
         The prompt of a conversation, or of a list of conversations, and with `tokenize` all that the model reads.
 
@@ -405,8 +404,6 @@ class MicroEmoProcessor(ProcessorMixin):
         text_kwargs = {name: kwargs[name] for name in TEXT_KEYWORDS & kwargs.keys()}
         return text_kwargs, {name: kwargs[name] for name in kwargs.keys() - TEXT_KEYWORDS}
 
-    # --- clips -----------------------------------------------------------------------------------------------------
-
     def _encode_clips(
         self, clips: Sequence[ClipInput], asr: Callable | None, video_kwargs: dict[str, Any]
     ) -> tuple[dict[str, np.ndarray], list[ClipPrompt], dict[str, list]]:
@@ -466,7 +463,7 @@ class MicroEmoProcessor(ProcessorMixin):
             features["audio_windows"] = _pad(sound, sound_spans)
         return features, spans
 
-    def read_timestamps(self, metadata, num_frames: int) -> dict:
+    def read_timestamps(self, metadata: Sequence[Any], num_frames: int) -> dict:
         """Tokens of "This frame is sampled at 2.0s." for each frame, all of the batch in one call.
 
         Args:
@@ -497,14 +494,12 @@ class MicroEmoProcessor(ProcessorMixin):
             features[f"qformer_{name}"] = values
         return features
 
-    def timestamp_sentences(self, metadata) -> list[str]:
+    def timestamp_sentences(self, metadata: Any) -> list[str]:
         """The sentence about each frame of a clip, from its `video_metadata`."""
         if self.timestamp_format == "timechat":
             times = np.asarray(metadata.frame_indices) / metadata.fps
             return [f"This frame is sampled at {time:.1f} second." for time in times]
         return [self.timestamp_format.format(time) for time in metadata.frame_times]
-
-    # --- tokens ----------------------------------------------------------------------------------------------------
 
     def _tokenize(
         self,
@@ -513,7 +508,7 @@ class MicroEmoProcessor(ProcessorMixin):
         with_assistant_masks: bool = False,
         padding: bool | str = True,
         padding_side: str = "left",
-        **kwargs,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Token ids of finished prompts, checked against the clips and the language model's context."""
         tokens = self.tokenizer(
@@ -560,7 +555,7 @@ class MicroEmoProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return [name for name, model_input in MODEL_INPUTS.items() if model_input.computed_from is None]
 
-    def check_argument_for_proper_class(self, argument_name, argument):
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
         # Transformers hides this class behind a stand-in where torchvision is absent.
         if argument_name != "video_processor":
             return super().check_argument_for_proper_class(argument_name, argument)
@@ -569,7 +564,9 @@ class MicroEmoProcessor(ProcessorMixin):
         return VideoProcessorMixin
 
     @classmethod
-    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: Any, processor_dict: dict | None = None, **kwargs: Any
+    ) -> list[Any]:
         # The automatic class for video processors needs torchvision, too. The tokenizers get all the rest: pipelines hand
         # the model's arguments on to its processor, so that only a word that is nearly ours can be told to be a mistake.
         own = inspect.signature(cls.__init__).parameters.keys() - {"self"}

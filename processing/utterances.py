@@ -7,9 +7,11 @@ import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from .feature_extraction_microemo import resample
 from .utterance_formats.subtitles import Utterance, read_subtitles
@@ -17,7 +19,7 @@ from .utterance_formats.transcripts import read_entries
 
 
 def read_utterances(
-    source, duration: float | None = None, fps: float | None = None, encoding: str | None = None
+    source: Any, duration: float | None = None, fps: float | None = None, encoding: str | None = None
 ) -> list[Utterance]:
     """Utterances from subtitles, in order of time and inside the clip.
 
@@ -38,9 +40,10 @@ def read_utterances(
         without any utterance.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: if `source` names no file.
-        ValueError: for malformed timestamps, unknown keys or text that is no subtitles, with file and line.
-        ImportError: for a format that pysubs2 reads, where it is not installed.
+        FileNotFoundError: If `source` names no file.
+        IsADirectoryError: If `source` is a folder.
+        ValueError: If timestamps are malformed, keys are unknown or the text is no subtitles. The message has file and line.
+        ImportError: If pysubs2 is needed for the format and is not installed.
 
     Example:
 
@@ -57,8 +60,8 @@ def read_utterances(
     return _tidy(name, found, duration, notes)
 
 
-def transcribe(asr, audio, duration: float | None = None) -> list[Utterance]:
-    """Utterances by speech recognition, for a clip that has no subtitles.
+def transcribe(asr: Any, audio: Any, duration: float | None = None) -> list[Utterance]:
+    """Recognises the speech of a clip that has no subtitles.
 
     Args:
         asr (`Callable`): A Transformers `automatic-speech-recognition` pipeline that can return timestamps.
@@ -79,7 +82,15 @@ def transcribe(asr, audio, duration: float | None = None) -> list[Utterance]:
 
 
 def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[Utterance]:
-    """At most `max_utterances` utterances: the two neighbours that are shortest together become one, until it fits."""
+    """Merges utterances until there are at most `max_utterances`, always the two neighbours that are shortest together.
+
+    Args:
+        utterances (`list[Utterance]`): The utterances in order of time.
+        max_utterances (`int`): The largest number of utterances.
+
+    Returns:
+        `list[Utterance]`: The utterances. Speakers who differ are named in the text of a merged utterance.
+    """
     merged = list(utterances)
     while len(merged) > max_utterances:
         lengths = [max(a.end, b.end) - a.start for a, b in pairwise(merged)]
@@ -95,12 +106,12 @@ def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[U
     return merged
 
 
-def frame_windows(frame_times, spans) -> np.ndarray:
-    """The sampled frames of each utterance.
+def frame_windows(frame_times: ArrayLike, spans: ArrayLike) -> np.ndarray:
+    """Finds the sampled frames of each utterance.
 
     Args:
-        frame_times: Seconds of the sampled frames, (T,), ascending.
-        spans: Start and end of each utterance in seconds, (K, 2).
+        frame_times (`np.ndarray` of shape `(T,)`): The ascending seconds of the sampled frames.
+        spans (`np.ndarray` of shape `(K, 2)`): The start and end of each utterance in seconds.
 
     Returns:
         `np.ndarray`: (K, 2) int64, frame indices [start, end) of the frames with start <= time < end. Where there is
@@ -114,14 +125,17 @@ def frame_windows(frame_times, spans) -> np.ndarray:
     return np.stack([np.where(empty, on_screen, start), np.where(empty, on_screen + 1, end)], axis=1).astype(np.int64)
 
 
-def sliding_windows(frame_times, size: float, stride: float, unit: str, duration: float | None = None):
-    """Windows of equal length instead of utterances (TimeChat); a last, shorter one is kept.
+def sliding_windows(
+    frame_times: ArrayLike, size: float, stride: float, unit: str, duration: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Makes windows of equal length instead of utterances (TimeChat). A last, shorter window is kept.
 
     Args:
-        frame_times: Seconds of the sampled frames, (T,), ascending.
-        size, stride (`float`): Length of a window and distance between starts, in `unit`.
-        unit (`"frames"` or `"seconds"`): Sampled frames, or seconds of the clip.
-        duration (`float`, *optional*): Length of the clip in seconds; the time of its last frame if not given.
+        frame_times (`np.ndarray` of shape `(T,)`): The ascending seconds of the sampled frames.
+        size (`float`): The length of a window in `unit`.
+        stride (`float`): The distance between the starts of windows in `unit`.
+        unit (`"frames"` or `"seconds"`): Whether lengths count sampled frames or seconds of the clip.
+        duration (`float`, *optional*): The length of the clip in seconds, by default the time of its last frame.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: frame indices [start, end) (K, 2) int64, and their seconds (K, 2).
@@ -138,12 +152,13 @@ def sliding_windows(frame_times, size: float, stride: float, unit: str, duration
     return frame_windows(times, spans), spans
 
 
-def segment_windows(segment_times, spans) -> np.ndarray:
-    """The audio segments of each utterance.
+def segment_windows(segment_times: ArrayLike, spans: ArrayLike) -> np.ndarray:
+    """Finds the audio segments of each utterance.
 
     Args:
-        segment_times: Start and end of each segment in seconds, (C, 2), starts ascending, all equally long.
-        spans: Start and end of each utterance in seconds, (K, 2).
+        segment_times (`np.ndarray` of shape `(C, 2)`):
+            The start and end of each segment in seconds; the starts ascend and all segments are equally long.
+        spans (`np.ndarray` of shape `(K, 2)`): The start and end of each utterance in seconds.
 
     Returns:
         `np.ndarray`: (K, 2) int64, segment indices [start, end) of the segments that overlap the utterance; where there is
@@ -165,7 +180,7 @@ def segment_windows(segment_times, spans) -> np.ndarray:
 _LARGEST = 2**28  # bytes; above it somebody gave a video in place of its subtitles
 
 
-def _load(source, encoding: str | None) -> tuple[str, object]:
+def _load(source: Any, encoding: str | None) -> tuple[str, object]:
     """A name for messages, and the text or the decoded JSON."""
     if not isinstance(source, (str, Path)):
         return "utterances", source

@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -18,11 +17,12 @@ from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
+from .decoded_clip import open_clip
 from .faces.face_choice import follow_person
 from .faces.face_mesh import FaceMesh
 from .faces.face_mesh_backends import BLENDSHAPE_NAMES, NUM_LANDMARKS, Face
 from .faces.face_regions import face_box, find_regions, region_masks, to_crop
-from .media import Clip, MediaError, MediaInfo, shown_size
+from .media import MediaInfo, shown_size
 
 try:
     import av
@@ -172,7 +172,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
     return_metadata = True
     _checkpoint = None
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         _check_fixed(kwargs)
         refuse_unknown(kwargs, {*FIELDS, *FIXED, *_SAVED}, type(self).__name__, _OTHER_NAMES)
         super().__init__(**kwargs)
@@ -180,14 +180,14 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         self._settings({})
 
     @classmethod
-    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs):
+    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> "MicroEmoVideoProcessor":
         """As the base class; a keyword that would be left over is refused."""
         accepted = {*FIELDS, *FIXED, *_SAVED, *LOADING_KEYWORDS}
         refuse_unknown(kwargs, accepted, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
         return super().from_dict(video_processor_dict, **kwargs)
 
     @classmethod
-    def get_video_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+    def get_video_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
         """As the base class, and with it the checkpoint's place, where a face mesh model may lie."""
         fields, kwargs = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
         place = str(pretrained_model_name_or_path)
@@ -199,7 +199,13 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         return fields
 
     def preprocess(
-        self, videos, spans=None, landmarks=None, video_metadata=None, return_tensors=None, **kwargs
+        self,
+        videos: Any,
+        spans: Any = None,
+        landmarks: Any = None,
+        video_metadata: Any = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """What the model sees of a batch of B clips, the shorter ones padded to the T frames of the longest.
 
@@ -286,10 +292,12 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             raise ValueError(f"num_frames {settings['num_frames']} is more than max_frames {settings['max_frames']}")
         return settings
 
-    def _process_video(self, source, spans, landmarks, metadata, settings: dict) -> "_ProcessedVideo":
+    def _process_video(
+        self, source: Any, spans: Any, landmarks: Any, metadata: Any, settings: dict
+    ) -> "_ProcessedVideo":
         """Sample and decode one clip, keeping of each picked frame only what the model needs."""
         face_mesh = FaceMesh(settings["face_mesh_model"], self._checkpoint)
-        with _open(source, metadata) as clip:
+        with open_clip(source, metadata) as clip:
             frame_processor = _FrameProcessor(clip.info, spans, landmarks, face_mesh, settings)
             indices, times, views = clip.read(frame_processor.choose, frame_processor.process)
             info = clip.info
@@ -337,7 +345,7 @@ class _ProcessedVideo:
 class _FrameProcessor:
     """Chooses the frames of one clip and takes from each what the model needs."""
 
-    def __init__(self, info: MediaInfo, spans, landmarks, face_mesh: FaceMesh, settings: dict):
+    def __init__(self, info: MediaInfo, spans: Any, landmarks: Any, face_mesh: FaceMesh, settings: dict) -> None:
         self.info = info
         self.spans = np.zeros((0, 2)) if spans is None else np.asarray(spans, float).reshape(-1, 2)
         self.landmarks = landmarks
@@ -380,7 +388,7 @@ class _FrameProcessor:
         faces = faces[indices] if len(faces) == total else faces
         return np.pad(faces, ((0, 0), (0, 0), (0, 3 - faces.shape[2])))
 
-    def process(self, frame) -> tuple[np.ndarray, list[Face], list[np.ndarray | None]]:
+    def process(self, frame: "av.VideoFrame") -> tuple[np.ndarray, list[Face], list[np.ndarray | None]]:
         """What is kept of an `av.VideoFrame`: its pixels (H, W, 3), the faces in it, and of each its crop or `None`."""
         width, height, turns = shown_size(frame, self.info.pixel_aspect)
         self.frame_size = width, height
@@ -478,7 +486,9 @@ def _shown_at(times: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return np.maximum(np.searchsorted(times, seconds + 1e-9, "right") - 1, 0)
 
 
-def _resize(reformatter, frame, width: int, height: int, turns: int = 0) -> np.ndarray:
+def _resize(
+    reformatter: "VideoReformatter", frame: "av.VideoFrame", width: int, height: int, turns: int = 0
+) -> np.ndarray:
     """(height, width, 3) uint8 RGB of an `av.VideoFrame`, upright after `turns` quarter turns to the left."""
     stored = (height, width) if turns % 2 else (width, height)
     resized = reformatter.reformat(frame, *stored, "rgb24", interpolation="BILINEAR", threads=1)
@@ -502,7 +512,7 @@ def _normalize(picture: np.ndarray, settings: dict, out: np.ndarray) -> None:
     out -= mean / std
 
 
-def _as_batch(videos, *per_clip) -> list[tuple]:
+def _as_batch(videos: Any, *per_clip: tuple[str, Any]) -> list[tuple]:
     """Rows of a clip and what belongs to it, out of one clip or out of a list of clips and lists as long."""
     if not isinstance(videos, list | tuple) or (len(videos) and all(map(_is_picture, videos))):
         return [(videos, *(value for _, value in per_clip))]
@@ -517,7 +527,7 @@ def _as_batch(videos, *per_clip) -> list[tuple]:
     return list(zip(*columns, strict=True))
 
 
-def _flat(videos) -> Iterator:
+def _flat(videos: Any) -> Iterator[Any]:
     """The clips in nested lists of them, as chat templates give."""
     for clip in videos:
         if isinstance(clip, list | tuple) and not all(map(_is_picture, clip)):
@@ -526,68 +536,8 @@ def _flat(videos) -> Iterator:
             yield clip
 
 
-def _is_picture(item) -> bool:
+def _is_picture(item: Any) -> bool:
     return hasattr(item, "convert") or getattr(item, "ndim", 0) == 3
-
-
-def _open(source, metadata):
-    """The clip of a source as a context manager: something with `info` and `read`."""
-    if isinstance(source, Clip):
-        return nullcontext(source)
-    if isinstance(source, list | tuple) or hasattr(source, "ndim"):
-        return nullcontext(_DecodedClip(source, metadata))
-    return Clip(source)
-
-
-class _DecodedClip:
-    """Frames that are pictures already, read as [`Clip`] reads a file."""
-
-    def __init__(self, frames, metadata):
-        # `VideoMetadata` is a mapping of fields of which most are None.
-        fields = {} if metadata is None else {name: metadata[name] for name in metadata if metadata[name] is not None}
-        times, fps, indices = (fields.get(name) for name in ("frame_times", "fps", "frames_indices"))
-        if not len(frames):
-            raise MediaError("a clip of decoded frames is empty")
-        if times is None:
-            if fps is None:
-                logger.warning("decoded frames without video_metadata: 24 frames per second are assumed")
-            times = (np.arange(len(frames)) if indices is None else np.asarray(indices)) / (fps or 24)
-        times = np.asarray(times, np.float64)
-        if times.shape != (len(frames),) or (np.diff(times) <= 0).any():
-            raise ValueError(f"{len(frames)} decoded frames need as many increasing times, got {times}")
-        step = float(np.diff(times).mean()) if len(times) > 1 else 1 / (fps or 24)
-        self._frames = frames
-        self.info = MediaInfo(
-            source=f"<{len(frames)} decoded frames>",
-            frame_times=times,
-            has_video=True,
-            has_audio=False,
-            duration=float(fields.get("duration") or times[-1] + step),
-            fps=float(fps or 1 / step),
-        )
-
-    def read(self, choose, view):
-        indices = choose(self.info.frame_times)
-        frames = (av.VideoFrame.from_ndarray(_to_rgb(self._frames[index]), format="rgb24") for index in indices)
-        return indices, self.info.frame_times[indices], [view(frame) for frame in frames]
-
-
-def _to_rgb(picture) -> np.ndarray:
-    """(H, W, 3) uint8 of a PIL image, array or tensor."""
-    if hasattr(picture, "convert"):
-        return np.array(picture.convert("RGB"))
-    picture = np.asarray(picture)
-    if picture.ndim != 3 or 3 not in (picture.shape[0], picture.shape[2]):
-        raise ValueError(f"a decoded frame must be (H, W, 3) or (3, H, W), got {picture.shape}")
-    if picture.shape[2] != 3:
-        picture = picture.transpose(1, 2, 0)
-    if picture.dtype.kind == "f":
-        if not (picture.min() >= 0 and picture.max() <= 1):
-            raise ValueError(f"decoded frames of floats must lie in 0..1, got {picture.min()}..{picture.max()}")
-        picture = np.round(picture * 255).astype(np.uint8)
-    if picture.dtype != np.uint8:
-        raise TypeError(f"decoded frames must be uint8, or floats in 0..1, got {picture.dtype}")
-    return np.ascontiguousarray(picture)
 
 
 __all__ = ["MicroEmoVideoProcessor"]

@@ -8,9 +8,10 @@ import html
 import math
 import re
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def one_line(text: str) -> str:
     return " ".join(re.sub("[\ud800-\udfff]", "\ufffd", text).split())
 
 
-def _reader(name: str, lines: list[str]):
+def _reader(name: str, lines: list[str]) -> Callable[[str, list[str], list[str], float | None], list[Utterance]]:
     """The function that reads these lines. The content decides, not the name of the file."""
     number, first = next(((i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()), (1, ""))
     if _VTT_HEADER.fullmatch(first):
@@ -134,7 +135,7 @@ def _left_out(notes: list[str], outside: list[int], lines: list[str]) -> None:
 # --- SubRip and SBV: a timing line, then words up to a blank line ---------------------------------------------------
 
 
-def _read_srt(name, lines, notes, fps) -> list[Utterance]:
+def _read_srt(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
     timings = {}
     for at, line in enumerate(lines):
         if match := _TIMING.fullmatch(line):
@@ -146,7 +147,7 @@ def _read_srt(name, lines, notes, fps) -> list[Utterance]:
     return _read_blocks(lines, notes, timings)
 
 
-def _read_sbv(name, lines, notes, fps) -> list[Utterance]:
+def _read_sbv(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
     timings = {}
     for at, line in enumerate(lines):
         if match := _SBV_TIMING.fullmatch(line):
@@ -183,7 +184,9 @@ def _is_bad_timing(lines: list[str], at: int) -> bool:
     return starts_entry or re.search(r"\d:\d", line) is not None
 
 
-def _bad_timing(name, lines, at, expected="hours:minutes:seconds --> hours:minutes:seconds") -> ValueError:
+def _bad_timing(
+    name: str, lines: list[str], at: int, expected: str = "hours:minutes:seconds --> hours:minutes:seconds"
+) -> ValueError:
     return ValueError(f"{name}, line {at + 1}: expected '{expected}', got {lines[at].strip()[:80]!r}")
 
 
@@ -211,7 +214,7 @@ def _number_line(lines: list[str], floor: int, timing: int, before: int | None, 
 # --- WebVTT: blocks that a truly empty line ends --------------------------------------------------------------------
 
 
-def _read_vtt(name, lines, notes, fps) -> list[Utterance]:
+def _read_vtt(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
     written = [at for at, line in enumerate(lines) if line.strip()]
     if "" not in lines[written[0] : written[-1]]:
         lines = [line if line.strip() else "" for line in lines]  # blanks were put in all the empty lines
@@ -391,7 +394,7 @@ def _growth(shown: list[_Line], lines: list[_Line]) -> tuple[int, str] | None:
 # --- LRC: lines that last until the next ----------------------------------------------------------------------------
 
 
-def _read_lrc(name, lines, notes, fps) -> list[Utterance]:
+def _read_lrc(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
     entries, outside, offset, length = [], [], 0.0, math.inf
     for at, line in enumerate(lines):
         rest, times = line.strip(), []
@@ -428,7 +431,7 @@ def _read_lrc(name, lines, notes, fps) -> list[Utterance]:
 # --- what pysubs2 reads ---------------------------------------------------------------------------------------------
 
 
-def _pysubs2(name: str, format: str):
+def _pysubs2(name: str, format: str) -> Any:
     try:
         import pysubs2
     except ImportError:
@@ -436,7 +439,7 @@ def _pysubs2(name: str, format: str):
     return pysubs2
 
 
-def _read_ass(name, lines, notes, fps) -> list[Utterance]:
+def _read_ass(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
     """ASS and SSA. pysubs2 takes the usual order of fields for granted, ten seconds for missing ones, and fails on
     styles that do not concern us: it is given the events alone, in the usual order."""
     pysubs2 = _pysubs2(name, "ASS")
@@ -482,7 +485,7 @@ def _ass_words(text: str) -> str:
     return re.sub(r"\\[Nnh]", " ", "".join(words))
 
 
-def _read_microdvd(name, lines, notes, fps) -> list[Utterance]:
+def _read_microdvd(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
     """MicroDVD, which counts frames. pysubs2 passes over lines that it does not know, so they are looked at first."""
     pysubs2 = _pysubs2(name, "MicroDVD")
     entries = [(at, line) for at, line in enumerate(lines) if line.strip()]
@@ -506,7 +509,7 @@ def _read_microdvd(name, lines, notes, fps) -> list[Utterance]:
     return [Utterance(event.start / 1000, event.end / 1000, one_line(event.plaintext)) for event in subtitles]
 
 
-def _read_ttml(name, lines, notes, fps) -> list[Utterance]:
+def _read_ttml(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
     pysubs2 = _pysubs2(name, "TTML")
     text = "\n".join(lines)
     try:

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .subtitles import Utterance, one_line, seconds
 
@@ -40,7 +40,7 @@ class _Word(NamedTuple):
     speaker: str | None
 
 
-def read_entries(name: str, content) -> list[Utterance]:
+def read_entries(name: str, content: Any) -> list[Utterance]:
     """Utterances of decoded JSON or of a user's list.
 
     Args:
@@ -54,7 +54,7 @@ def read_entries(name: str, content) -> list[Utterance]:
         `list[Utterance]`: In the order of the content.
 
     Raises:
-        ValueError: for a key or a value that is not known, with the number of its entry.
+        ValueError: If a key or a value is not known. The message has the number of its entry.
     """
     unit = 1.0
     are_words = False
@@ -92,7 +92,7 @@ def _find_list(name: str, content: dict) -> tuple[str, object]:
     return key, content[key]
 
 
-def _read_entry(where: str, entry, unit: float) -> Utterance:
+def _read_entry(where: str, entry: Any, unit: float) -> Utterance:
     if isinstance(entry, Utterance):
         entry = vars(entry)
     if not isinstance(entry, dict):
@@ -147,14 +147,14 @@ def _times(where: str, entry: dict, unit: float) -> tuple[float | None, float | 
     return start, end
 
 
-def _get(where: str, entry: dict, key: str, bound: str):
+def _get(where: str, entry: dict, key: str, bound: str) -> Any:
     pair = entry[key]
     if not isinstance(pair, dict) or bound not in pair:
         raise ValueError(f"{where}: {key} must be a dictionary with from and to, got {pair!r}")
     return pair[bound]
 
 
-def _number(where: str, key: str, value, unit: float = 1.0) -> float:
+def _number(where: str, key: str, value: Any, unit: float = 1.0) -> float:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     # Only an end may be open.
     if not is_number or (abs(value) > 1e12 and not (key == "end" and value == math.inf)) or math.isnan(value):
@@ -164,7 +164,7 @@ def _number(where: str, key: str, value, unit: float = 1.0) -> float:
     return float(value) * unit
 
 
-def _stamp(where: str, key: str, value) -> float:
+def _stamp(where: str, key: str, value: Any) -> float:
     if not isinstance(value, str) or not re.fullmatch(r"\d{1,6}:\d{1,2}:\d{1,2}[.,]\d{1,3}", value):
         raise ValueError(f"{where}: {key} must be hours:minutes:seconds,000, got {value!r}")
     return seconds(value)
@@ -187,7 +187,7 @@ def _speaker(where: str, entry: dict) -> str | None:
     return one_line(speaker or "") or None
 
 
-def _read_words(where: str, words, unit: float) -> list[_Word]:
+def _read_words(where: str, words: Any, unit: float) -> list[_Word]:
     if not isinstance(words, (list, tuple)):
         raise ValueError(f"{where}: expected a list of words, got {type(words).__name__}")
     found = []
