@@ -69,8 +69,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
                 f"a segment of segment_duration={segment_duration} s has {needed} mel frames, but num_mel_frames is "
                 f"{num_mel_frames}"
             )
-        fields = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
-        refuse_unknown(kwargs, {*fields, *_SAVED}, type(self).__name__, _OTHER_NAMES)
+        refuse_unknown(kwargs, {*self.fields(), *_SAVED}, type(self).__name__, _OTHER_NAMES)
         rate = kwargs.pop("sampling_rate", SAMPLING_RATE)
         if rate != SAMPLING_RATE:
             raise ValueError(f"sampling_rate is ImageBind's own, {SAMPLING_RATE}; got {rate}")
@@ -83,6 +82,15 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         self.mel_mean = mel_mean
         self.mel_std = mel_std
         self.short_audio_padding = short_audio_padding
+
+    @staticmethod
+    def fields() -> frozenset[str]:
+        """Names the fields of the feature extractor.
+
+        Returns:
+            `frozenset[str]`: The names.
+        """
+        return frozenset(inspect.signature(MicroEmoFeatureExtractor.__init__).parameters) - {"self", "kwargs"}
 
     @classmethod
     def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> "MicroEmoFeatureExtractor":
@@ -99,7 +107,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         Raises:
             TypeError: If a keyword is unknown.
         """
-        fields = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
+        fields = cls.fields()
         accepted = {*fields, *_SAVED, *LOADING_KEYWORDS}
         feature_extractor_dict = {_OLD_NAMES.get(name, name): value for name, value in feature_extractor_dict.items()}
         refuse_unknown(kwargs, accepted, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)

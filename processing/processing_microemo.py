@@ -306,7 +306,7 @@ class MicroEmoProcessor(ProcessorMixin):
         if texts is not None:
             builder = PromptBuilder(self)
             rendered = [builder.render_text(row, *pair) for row, pair in enumerate(zip(texts, prompts, strict=True))]
-            features |= self._tokenize(rendered, prompts, **text_kwargs)
+            features |= self._tokenize(builder, rendered, prompts, **text_kwargs)
             metadata["prompts"] = [prompt.text for prompt in rendered]
         elif "clip_index" in features:  # without prompts the clips themselves are the rows
             clip_index = features.pop("clip_index")
@@ -391,7 +391,7 @@ class MicroEmoProcessor(ProcessorMixin):
         if not tokenize:
             return texts if is_batched else texts[0]
 
-        features |= self._tokenize(rendered, prompts, return_assistant_tokens_mask, **text_kwargs)
+        features |= self._tokenize(builder, rendered, prompts, return_assistant_tokens_mask, **text_kwargs)
         metadata["prompts"] = texts
         output = BatchFeature(features, tensor_type=return_tensors)
         output.update(metadata if return_metadata else {})
@@ -503,6 +503,7 @@ class MicroEmoProcessor(ProcessorMixin):
 
     def _tokenize(
         self,
+        builder: PromptBuilder,
         rendered: Sequence[RenderedPrompt],
         prompts: Sequence[ClipPrompt],
         with_assistant_masks: bool = False,
@@ -522,7 +523,6 @@ class MicroEmoProcessor(ProcessorMixin):
             verbose=False,
             **kwargs,
         )
-        builder = PromptBuilder(self)
         for row, (ids, prompt) in enumerate(zip(tokens["input_ids"], prompts, strict=True)):
             length, context = sum(tokens["attention_mask"][row]), self.tokenizer.model_max_length
             if length > context:
@@ -570,7 +570,7 @@ class MicroEmoProcessor(ProcessorMixin):
         # The automatic class for video processors needs torchvision, too. The tokenizers get all the rest: pipelines hand
         # the model's arguments on to its processor, so that only a word that is nearly ours can be told to be a mistake.
         own = inspect.signature(cls.__init__).parameters.keys() - {"self"}
-        sound = inspect.signature(MicroEmoFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
+        sound = MicroEmoFeatureExtractor.fields()
         accepted = own | sound | VIDEO_KEYWORDS
         mistaken = [
             n for n in kwargs.keys() - accepted if n in OTHER_NAMES or difflib.get_close_matches(n, accepted, 1, 0.8)

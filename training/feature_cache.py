@@ -263,22 +263,16 @@ class FeatureCache:
                 video_metadata=about["video"] and ClipMetadata(**about["video"], landmarks=None),
                 segment_times=about["audio_segment_times"],
             )
-            if content.video_metadata and about["frames_for"] != self._frames_for():
+            if content.video_metadata and about["frames_for"] != _frames_for(self.processor):
                 self._keep_frames(clip, features, content.video_metadata, content.utterances)
             tensors.append(features)
             contents.append(content)
         return pad_together(tensors), contents
 
-    def _frames_for(self) -> str:
-        """Names what frames are sampled for: the clip, or utterances too, with an added frame for each utterance
-        without one.
-        """
-        return "utterances" if self.processor.windows == "utterance" else "clip"
-
     def _keep_frames(self, clip, features: dict, video_metadata: ClipMetadata, utterances: list[Utterance]) -> None:
         """Keeps the frames that this kind of windows samples, of a clip that was read for another kind."""
         sampler = self.processor.video_processor
-        if self._frames_for() == "clip":  # the frames that were added for utterances are dropped
+        if _frames_for(self.processor) == "clip":  # the frames that were added for utterances are dropped
             sampled = uniform_indices(video_metadata.total_frames, sampler.num_frames)
             is_selected = np.isin(video_metadata.frame_indices, sampled)
             is_whole = np.isin(sampled, video_metadata.frame_indices).all()
@@ -357,6 +351,11 @@ class FeatureCache:
         return self._keys[version]
 
 
+def _frames_for(processor: MicroEmoProcessor) -> str:
+    """Names what frames are sampled for: the clip, or utterances too, with an added frame for each utterance without one."""
+    return "utterances" if processor.windows == "utterance" else "clip"
+
+
 class _Encode:
     """Runs the processor on the clip of one waiting row, in any process. It is a collator."""
 
@@ -379,7 +378,7 @@ class _Encode:
             "utterances": [asdict(utterance) for utterance in content.utterances],
             "video": video and {k: _plain(v) for k, v in vars(video).items() if k not in ("landmarks", "blendshapes")},
             "audio_segment_times": _plain(content.segment_times),
-            "frames_for": "utterances" if self.processor.windows == "utterance" else "clip",
+            "frames_for": _frames_for(self.processor),
         }
         return number, key, features, about, None
 

@@ -50,7 +50,7 @@ def refuse_unknown(
     unknown = [word for word in keywords if word not in accepted]
     if not unknown:
         return
-    messages = []
+    messages, hints = [], []
     for word in unknown:
         near = (alternatives or {}).get(word) or next(iter(difflib.get_close_matches(word, list(accepted), 1)), None)
         if near is None:
@@ -60,5 +60,6 @@ def refuse_unknown(
         else:
             hint = f" (did you mean {near!r}?)"
         messages.append(f"{word!r}{hint}")
-    listing = "" if any("(" in message for message in messages) else f"; it takes {', '.join(sorted(accepted))}"
+        hints.append(hint)
+    listing = "" if any(hints) else f"; it takes {', '.join(sorted(accepted))}"
     raise TypeError(f"{owner} takes no {', '.join(messages)}{listing}")

@@ -69,7 +69,7 @@ class TrackBuilder:
         if self._run is None or not self._run.takes(sound, frame, seconds):
             self._close_run()
             self._run = _Run(frame, seconds)
-        self._run.sounds.append(sound)
+        self._run.add(sound)
 
     def finish(self) -> AudioTrack:
         """Returns the sound of all frames.
@@ -102,19 +102,25 @@ class _Run:
 
     def __init__(self, frame: "av.AudioFrame", seconds: float | None) -> None:
         self.seconds = seconds
-        self.sounds: list[np.ndarray] = []
+        self._sounds: list[np.ndarray] = []
+        self._length = 0
         self._rate = frame.sample_rate
         self._names = [channel.name for channel in frame.layout.channels]
 
     def takes(self, sound: np.ndarray, frame: "av.AudioFrame", seconds: float | None) -> bool:
         """Tells whether a frame has the format of this sound and follows it without a gap."""
-        end = (self.seconds or 0) + sum(sound.shape[1] for sound in self.sounds) / self._rate
+        end = (self.seconds or 0) + self._length / self._rate
         follows = seconds is None or abs(seconds - end) < PTS_TOLERANCE
-        return follows and frame.sample_rate == self._rate and len(sound) == len(self.sounds[0])
+        return follows and frame.sample_rate == self._rate and len(sound) == len(self._sounds[0])
+
+    def add(self, sound: np.ndarray) -> None:
+        """Appends the samples of a frame, `(channels, n)`."""
+        self._sounds.append(sound)
+        self._length += sound.shape[1]
 
     def convert(self, channels: int, rate: int) -> np.ndarray:
         """Converts all of the sound to a number of channels and a sampling rate."""
-        sound = np.concatenate(self.sounds, axis=1)
+        sound = np.concatenate(self._sounds, axis=1)
         if len(sound) != channels:
             sound = _mix(sound, self._names, channels)
         return resample(torch.from_numpy(sound), self._rate, rate).numpy()

@@ -240,6 +240,22 @@ def learn_towers(run: Run, language: Path, clips: FeatureCache, folder: Path) ->
     _save(model, processor, folder)
 
 
+def _start_anew(
+    checkpoint: Path, config_overrides: dict, seed: int, kept: Sequence[str], modules_to_train: list[str]
+) -> tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]:
+    """Makes a model of new weights but for the modules `kept` of a checkpoint, with `modules_to_train` left to learn."""
+    pretrained = MicroEmoForConditionalGeneration.from_pretrained(checkpoint)
+    config, processor = load_config_and_processor(
+        ModelArguments(model_name_or_path=str(checkpoint), config_overrides=config_overrides)
+    )
+    torch.manual_seed(seed)
+    model = MicroEmoForConditionalGeneration(config)
+    for name in kept:
+        model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
+    prepare_model(model, ModelArguments(use_peft=False, modules_to_train=modules_to_train))
+    return model, processor
+
+
 def pretrain_visual_encoder(
     run: Run, stage: str, towers: Path, features: Path, config_overrides: dict, seed: int, folder: Path
 ) -> None:
@@ -255,15 +271,7 @@ def pretrain_visual_encoder(
         seed (`int`): The seed of the new weights and of the training.
         folder (`Path`): The folder of the stage.
     """
-    pretrained = MicroEmoForConditionalGeneration.from_pretrained(towers)
-    config, processor = load_config_and_processor(
-        ModelArguments(model_name_or_path=str(towers), config_overrides=config_overrides)
-    )
-    torch.manual_seed(seed)
-    model = MicroEmoForConditionalGeneration(config)
-    for name in PRETRAINED:
-        model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
-    prepare_model(model, ModelArguments(use_peft=False, modules_to_train=VISUAL_PRETRAINING))
+    model, processor = _start_anew(towers, config_overrides, seed, PRETRAINED, VISUAL_PRETRAINING)
     frames = ActingFrames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
     _learn(run, stage, FacialActionProbe(model.model.visual_encoder), frames, folder, seed=seed)
     _save(model, processor, folder)
@@ -306,15 +314,8 @@ def align_windows(
         seed (`int`): The seed of the new weights and of the training.
         folder (`Path`): The folder of the stage.
     """
-    pretrained = MicroEmoForConditionalGeneration.from_pretrained(visual_pretraining)
-    config, processor = load_config_and_processor(
-        ModelArguments(model_name_or_path=str(visual_pretraining), config_overrides=config_overrides)
-    )
-    torch.manual_seed(seed)
-    model = MicroEmoForConditionalGeneration(config)
-    for name in (*PRETRAINED, "visual_encoder"):
-        model.model.get_submodule(name).load_state_dict(pretrained.model.get_submodule(name).state_dict())
-    prepare_model(model, ModelArguments(use_peft=False, modules_to_train=ALIGNMENT))
+    kept = (*PRETRAINED, "visual_encoder")
+    model, processor = _start_anew(visual_pretraining, config_overrides, seed, kept, ALIGNMENT)
     clips = AlignmentClips(run.rows("train"), FeatureCache(tokens, processor, model).reader())
     _learn(run, stage, WindowProbe(model.model), clips, folder, pad_together, seed=seed)
     _save(model, processor, folder)
