@@ -1,6 +1,6 @@
 """What each stage of the model costs beside the bare image encoder, at the paper's sizes, with random weights.
 
-python benchmarks/model.py            # 8 frames, 3 utterances, 8 sound clips; about 15 minutes, 7 GB
+python benchmarks/model.py            # 8 frames, 3 utterances, 8 audio segments; about 15 minutes, 7 GB
 python benchmarks/model.py --frames 32 --rounds 1
 
 Every round times all stages one after the other, so that they meet the machine in the same mood; CPU seconds, medians
@@ -116,7 +116,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(
         f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, float32, "
-        f"{options.frames} frames, {options.utterances} utterances, 8 sound clips, median of {options.rounds}"
+        f"{options.frames} frames, {options.utterances} utterances, 8 audio segments, median of {options.rounds}"
     )
     for local_view in options.local_view:
         figures = measure(local_view, options.frames, options.utterances, options.rounds)

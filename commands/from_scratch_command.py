@@ -38,7 +38,7 @@ def from_scratch(
     load_libraries()
     from ..training.from_scratch.stages import Run, copy_checkpoint, from_scratch
 
-    run = Run(corpus, work, num_proc=num_workers)
+    run = Run(corpus, work, num_workers=num_workers)
     copy_checkpoint(from_scratch(run, _start(run), seed), output)
     print(output)
 
@@ -69,7 +69,7 @@ def ablation(
     unknown = set(arms or ()) - set(ARMS)
     if unknown:
         raise ValueError(f"no arm named {', '.join(sorted(unknown))}; there are: {', '.join(ARMS)}")
-    run = Run(corpus, work, num_proc=num_workers)
+    run = Run(corpus, work, num_workers=num_workers)
     chosen = arms or tuple(ARMS)
     results = run_ablation(run, _start(run), chosen, seeds, num_workers, test_seed=test_seed, steps=steps)
     print(write_results(results, output))

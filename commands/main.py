@@ -182,7 +182,7 @@ def inspect(
     from ..processing.processing_microemo import MicroEmoProcessor
 
     processor = MicroEmoProcessor.from_pretrained(SHIPPED if model is None else model)
-    report = inspect_clip(processor, clip, utterances=subtitles, audio=audio, audio_track=audio_track, out=output)
+    report = inspect_clip(processor, clip, utterances=subtitles, audio=audio, audio_track=audio_track, output=output)
     for track in report.get("sound_tracks", []):
         mark = " (heard)" if track["index"] == report["audio_track"] else ""
         print(f"sound track {SoundTrack(**track)}{mark}")
@@ -235,7 +235,7 @@ def demo(
     print(f"Question: {UTTERANCE_QUESTION} (of each)")
     for entry, emotion in zip(answers, emotions, strict=True):
         print(f"{_line(entry)}   [it plays: {emotion}]")
-    report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), out=output)
+    report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), output=output)
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 
 

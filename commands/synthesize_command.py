@@ -33,4 +33,4 @@ def synthesize(
     load_libraries()
     from ..training.synthetic.synthetic_dialogues import write_dialogues
 
-    print(write_dialogues(folder, clips, seed=seed, split=split, num_proc=num_workers, size=size))
+    print(write_dialogues(folder, clips, seed=seed, split=split, num_workers=num_workers, size=size))

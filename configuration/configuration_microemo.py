@@ -86,7 +86,7 @@ class MicroEmoVideoQFormerConfig(Blip2QFormerConfig):
 
 @strict
 class MicroEmoAudioQFormerConfig(MicroEmoVideoQFormerConfig):
-    r"""The audio Q-Former: as the video Q-Former, over the clip features of the audio tower."""
+    r"""The audio Q-Former: as the video Q-Former, over the segment features of the audio tower."""
 
     model_type = "microemo_audio_qformer"
     base_config_key = "audio_qformer_config"

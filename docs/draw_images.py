@@ -29,7 +29,7 @@ def draw_demo() -> Path:
         pipeline = EmotionPipeline.from_pretrained()
         answers = pipeline.by_utterance(str(clip), str(subtitles))
         # One frame at the start, and the middle frame of each utterance that holds none.
-        report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), out=folder, num_frames=1)
+        report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), output=folder, num_frames=1)
         sheet = Image.open(next(path for path in report["files"] if path.name.endswith(".frames.png"))).convert("RGB")
     figure = Figure(figsize=(10.2, 2.9), dpi=110)
     FigureCanvasAgg(figure)

@@ -1,6 +1,6 @@
 """Systems and their files of answers, scored as the rows of tables and plots."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def find_system_files(
     Args:
         arguments (`Iterable[str]`):
             Each a file, `NAME=FILE`, or a folder, which is searched for .jsonl files and for those that `answers` names.
+            Hidden files and folders are passed over.
         setting (`str`, *optional*, defaults to `"nosubtitle-addsub"`):
             The setting to keep, along with files that have none. `None` keeps all.
         answers (`str`, *optional*, defaults to `"openset"`):
@@ -95,7 +96,9 @@ def find_system_files(
         name, _, file_name = argument.rpartition("=")
         path = Path(file_name)
         if path.is_dir():
-            files = sorted([*path.rglob(patterns[answers]), *path.rglob("*.jsonl")])
+            files = sorted(
+                file for pattern in (patterns[answers], "*.jsonl") for file in _visible_files(path, pattern)
+            )
             if not files:
                 raise FileNotFoundError(f"{path}: holds neither {patterns[answers]} nor .jsonl files")
         elif path.is_file():
@@ -104,6 +107,13 @@ def find_system_files(
             raise FileNotFoundError(f"{path}: no such file or folder")
         found += [_system_file(file, name) for file in files]
     return [file for file in found if setting is None or file.setting in (setting, "-")]
+
+
+def _visible_files(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yields the files below a folder. Hidden ones may be unfinished: temporary names begin with a dot."""
+    for path in folder.rglob(pattern):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _system_file(path: Path, name: str) -> SystemFile:

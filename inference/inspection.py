@@ -38,7 +38,7 @@ def inspect_clip(
     utterances: Any = None,
     audio: Any = None,
     audio_track: int | str | None = None,
-    out: str | Path = "inspection",
+    output: str | Path = "inspection",
     **kwargs: Any,
 ) -> dict:
     """Draws and writes the output of a processor for a clip.
@@ -50,7 +50,7 @@ def inspect_clip(
         audio (`Any`, *optional*): A sound file in place of the clip's own sound.
         audio_track (`int` or `str`, *optional*):
             The sound track that is read, by its number or language, as the processor takes it.
-        out (`str` or `Path`, *optional*, defaults to `"inspection"`):
+        output (`str` or `Path`, *optional*, defaults to `"inspection"`):
             The folder for `NAME.frames.png` (a contact sheet: each sampled frame at the size that the image encoder
             reads, with the face mesh and the clue regions, and beside it the local view with each region's patches),
             `NAME.timeline.png` (utterances, frames, audio segments and mel pictures over time) and `NAME.json` (the
@@ -79,8 +79,8 @@ def inspect_clip(
         return_metadata=True,
         **kwargs,
     )
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
     name = Path(str(clip)).stem if isinstance(clip, str | Path) else "clip"
     clue_regions = kwargs.get("clue_regions") or processor.video_processor.clue_regions
     report = _numbers(features, clue_regions)
@@ -92,11 +92,11 @@ def inspect_clip(
     report["files"] = []
     if "pixel_values_videos" in features:
         sheet = _contact_sheet(processor, features, report, clue_regions)
-        report["files"].append(_write(out / f"{name}.frames.png", sheet.save))
+        report["files"].append(_write(output / f"{name}.frames.png", sheet.save))
     figure = _time_line(features, report)
-    report["files"].append(_write(out / f"{name}.timeline.png", figure.savefig))
+    report["files"].append(_write(output / f"{name}.timeline.png", figure.savefig))
     numbers = json.dumps(report | {"files": [path.name for path in report["files"]]}, indent=1, ensure_ascii=False)
-    report["files"].append(write_text(out / f"{name}.json", numbers))
+    report["files"].append(write_text(output / f"{name}.json", numbers))
     return report
 
 
@@ -113,7 +113,7 @@ def _numbers(features: BatchFeature, clue_regions: str) -> dict:
         "shapes": {name: list(value.shape) for name, value in features.items() if hasattr(value, "shape")},
         "frames": [],
         "utterances": [],
-        "audio_clips": [] if times is None else [{"start": float(a), "end": float(b)} for a, b in times],
+        "audio_segments": [] if times is None else [{"start": float(a), "end": float(b)} for a, b in times],
     }
     if video_metadata is not None:
         counts = features["region_masks"][0].sum(-1)
@@ -141,7 +141,7 @@ def _numbers(features: BatchFeature, clue_regions: str) -> dict:
         ]
     for row, utterance in enumerate(features["utterances"][0]):
         entry = {"start": utterance.start, "end": utterance.end, "text": utterance.text, "speaker": utterance.speaker}
-        for key, windows in (("frames", "utterance_windows"), ("sound_clips", "audio_windows")):
+        for key, windows in (("frames", "utterance_windows"), ("audio_segments", "audio_windows")):
             if windows in features and row < features[windows].shape[1]:
                 entry[key] = features[windows][0, row].tolist()
         report["utterances"].append(entry)
@@ -238,13 +238,13 @@ def _time_line(features: BatchFeature, report: dict) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    sound = report["audio_clips"]
+    sound = report["audio_segments"]
     mels = features["input_features"][0, :, 0][features["audio_segment_mask"][0]] if sound else []
     figure = Figure(figsize=(15, 7 if len(mels) else 4), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2 if len(mels) else 1, max(1, len(mels)), height_ratios=[1.6, 1] if len(mels) else None)
     axes = figure.add_subplot(grid[0, :])
-    axes.set_yticks([0, 1, 2], ["sound clips", "frames", "utterances"])
+    axes.set_yticks([0, 1, 2], ["audio segments", "frames", "utterances"])
     axes.set_ylim(-0.7, 2.7)
     length = report.get("duration") or max((piece["end"] for piece in sound), default=1)
     for row, utterance in enumerate(report["utterances"]):
@@ -261,7 +261,9 @@ def _time_line(features: BatchFeature, report: dict) -> "Figure":
             speaker = f"{utterance['speaker']}: " if utterance["speaker"] else ""
             label = _wrap(f"{label}. {speaker}{utterance['text']}", int(90 * share))
             label += "".join(
-                f"\n{key.replace('_', ' ')} {utterance[key]}" for key in ("frames", "sound_clips") if key in utterance
+                f"\n{key.replace('_', ' ')} {utterance[key]}"
+                for key in ("frames", "audio_segments")
+                if key in utterance
             )
         axes.text(utterance["start"], 2, label, va="center", fontsize=8, clip_on=True)
         inside = [frame["time"] for frame in report["frames"][slice(*utterance.get("frames", (0, 0)))]]

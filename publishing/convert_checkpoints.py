@@ -24,7 +24,7 @@ REPORT_NAME = "conversion_report.json"
 
 
 def convert_checkpoints(
-    out,
+    output,
     vision,
     qformer,
     video_branch,
@@ -44,7 +44,7 @@ def convert_checkpoints(
     """Turn original weight files into a checkpoint folder with model, processor and a report.
 
     Args:
-        out (`str` or `Path`): New folder. It appears when all of it is written.
+        output (`str` or `Path`): New folder. It appears when all of it is written.
         vision (`str` or `Path`): EVA-CLIP ViT-g; a file, or as all of these a folder or Hub id in Transformers' format.
         qformer (`str` or `Path`): Image Q-Former and `ln_vision`, of InstructBLIP or BLIP-2.
         video_branch, audio_branch (`str` or `Path`): Video-LLaMA's branches. They may stand for each other. In place
@@ -78,7 +78,7 @@ def convert_checkpoints(
     source_preset = SOURCE_PRESETS[preset]
     if isinstance(base_config, (str, Path)):
         base_config = MicroEmoConfig.from_pretrained(base_config)
-    check_new_folder(out)
+    check_new_folder(output)
     files = open_sources(
         vision=vision,
         qformer=qformer,
@@ -104,7 +104,7 @@ def convert_checkpoints(
     processor.video_processor.repeat_last_frame = source_preset.repeat_last_frame
     report = {"preset": preset, "dtype": str(dtype).removeprefix("torch."), **conversion.report()}
 
-    with atomic_folder(out, conversion.size(dtype)) as folder:
+    with atomic_folder(output, conversion.size(dtype)) as folder:
         write_shards(folder, _weights(conversion, dtype, seed), max_shard_size)
         config.architectures = [MicroEmoForConditionalGeneration.__name__]
         config.dtype = config.text_config.dtype = dtype
@@ -115,7 +115,7 @@ def convert_checkpoints(
             adapter = folder / "adapter"
             adapter.mkdir()
             save_file(conversion.lora_weights(), adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-            _write_json(adapter / "adapter_config.json", conversion.lora_config(base=str(out)))
+            _write_json(adapter / "adapter_config.json", conversion.lora_config(base=str(output)))
         _write_json(folder / REPORT_NAME, report)
     return report
 

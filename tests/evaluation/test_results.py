@@ -72,6 +72,21 @@ def test_files_are_found_and_named_in_the_published_layout(folder):
         find_system_files([str(folder / "empty")], answers="reason")
 
 
+def test_hidden_files_are_no_answers(folder):
+    """What a run that was killed leaves under a temporary name, and what editors keep."""
+    expected = find_system_files([str(folder / "runs")], setting=None)
+    hidden = folder / "runs" / ".answers.0a1b2c3d.tmp"
+    write(hidden / "Good" / "subtitle-openset.npz", ["[joyful]"] * 40)
+    write(folder / "runs" / "Good" / ".subtitle.0a1b2c3d.tmp-openset.npz", ["[joyful]"] * 40)
+    for place in (hidden, folder / "runs"):
+        (place / ".answers.0a1b2c3d.tmp.jsonl").write_text('{"name": "clip_0", "answer": "He is')
+        (place / ".answers.0a1b2c3d.tmp-reason.json").write_text("{")
+    assert find_system_files([str(folder / "runs")], setting=None) == expected
+    with pytest.raises(FileNotFoundError, match="holds neither"):
+        find_system_files([str(folder / "runs")], answers="reason")
+    assert len(find_system_files([str(hidden)], setting=None)) == 1  # the user's own folder may have any name
+
+
 def test_no_checkpoint_is_chosen_silently(folder):
     files = find_system_files([str(folder / "runs" / "affectgpt_predictions")])
     assert {file.mark for file in fix_checkpoints(files)} == {"one of 3 checkpoints, none chosen"}

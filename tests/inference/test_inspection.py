@@ -21,7 +21,7 @@ def processor(request) -> MicroEmoProcessor:
 
 def test_numbers_are_the_features(processor, demo_clip, tmp_path):
     subtitles = demo_clip.with_suffix(".srt")
-    report = inspect_clip(processor, demo_clip, utterances=subtitles, out=tmp_path / "new", num_frames=4)
+    report = inspect_clip(processor, demo_clip, utterances=subtitles, output=tmp_path / "new", num_frames=4)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in report["files"])
     assert sorted(path.suffix for path in report["files"]) == [".json", ".png", ".png"]
 
@@ -36,7 +36,7 @@ def test_numbers_are_the_features(processor, demo_clip, tmp_path):
             zip(REGIONS, features["region_masks"][0, number].sum(-1).tolist(), strict=True)
         )
     assert [said["frames"] for said in written["utterances"]] == features["utterance_windows"][0].tolist()
-    assert [said["sound_clips"] for said in written["utterances"]] == features["audio_windows"][0].tolist()
+    assert [said["audio_segments"] for said in written["utterances"]] == features["audio_windows"][0].tolist()
     assert written["shapes"]["region_masks"] == list(features["region_masks"].shape)
 
 
@@ -45,7 +45,7 @@ def test_the_sheet_shows_the_patches(processor, demo_clip, tmp_path):
     nobody = [np.full((4, 478, 3), np.nan, np.float32)]
 
     def sheet(**kwargs):
-        report = inspect_clip(processor, demo_clip, out=tmp_path, num_frames=4, **kwargs)
+        report = inspect_clip(processor, demo_clip, output=tmp_path, num_frames=4, **kwargs)
         return np.asarray(Image.open(report["files"][0]), float), report
 
     with_face, report = sheet()
@@ -77,21 +77,21 @@ def test_the_whole_face_as_one_region(processor, demo_clip, tmp_path, given, mon
     if given == "in the processor":
         monkeypatch.setattr(processor.video_processor, "clue_regions", "whole_face")
     kwargs = {"clue_regions": "whole_face"} if given == "in the call" else {}
-    report = inspect_clip(processor, demo_clip, out=tmp_path, num_frames=2, **kwargs)
+    report = inspect_clip(processor, demo_clip, output=tmp_path, num_frames=2, **kwargs)
     masks = processor(videos=[demo_clip], num_frames=2, clue_regions="whole_face")["region_masks"][0]
     assert [frame["patches"] for frame in report["frames"]] == [{"face": count} for count in masks[:, 0].sum(-1)]
     assert all(path.stat().st_size for path in report["files"])
 
 
 def test_sound_only(processor, make_clip, tmp_path):
-    report = inspect_clip(processor, make_clip("tone.m4a", []), out=tmp_path)
-    assert report["frames"] == [] and len(report["audio_clips"]) > 0
+    report = inspect_clip(processor, make_clip("tone.m4a", []), output=tmp_path)
+    assert report["frames"] == [] and len(report["audio_segments"]) > 0
     assert [path.suffix for path in report["files"]] == [".png", ".json"]
 
 
 def test_pictures_only(processor, make_clip, tmp_path):
-    report = inspect_clip(processor, make_clip("mute.mp4", sound=None), out=tmp_path)
-    assert report["audio_clips"] == [] and len(report["frames"]) > 0
+    report = inspect_clip(processor, make_clip("mute.mp4", sound=None), output=tmp_path)
+    assert report["audio_segments"] == [] and len(report["frames"]) > 0
     assert all(path.stat().st_size for path in report["files"])
 
 
@@ -108,7 +108,7 @@ def test_sound_tracks_are_listed_and_chosen(processor, tmp_path):
             container.mux([*stream.encode(frame), *stream.encode()])
     loudest = {}
     for choice, index in ((0, 0), ("eng", 1)):
-        report = inspect_clip(processor, clip, audio_track=choice, out=tmp_path)
+        report = inspect_clip(processor, clip, audio_track=choice, output=tmp_path)
         assert report["audio_track"] == index
         assert [track["language"] for track in report["sound_tracks"]] == ["deu", "eng"]
         item = {"type": "video", "path": str(clip), "audio_track": choice}

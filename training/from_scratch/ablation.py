@@ -112,7 +112,7 @@ def run_ablation(
     start: Path,
     names: Sequence[str] = tuple(ARMS),
     seeds: int = 3,
-    num_proc: int = 1,
+    num_workers: int = 1,
     *,
     test_seed: int,
     steps: int | None = None,
@@ -124,7 +124,7 @@ def run_ablation(
         start (`Path`): A checkpoint with random weights.
         names (`Sequence[str]`, *optional*): The names of the arms. By default all of [`ARMS`].
         seeds (`int`, *optional*, defaults to 3): The number of seeds, counted from 0.
-        num_proc (`int`, *optional*, defaults to 1): The number of processes, each with an equal share of the threads.
+        num_workers (`int`, *optional*, defaults to 1): The number of processes, each with an equal share of the threads.
         test_seed (`int`): The seed of the clips in the split test that count.
         steps (`int`, *optional*):
             The number of steps of instruction tuning, for arms whose accuracy still rises after the steps of the
@@ -159,21 +159,21 @@ def run_ablation(
         for group in groups.values()
     ]
     with tqdm(total=seeds * len(names), desc="Arms") as bar:
-        for files in _at_work(jobs, num_proc):
+        for files in _at_work(jobs, num_workers):
             bar.update(len(files))
     files = [_scores_of(run, name, seed, test_seed) for seed in range(seeds) for name in names]
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
-def _at_work(jobs: list[tuple], num_proc: int) -> Iterator[list[Path]]:
+def _at_work(jobs: list[tuple], num_workers: int) -> Iterator[list[Path]]:
     """Runs [`_run_arms`] with each tuple of arguments, in this process or in several."""
-    if num_proc <= 1:
+    if num_workers <= 1:
         yield from (_run_arms(*job) for job in jobs)
         return
     os.environ["TQDM_DISABLE"] = "1"  # in the processes to come: nobody can read several bars at once
-    threads = max(1, torch.get_num_threads() // num_proc)
+    threads = max(1, torch.get_num_threads() // num_workers)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_proc, context, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(num_workers, context, torch.set_num_threads, (threads,)) as pool:
         for finished in as_completed([pool.submit(_run_arms, *job) for job in jobs]):
             yield finished.result()
 
@@ -268,7 +268,7 @@ def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]
     _, processor = load_config_and_processor(
         ModelArguments(model_name_or_path=str(towers), config_overrides=arm.regions)
     )
-    clips = precompute(tables, run.work / f"clips{suffix}", processor, num_workers=run.num_proc)
+    clips = precompute(tables, run.work / f"clips{suffix}", processor, num_workers=run.num_workers)
     features = precompute(tables, run.work / f"features{suffix}", clips.reader(), model.to(run.device))
     _, processor = load_config_and_processor(
         ModelArguments(model_name_or_path=str(towers), config_overrides=SAME_CROPS | arm.regions)
@@ -284,7 +284,7 @@ def crops_as_frames(run: Run, towers: Path, arm: Arm, rows: dict[str, list[dict]
     return crops
 
 
-def write_results(results: list[dict], out: Path) -> Path:
+def write_results(results: list[dict], output: Path) -> Path:
     """Writes the table and the plots of the ablation.
 
     `ablation.csv`, `ablation.md` and `ablation.png` hold the mean and the deviation over the seeds, in percent of the
@@ -293,7 +293,7 @@ def write_results(results: list[dict], out: Path) -> Path:
 
     Args:
         results (`list[dict]`): The scores of arms and seeds, see [`run_arm`].
-        out (`Path`): The folder.
+        output (`Path`): The folder.
 
     Returns:
         `Path`: The path of `ablation.md`.
@@ -312,8 +312,8 @@ def write_results(results: list[dict], out: Path) -> Path:
         lines.append(f'"{ARMS[name].name}",{len(runs)},' + ",".join(f"{m:.2f},{d:.2f}" for m, d in cells))
         figures = " | ".join(f"{m:.1f} ± {d:.1f}" for m, d in cells)
         table_lines.append(f"| {ARMS[name].name} | {figures} | {len(runs)} |")
-    write_text(out / "ablation.csv", "\n".join(lines) + "\n")
-    plot_arms(bars, ["times in the question", "number only"], "Test questions answered right", out / "ablation.png")
+    write_text(output / "ablation.csv", "\n".join(lines) + "\n")
+    plot_arms(bars, ["times in the question", "number only"], "Test questions answered right", output / "ablation.png")
     curves = {ARMS[name].name: [result["dev_scores"] for result in runs] for name, runs in scored.items()}
-    plot_curves(curves, ("step of instruction tuning", "dev questions answered right"), out / "learning.png")
-    return write_text(out / "ablation.md", "\n".join(table_lines) + "\n")
+    plot_curves(curves, ("step of instruction tuning", "dev questions answered right"), output / "learning.png")
+    return write_text(output / "ablation.md", "\n".join(table_lines) + "\n")

@@ -75,13 +75,13 @@ class Run:
             The folder in which each stage makes a folder when it ends. A run that was killed resumes with the stage
             that it was in.
         recipe (`dict`): The arguments of the `Trainer` for each stage, see `from_scratch.yaml`.
-        num_proc (`int`): The number of processes that decode.
+        num_workers (`int`): The number of processes that decode.
     """
 
     corpus: Path
     work: Path
     recipe: dict = field(default_factory=lambda: yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
-    num_proc: int = 0
+    num_workers: int = 0
 
     def stage(self, name: str, make: Callable[[Path], None]) -> Path:
         """Runs a stage whose folder does not exist yet.
@@ -421,7 +421,7 @@ def pretrain(run: Run, start: Path) -> tuple[Path, Path]:
     language = run.stage("language", lambda folder: learn_language(run, start, folder))
     rows = [run.rows(split) for split in ("train", "dev")]
     _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(start)))
-    clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_proc)
+    clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_workers)
     towers = run.stage("towers", lambda folder: learn_towers(run, language, clips, folder))
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     return towers, precompute(rows, run.work / "features", clips.reader(), model.to(run.device)).folder

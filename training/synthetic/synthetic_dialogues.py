@@ -238,7 +238,7 @@ def write_dialogues(
     clips: int,
     seed: int = 0,
     split: str = "train",
-    num_proc: int = 1,
+    num_workers: int = 1,
     size: int = 224,
     progress: bool = True,
 ) -> Path:
@@ -255,7 +255,7 @@ def write_dialogues(
         seed (`int`, *optional*, defaults to 0): The seed. Seeds, splits and indices have no clip in common.
         split (`str`, *optional*, defaults to `"train"`):
             `"train"`, `"dev"` or `"test"`. A third of the test rows have an unseen pair, and `test_unseen` as split.
-        num_proc (`int`, *optional*, defaults to 1): The number of processes.
+        num_workers (`int`, *optional*, defaults to 1): The number of processes.
         size (`int`, *optional*, defaults to 224): The side length of the square picture in pixels.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
@@ -269,7 +269,12 @@ def write_dialogues(
     """
     from tqdm.auto import tqdm
 
-    for name, value, least in (("clips", clips, 1), ("num_proc", num_proc, 1), ("seed", seed, 0), ("size", size, 96)):
+    for name, value, least in (
+        ("clips", clips, 1),
+        ("num_workers", num_workers, 1),
+        ("seed", seed, 0),
+        ("size", size, 96),
+    ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if size % 2:
@@ -279,7 +284,7 @@ def write_dialogues(
     dialogues = [plan_dialogue(seed, split, index) for index in range(clips)]
     waiting = [index for index, dialogue in enumerate(dialogues) if not _is_complete(folder, dialogue, size)]
     with tqdm(total=clips, initial=clips - len(waiting), desc="Clips", unit="clip", disable=not progress) as bar:
-        for _ in _make_clips(folder, [dialogues[index] for index in waiting], num_proc, size):
+        for _ in _make_clips(folder, [dialogues[index] for index in waiting], num_workers, size):
             bar.update()
     _list(folder / TRUTH, map(dialogue_truth, dialogues))
     return _list(folder / TABLE, map(dialogue_row, dialogues))
@@ -334,18 +339,18 @@ def read_truth(folder: str | Path) -> dict[str, dict]:
     return _read_list(Path(folder) / TRUTH)
 
 
-def _make_clips(folder: Path, dialogues: list[Dialogue], num_proc: int, size: int) -> Iterator[Path]:
+def _make_clips(folder: Path, dialogues: list[Dialogue], num_workers: int, size: int) -> Iterator[Path]:
     if not dialogues:
         return
     face = find_face(astronaut())
     make = partial(_make_clip, folder, size)
-    if num_proc == 1:
+    if num_workers == 1:
         _set_actor(face)
         yield from map(make, dialogues)
         return
     # Neither MediaPipe nor PyAV survives a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_proc, len(dialogues)), context, _set_actor, (face,)) as pool:
+    with ProcessPoolExecutor(min(num_workers, len(dialogues)), context, _set_actor, (face,)) as pool:
         yield from pool.map(make, dialogues)
 
 

@@ -155,10 +155,10 @@ def test_frames_and_crops_of_the_ablation_are_one_picture(scratch):
 @pytest.mark.slow
 def test_arms_at_once_score_as_one_after_the_other(scratch, corpus, tiny, tmp_path):
     names, scores = ["without-windows", "sliding", "without-all"], []
-    for num_proc in (1, 2):
-        run = Run(corpus, tmp_path / str(num_proc), scratch.run.recipe)
+    for num_workers in (1, 2):
+        run = Run(corpus, tmp_path / str(num_workers), scratch.run.recipe)
         shutil.copytree(scratch.run.work / "start", run.work / "start")
-        scores.append(run_ablation(run, run.work / "start", names, seeds=1, num_proc=num_proc, test_seed=SEED))
+        scores.append(run_ablation(run, run.work / "start", names, seeds=1, num_workers=num_workers, test_seed=SEED))
     assert [one["arm"] for one in scores[0]] == names and scores[0] == scores[1]
 
 

@@ -51,7 +51,7 @@ CLIPS = 3
 def folder(tmp_path_factory):
     """Three test clips, the last of them with an unseen pair, made by two processes."""
     folder = tmp_path_factory.mktemp("dialogues")
-    path = write_dialogues(folder, CLIPS, seed=5, split="test", num_proc=2, size=128, progress=False)
+    path = write_dialogues(folder, CLIPS, seed=5, split="test", num_workers=2, size=128, progress=False)
     assert path == folder / TABLE
     return folder
 
@@ -326,7 +326,7 @@ def test_a_failed_clip_leaves_no_file(tmp_path, monkeypatch):
     "options, message",
     [
         ({"clips": 0}, "clips must be at least 1, got 0"),
-        ({"clips": 1, "num_proc": 0}, "num_proc must be at least 1, got 0"),
+        ({"clips": 1, "num_workers": 0}, "num_workers must be at least 1, got 0"),
         ({"clips": 1, "size": 95}, "size must be at least 96, got 95"),
         ({"clips": 1, "size": 101}, "size must be even, got 101"),
         ({"clips": 1, "split": "all"}, "split must be one of train, dev, test, got 'all'"),
