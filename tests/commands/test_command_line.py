@@ -1,4 +1,4 @@
-"""The `microemo` command as a person runs it: a process of its own, its exit code, its two streams."""
+"""The `microemo` command as a person runs it: its exit code and its two streams."""
 
 import csv
 import json
@@ -12,13 +12,8 @@ from microemo.inference.emotion_pipeline import EmotionPipeline
 from microemo.training.synthetic.dialogue_plan import EMOTIONS
 
 
-def microemo(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "microemo.commands.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-
-
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+def checkpoint(microemo, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("init") / "tiny"
     done = microemo("init", "microemo-tiny", folder)
     assert done.returncode == 0, done.stderr
@@ -26,7 +21,7 @@ def checkpoint(tmp_path_factory) -> Path:
     return folder
 
 
-def test_predict_json(demo_clip, checkpoint):
+def test_predict_json(microemo, demo_clip, checkpoint):
     done = microemo(
         "predict",
         demo_clip,
@@ -48,14 +43,14 @@ def test_predict_json(demo_clip, checkpoint):
     assert "No --model given" not in done.stderr
 
 
-def test_predict_without_a_model_says_in_one_line_which_one_answers(demo_clip):
+def test_predict_without_a_model_says_in_one_line_which_one_answers(microemo, demo_clip):
     done = microemo("predict", demo_clip, "--max-new-tokens", 5)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "No --model given" in line]
     assert "shipped microemo-tiny" in line and "knows nothing about real people" in line
 
 
-def test_demo_makes_a_dialogue_asks_and_draws(checkpoint, tmp_path):
+def test_demo_makes_a_dialogue_asks_and_draws(microemo, checkpoint, tmp_path):
     done = microemo("demo", "--output", tmp_path / "demo", "--model", checkpoint, "--max-new-tokens", 3)
     assert done.returncode == 0, done.stderr
     made, question, *_, seen = done.stdout.splitlines()
@@ -69,7 +64,7 @@ def test_demo_makes_a_dialogue_asks_and_draws(checkpoint, tmp_path):
     assert len(pictures) == 3 and all(path.is_file() for path in pictures)
 
 
-def test_predict_by_utterance(demo_clip, checkpoint):
+def test_predict_by_utterance(microemo, demo_clip, checkpoint):
     subtitles = demo_clip.with_suffix(".srt")
     options = ("--model", checkpoint, "--max-new-tokens", 3, "--by-utterance")
     done = microemo("predict", demo_clip, "--subtitles", subtitles, *options)
@@ -81,7 +76,7 @@ def test_predict_by_utterance(demo_clip, checkpoint):
 
 
 @pytest.mark.parametrize("content", ["", "WEBVTT\n", "01:00:00,000 --> 01:00:01,000\nlate\n", "[]"])
-def test_predict_by_utterance_without_an_utterance_in_the_clip(content, demo_clip, checkpoint, tmp_path):
+def test_predict_by_utterance_without_an_utterance_in_the_clip(microemo, content, demo_clip, checkpoint, tmp_path):
     subtitles = tmp_path / "none.srt"
     subtitles.write_text(content)
     done = microemo("predict", demo_clip, "--subtitles", subtitles, "--model", checkpoint, "--by-utterance")
@@ -89,7 +84,7 @@ def test_predict_by_utterance_without_an_utterance_in_the_clip(content, demo_cli
     assert "Traceback" not in done.stderr and "none.srt: no utterance in the clip" in done.stderr.replace("\n", " ")
 
 
-def test_predict_on_a_sound_file(make_clip, checkpoint):
+def test_predict_on_a_sound_file(microemo, make_clip, checkpoint):
     sound = make_clip("sound.mka", times=[], sound=3.0)
     done = microemo("predict", sound, "--model", checkpoint, "--json", "--max-new-tokens", 3)
     assert done.returncode == 0, done.stderr
@@ -98,7 +93,7 @@ def test_predict_on_a_sound_file(make_clip, checkpoint):
 
 
 @pytest.mark.parametrize("bad", ["missing", "folder", "text", "empty", "subtitles", "no model"])
-def test_bad_input_is_one_error_and_exit_code_2(bad, demo_clip, checkpoint, tmp_path):
+def test_bad_input_is_one_error_and_exit_code_2(microemo, bad, demo_clip, checkpoint, tmp_path):
     text, empty = tmp_path / "text.mp4", tmp_path / "empty.mp4"
     text.write_text("no video")
     empty.touch()
@@ -122,7 +117,7 @@ def test_bad_input_is_one_error_and_exit_code_2(bad, demo_clip, checkpoint, tmp_
     assert name in done.stderr
 
 
-def test_inspect_writes_two_pictures_and_the_numbers(demo_clip, checkpoint, tmp_path):
+def test_inspect_writes_two_pictures_and_the_numbers(microemo, demo_clip, checkpoint, tmp_path):
     out = tmp_path / "seen"
     done = microemo(
         "inspect", demo_clip, "--subtitles", demo_clip.with_suffix(".srt"), "--model", checkpoint, "--output", out
@@ -135,7 +130,7 @@ def test_inspect_writes_two_pictures_and_the_numbers(demo_clip, checkpoint, tmp_
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
-def test_init_refuses_what_it_cannot_make(checkpoint, tmp_path):
+def test_init_refuses_what_it_cannot_make(microemo, checkpoint, tmp_path):
     taken = microemo("init", "microemo-tiny", checkpoint)
     assert taken.returncode == 2 and str(checkpoint) in taken.stderr
     unknown = microemo("init", "microemo-13b", tmp_path / "new")
@@ -151,7 +146,7 @@ def manifest(shared: Path) -> dict[Path, dict]:
         return {folder / row["file"]: row for row in csv.DictReader(file)}
 
 
-def test_damaged_shared_files(shared, checkpoint):
+def test_damaged_shared_files(microemo, shared, checkpoint):
     """Those that do not open end in an error; of those that break off the frames that decode are counted."""
     rows = manifest(shared)
     for path in (path for path, row in rows.items() if row["opens"] == "no"):
@@ -178,7 +173,7 @@ def test_every_shared_clip_gets_an_answer(shared, checkpoint):
         assert bool(answer["utterances"]) == subtitles.exists(), path
 
 
-def test_old_names_go_on_working_with_a_word_on_stderr(demo_clip, checkpoint, tmp_path):
+def test_old_names_go_on_working_with_a_word_on_stderr(microemo, demo_clip, checkpoint, tmp_path):
     done = microemo("inspect", demo_clip, "--model", checkpoint, f"--out={tmp_path / 'seen'}")
     assert done.returncode == 0 and len(list((tmp_path / "seen").iterdir())) == 3, done.stderr
     assert "--out is now called --output" in done.stderr
@@ -195,7 +190,8 @@ def test_old_names_go_on_working_with_a_word_on_stderr(demo_clip, checkpoint, tm
     assert "--num-workers" in shown and "--num-proc" not in shown
 
 
-def test_commands_print_what_is_new_and_no_noise(demo_clip, checkpoint):
-    """Of libraries, neither what a kernel or a data loader would like to have nor bars of loading."""
-    done = microemo("predict", demo_clip, "--model", checkpoint, "--max-new-tokens", 2)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_a_command_prints_its_answer_and_no_noise(demo_clip, checkpoint):
+    """A process of its own: of libraries, neither what a kernel or a data loader would like to have nor bars of loading."""
+    command = [sys.executable, "-m", "microemo.commands.main", "predict", demo_clip, "--model", checkpoint]
+    done = subprocess.run([*command, "--max-new-tokens", "2"], capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.strip()
