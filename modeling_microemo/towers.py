@@ -137,11 +137,12 @@ class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
     def forward(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """
         Args:
-            input_features (`torch.Tensor` of shape `(clips, 1, num_mel_bins, num_mel_frames)`): ImageBind mel clips.
+            input_features (`torch.Tensor` of shape `(segments, 1, num_mel_bins, num_mel_frames)`):
+                The log-mel segments of ImageBind.
 
         Returns:
-            `pooler_output`, the features `(clips, projection_dim)` of length `exp(log_logit_scale)`, and
-            `last_hidden_state`, the tokens `(clips, 1 + num_patches, hidden_size)`, class token first.
+            `pooler_output`, the features `(segments, projection_dim)` of length `exp(log_logit_scale)`, and
+            `last_hidden_state`, the tokens `(segments, 1 + num_patches, hidden_size)`, class token first.
         """
         hidden_states = self.patch_embedding(input_features.to(self.patch_embedding.weight.dtype))
         hidden_states = self.patch_layernorm(hidden_states.flatten(2).transpose(1, 2))

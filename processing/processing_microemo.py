@@ -41,7 +41,7 @@ class MicroEmoProcessor(ProcessorMixin):
 
     Args:
         video_processor ([`MicroEmoVideoProcessor`]): Clips to frames and clue regions.
-        feature_extractor ([`MicroEmoFeatureExtractor`]): Sound to mel clips.
+        feature_extractor ([`MicroEmoFeatureExtractor`]): Sound to log-mel segments.
         tokenizer (`PreTrainedTokenizerBase`): Of the language model, with the tokens `<video>` and `<audio>`.
         qformer_tokenizer (`PreTrainedTokenizerBase`): Of the image Q-Former (BERT's), for the timestamps.
         num_query_tokens (`int`, *optional*, defaults to 32): Queries of the image Q-Former; in no count of the prompt.

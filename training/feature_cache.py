@@ -206,8 +206,8 @@ class FeatureCache:
                 output[real] = vision_model(frames[real.to(frames.device)]).last_hidden_state.to("cpu", output.dtype)
             tensors[name] = output[None]
         if "input_features" in tensors:
-            clips = tensors.pop("input_features")[0].to(audio_tower.device)
-            tensors["audio_features"] = audio_tower(clips).pooler_output[None].cpu()
+            segments = tensors.pop("input_features")[0].to(audio_tower.device)
+            tensors["audio_features"] = audio_tower(segments).pooler_output[None].cpu()
         return tensors
 
     def _through_visual_encoder(

@@ -38,7 +38,7 @@ def test_windows_over_sound(tiny):
     moved = inputs["input_features"].clone()
     moved[0, 2] += 1.0
     after = model.get_audio_features(**{**tiny.audio(inputs), "input_features": moved}).last_hidden_state
-    # Clip 2 of sample 0 is in the global window and in window 2 (clips 2 to 2), in no other.
+    # Segment 2 of sample 0 is in the global window and in window 2 (segments 2 to 2), in no other.
     assert (after != before).flatten(2).any(dim=2).tolist() == [[True, False, True, False], [False] * 4]
 
 

@@ -1,4 +1,4 @@
-"""Mel clips: the originals' numbers, and what each step does."""
+"""Log-mel segments: the originals' numbers, and what each step does."""
 
 import json
 import math
@@ -69,7 +69,7 @@ def test_golden_mel_resampling(name, sound):
 
 @needs_goldens
 @pytest.mark.parametrize("name, clip", [c for c in golden_cases(".mel_clips") if c[1].endswith((".mp4", ".mpg"))])
-def test_golden_mel_clips_of_files(name, clip):
+def test_golden_mel_segments_of_files(name, clip):
     facts, tensors = golden(name)
     track = load_audio(SHARED / "data" / "clips" / "free" / clip)
     mel = MicroEmoFeatureExtractor(short_audio_padding=PADDING[name])(track.samples, track.rate)["input_features"][0]
@@ -180,19 +180,19 @@ def test_filter_bank_finds_a_tone():
 
 @pytest.mark.parametrize("seconds", [0.25, 2.0, 2.875, 17.0, 18.5, 30.0])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_clips_are_cut_in_order_and_in_place(seconds, channels):
-    """Each clip loses the mean over all its channels, and a later clip sees what an earlier one has lost."""
+def test_segments_are_cut_in_order_and_in_place(seconds, channels):
+    """Each segment loses the mean over all its channels, and a later segment sees what an earlier one has lost."""
     generator = np.random.default_rng(0)
     sound = generator.normal(0.3, 1.0, (channels, round(16_000 * seconds))).astype(np.float32)
     sound += np.linspace(-1, 1, sound.shape[1], dtype=np.float32)
     expected = np.pad(sound, ((0, 0), (0, max(0, 32_000 - sound.shape[1])))).copy()
-    clips = []
+    segments = []
     for index in range(8):
         start = int(index * (max(seconds, 2.0) - 2.0) / 8 * 16_000)
-        clip = expected[:, start : start + 32_000]
-        clip -= clip.mean()
-        clips.append(clip[0].copy())
-    mel = log_mel(torch.from_numpy(np.stack(clips)), 128)
+        segment = expected[:, start : start + 32_000]
+        segment -= segment.mean()
+        segments.append(segment[0].copy())
+    mel = log_mel(torch.from_numpy(np.stack(segments)), 128)
     mel = torch.nn.functional.pad(mel, (0, 204 - mel.shape[-1]))
     features = MicroEmoFeatureExtractor()(sound, 16_000, return_tensors="pt")["input_features"]
     torch.testing.assert_close(features[0, :, 0], (mel + 4.268) / 9.138, rtol=0, atol=2e-3)
@@ -277,20 +277,20 @@ def test_wrong_padding():
         MicroEmoFeatureExtractor(short_audio_padding="zeros")
 
 
-def test_pictures_that_do_not_hold_a_clip():
+def test_pictures_that_do_not_hold_a_segment():
     with pytest.raises(ValueError, match="segment_duration=2.0 s has 198 mel frames, but num_mel_frames is 48"):
         MicroEmoFeatureExtractor(num_mel_frames=48)
     with pytest.raises(ValueError, match="segment_duration=0.52 s has 50 mel frames, but num_mel_frames is 49"):
         MicroEmoFeatureExtractor(num_mel_frames=49, segment_duration=0.52)
 
 
-def test_short_clips_fill_their_pictures():
+def test_short_segments_fill_their_pictures():
     sound = torch.randn(1, 24_000, generator=torch.Generator().manual_seed(0))
     extractor = MicroEmoFeatureExtractor(num_segments=2, segment_duration=0.5, num_mel_frames=48)
     output = extractor(sound, 16_000, return_tensors="pt")["input_features"]
     assert output.shape == (1, 2, 1, 128, 48)
-    clips = torch.stack([sound[0, :8000], sound[0, 8000:16_000]])
-    expected = (log_mel(clips - clips.mean(-1, keepdim=True), 128) + 4.268) / 9.138
+    segments = torch.stack([sound[0, :8000], sound[0, 8000:16_000]])
+    expected = (log_mel(segments - segments.mean(-1, keepdim=True), 128) + 4.268) / 9.138
     torch.testing.assert_close(output[0, :, 0], expected, atol=1e-5, rtol=0)
 
 
