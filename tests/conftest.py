@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from microemo.tests.hub_stand_in import HubStandIn
 from microemo.training.synthetic.media_writer import (
     SOUND_RATE,
     astronaut,
@@ -25,6 +26,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared folder at {folder}: set MICROEMO_SHARED to it")
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path_factory):
+    """A stand-in for the Hub that the client of this process speaks to; see `hub_stand_in.py`."""
+    with HubStandIn() as stand_in:
+        stand_in.use(monkeypatch, tmp_path_factory.mktemp("huggingface"))
+        yield stand_in
 
 
 @pytest.fixture(scope="session")
