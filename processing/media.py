@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .decoding.clip_clock import ClipClock, Packets, index_packets, longest_gap
+from .decoding.clip_clock import LONGEST_PAUSE, ClipClock, Packets, index_packets, longest_gap
 from .decoding.container import (
     MediaError,
     SoundTrack,
@@ -154,6 +154,11 @@ class Clip:
         self._wrong = clock.wrong
 
         rate = float(video.average_rate or video.base_rate or 25) if video else 0.0
+        stated = (container.duration or 0) / av.time_base
+        if 0 < rate * LONGEST_PAUSE < 1:  # a damaged unit of time
+            stated = 0.0
+            warnings.warn(f"{name}: a frame every {1 / rate:.0f} s cannot be: 25 per second are assumed", stacklevel=2)
+            rate = 25.0
         pts = [] if video is None else clock.pts(video.index)
         self._in_order = bool(pts) and None in pts  # frames have no times, or wrong ones, that count
         self._leading, self._keys, self._damaged = set(), np.zeros(0, np.int64), False
@@ -178,8 +183,7 @@ class Clip:
             warnings.warn(
                 f"{name}: its clock restarts or jumps at {times}; the parts are laid end to end", stacklevel=2
             )
-        stated = (container.duration or 0) / av.time_base
-        if video and video.frames and "avi" in container.format.name:
+        if stated and video and video.frames and "avi" in container.format.name:
             stated = max(stated, video.frames / rate)  # its time is guessed from the size of the file
         elif video and self._declared < video.frames and video.duration:
             # A file that was cut: its table lists more frames than there are, up to a later time.

@@ -12,6 +12,8 @@ RESTART = 0.2
 # So is one that goes forward by more than a recording may pause. In formats whose clock may jump at any time (FFmpeg's
 # own limit there) this is less than elsewhere; the tables of an mp4 are believed.
 LONGEST_GAP, LONGEST_PAUSE = 10.0, 600.0
+# Damaged bytes give a wrong time to no more packets in a row than share one time stamp of the container.
+LONGEST_DAMAGE = 50
 
 
 @dataclass
@@ -60,6 +62,10 @@ def index_packets(packets: Iterable[Any], streams: Iterable[Any]) -> dict[int, P
             row.discarded.append(packet.is_discard)
             row.order.append(order)
             row.places.append(packet.pos)
+    for row in found.values():
+        if row.durations and np.median(row.durations) * row.tick > LONGEST_PAUSE:
+            # The unit of time itself is damaged: the order of the packets is all that is left.
+            row.pts, row.dts = [None] * len(row.pts), [None] * len(row.dts)
     return found
 
 
@@ -81,7 +87,7 @@ def longest_gap(formats: str, may_jump: bool) -> float:
 class ClipClock:
     """Finds where the clock of a file restarts or jumps and lays the parts end to end, all streams by the same shift.
 
-    A single packet whose time fits neither its neighbours' clock nor a new one has a wrong time and is ignored.
+    A few packets whose times fit neither their neighbours' clock nor a new one have wrong times, which are ignored.
 
     Args:
         packets (`dict[int, Packets]`): The packets of each stream by the index of the stream.
@@ -96,7 +102,7 @@ class ClipClock:
     def __init__(self, packets: dict[int, Packets], gap: float) -> None:
         self._packets = packets
         self._times = {index: _decoding_times(row, gap) for index, row in packets.items()}
-        self.wrong: dict[int, set[int]] = {index: set() for index in packets}
+        self.wrong = {index: _shown_after_the_end(row, gap) for index, row in packets.items()}
         jumps = [(index, number) for index in packets for number in self._jumps(index, gap)]
         self._firsts = self._split(jumps)
         self._shifts, self.restarts, self.end = self._lay_out()
@@ -138,17 +144,26 @@ class ClipClock:
         """Returns the numbers of the packets at which a stream's clock jumps, and records those with a wrong time."""
         times = self._times[index]
         steps = np.diff(times)
-        found = []
-        for number in np.flatnonzero((steps < -RESTART) | (steps > gap)) + 1:
-            before = number - 1 - (number - 1 in self.wrong[index])
-            if before < 0 or -RESTART <= times[number] - times[before] <= gap:
-                continue  # back on its clock after a wrong time
-            following = times[number + 1] - times[before] if number + 1 < len(times) else None
-            back = times[number] < times[before]
-            if (following is None and not back) or (following is not None and -RESTART <= following <= gap):
-                self.wrong[index].add(int(number))
-            elif back or not self._goes_on_elsewhere(index, times[before], times[number]):
-                found.append(int(number))
+        found: list[int] = []
+        wrong = self.wrong[index]
+
+        def is_on_the_clock(number: int, before: int) -> bool:
+            return bool(-RESTART <= times[number] - times[before] <= gap)
+
+        jumps = [int(number) for number in np.flatnonzero((steps < -RESTART) | (steps > gap)) + 1]
+        for number in jumps:
+            before = next((earlier for earlier in range(number - 1, -1, -1) if earlier not in wrong), None)
+            if number in wrong or before is None or is_on_the_clock(number, before):
+                continue  # back on its clock after wrong times
+            is_back = times[number] < times[before]
+            returns = (later for later in jumps if number < later <= number + LONGEST_DAMAGE)
+            after = next((later for later in returns if is_on_the_clock(later, before)), None)
+            if after is None and number == len(times) - 1 and not is_back:
+                after = len(times)
+            if after is not None:
+                wrong.update(range(number, after))
+            elif is_back or not self._goes_on_elsewhere(index, times[before], times[number]):
+                found.append(number)
         return found
 
     def _goes_on_elsewhere(self, index: int, start: float, end: float) -> bool:
@@ -186,11 +201,18 @@ class ClipClock:
         spans = [[np.inf, -np.inf] for _ in range(count)]
         for index, row in self._packets.items():
             firsts = [*self._firsts[index], len(row.pts)]
+            durations = _believable_durations(row)
             for span, (first, last) in zip(spans, pairwise(firsts), strict=True):
-                shown = [n for n in range(first, last) if row.pts[n] is not None and n not in self.wrong[index]]
-                if shown:
-                    span[0] = min(span[0], min(row.pts[n] for n in shown) * row.tick)
-                    span[1] = max(span[1], max(row.pts[n] + row.durations[n] for n in shown) * row.tick)
+                spans_of_packets = [
+                    (pts, pts + duration)
+                    for number, pts, duration in zip(
+                        range(first, last), row.pts[first:last], durations[first:last], strict=True
+                    )
+                    if pts is not None and number not in self.wrong[index] and not row.discarded[number]
+                ]
+                if spans_of_packets:
+                    span[0] = min(span[0], min(start for start, _ in spans_of_packets) * row.tick)
+                    span[1] = max(span[1], max(stop for _, stop in spans_of_packets) * row.tick)
         shifts, restarts, end = [], [], None
         for start, stop in spans:
             shift = 0.0 if not shifts else shifts[-1]
@@ -201,6 +223,27 @@ class ClipClock:
                 end = stop + shift
             shifts.append(shift)
         return shifts, restarts, 0.0 if end is None else end
+
+
+def _shown_after_the_end(row: Packets, gap: float) -> set[int]:
+    """Returns the numbers of the packets that are shown long after the last packet is decoded.
+
+    In a file whose decoding times are a table of their own such a presentation time is damaged: a frame waits for the
+    frames that are decoded after it, and there are none.
+    """
+    dts = [time for time in row.dts if time is not None]
+    if gap != np.inf or len(dts) < 2:
+        return set()
+    latest = max(dts) + np.abs(np.diff(dts)).max() + LONGEST_GAP / row.tick
+    return {number for number, pts in enumerate(row.pts) if pts is not None and pts > latest}
+
+
+def _believable_durations(row: Packets) -> list[int]:
+    """Returns the durations in ticks, the usual one in place of one that is longer than a recording may pause."""
+    longest = LONGEST_PAUSE / row.tick
+    believable = [duration for duration in row.durations if duration <= longest]
+    usual = int(np.median(believable)) if believable else 0
+    return [duration if duration <= longest else usual for duration in row.durations]
 
 
 def _decoding_times(row: Packets, gap: float) -> np.ndarray:
