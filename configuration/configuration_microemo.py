@@ -12,6 +12,8 @@ from transformers.models.instructblipvideo.configuration_instructblipvideo impor
     InstructBlipVideoVisionConfig,
 )
 
+from .remote_code import drop_code_references
+
 
 @strict
 class MicroEmoVisionConfig(InstructBlipVideoVisionConfig):
@@ -242,7 +244,7 @@ class MicroEmoConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
+        super().__post_init__(**drop_code_references(kwargs))
         self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
 
         # Each part reads the one before it: the widths follow and are not for the user to set.

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from transformers import BatchFeature
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
+from ..configuration.remote_code import drop_code_references
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 
 SAMPLING_RATE = 16_000
@@ -109,6 +110,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         """
         fields = cls.fields()
         accepted = {*fields, *_SAVED, *LOADING_KEYWORDS}
+        feature_extractor_dict = drop_code_references(feature_extractor_dict)
         feature_extractor_dict = {_OLD_NAMES.get(name, name): value for name, value in feature_extractor_dict.items()}
         refuse_unknown(kwargs, accepted, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
         overrides = {name: kwargs.pop(name) for name in fields & kwargs.keys()}

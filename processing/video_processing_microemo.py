@@ -16,6 +16,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
+from ..configuration.remote_code import drop_code_references
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 from .decoded_clip import open_clip
 from .faces.face_choice import follow_person
@@ -184,7 +185,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         """As the base class; a keyword that would be left over is refused."""
         accepted = {*FIELDS, *FIXED, *_SAVED, *LOADING_KEYWORDS}
         refuse_unknown(kwargs, accepted, f"{cls.__name__}.from_pretrained", _OTHER_NAMES)
-        return super().from_dict(video_processor_dict, **kwargs)
+        return super().from_dict(drop_code_references(video_processor_dict), **kwargs)
 
     @classmethod
     def get_video_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:

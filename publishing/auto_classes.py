@@ -1,4 +1,4 @@
-"""The classes of MicroEmo behind Transformers' Auto classes."""
+"""The classes of MicroEmo behind Transformers' Auto classes, and its pipeline."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
 from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
@@ -11,6 +11,19 @@ from ..processing.feature_extraction_microemo import MicroEmoFeatureExtractor
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.video_processing_microemo import MicroEmoVideoProcessor
 
+TASK = "video-emotion-recognition"
+
+MODEL_CLASSES: dict[type, type] = {
+    AutoModel: MicroEmoModel,
+    AutoModelForMultimodalLM: MicroEmoForConditionalGeneration,
+    AutoModelForImageTextToText: MicroEmoForConditionalGeneration,
+}
+PROCESSING_CLASSES: dict[type, type] = {
+    AutoProcessor: MicroEmoProcessor,
+    AutoVideoProcessor: MicroEmoVideoProcessor,
+    AutoFeatureExtractor: MicroEmoFeatureExtractor,
+}
+
 
 def register_auto_classes() -> None:
     """Register the classes as `Auto*.register` does for any other model.
@@ -19,9 +32,5 @@ def register_auto_classes() -> None:
     models, too.
     """
     AutoConfig.register("microemo", MicroEmoConfig, exist_ok=True)
-    AutoModel.register(MicroEmoConfig, MicroEmoModel, exist_ok=True)
-    AutoModelForMultimodalLM.register(MicroEmoConfig, MicroEmoForConditionalGeneration, exist_ok=True)
-    AutoModelForImageTextToText.register(MicroEmoConfig, MicroEmoForConditionalGeneration, exist_ok=True)
-    AutoProcessor.register(MicroEmoConfig, MicroEmoProcessor, exist_ok=True)
-    AutoVideoProcessor.register(MicroEmoConfig, MicroEmoVideoProcessor, exist_ok=True)
-    AutoFeatureExtractor.register(MicroEmoConfig, MicroEmoFeatureExtractor, exist_ok=True)
+    for auto_class, own_class in (MODEL_CLASSES | PROCESSING_CLASSES).items():
+        auto_class.register(MicroEmoConfig, own_class, exist_ok=True)

@@ -1,0 +1,26 @@
+"""Whether this copy of the code came with a checkpoint, or is the installed package."""
+
+from typing import Any
+
+IS_REMOTE_CODE: bool = __name__.startswith("transformers_modules.")
+"""Whether Transformers loaded this module from beside a checkpoint (`trust_remote_code=True`)."""
+
+CODE_REFERENCES: tuple[str, ...] = ("auto_map", "custom_pipelines")
+"""The fields of a saved configuration that name modules beside it."""
+
+
+def drop_code_references(fields: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out the fields that name modules beside a checkpoint, unless this code is one of these modules.
+
+    The classes of the package run their own code and save none: kept, these fields would name files that a folder saved by
+    the package does not have, and `pipeline` would ask for permission to run code that it does not need.
+
+    Args:
+        fields (`dict[str, Any]`): The fields of a saved configuration.
+
+    Returns:
+        `dict[str, Any]`: The fields without the references, or all of them in code that came with a checkpoint.
+    """
+    if IS_REMOTE_CODE:
+        return fields
+    return {name: value for name, value in fields.items() if name not in CODE_REFERENCES}
