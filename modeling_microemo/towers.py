@@ -1,6 +1,7 @@
 """The frozen encoders: EVA-CLIP's of frames, ImageBind's of sound."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -11,15 +12,27 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
 from transformers.models.instructblipvideo.modeling_instructblipvideo import InstructBlipVideoVisionModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_microemo import MicroEmoAudioConfig, MicroEmoVisionConfig
 
 
 class EvalWhenFrozenMixin:
     """Keeps a module that has nothing to learn in evaluation mode, whatever `model.train()` switches over: the outputs
-    of a frozen tower do not depend on who asks for them."""
+    of a frozen tower do not depend on the mode of the model around it."""
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> nn.Module:
+        """Sets the mode of the module, which stays in evaluation mode while none of its parameters is trained.
+
+        Args:
+            mode (`bool`, *optional*, defaults to `True`): Whether the model around it is trained.
+
+        Returns:
+            `nn.Module`: The module itself.
+        """
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
 
@@ -27,15 +40,28 @@ class MicroEmoVisionModel(EvalWhenFrozenMixin, InstructBlipVideoVisionModel):
     """EVA-CLIP's image encoder. Its last LayerNorm has an epsilon of its own (`ln_vision` of the originals)."""
 
     config: MicroEmoVisionConfig
+    _input_embed_layer = "patch_embedding"
     _no_split_modules = ["InstructBlipVideoVisionEmbeddings", "InstructBlipVideoEncoderLayer"]
 
     def __init__(self, config: MicroEmoVisionConfig):
         super().__init__(config)
         self.post_layernorm.eps = config.post_layernorm_eps
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the convolution that embeds the patches of a frame.
+
+        Returns:
+            `nn.Module`: The layer that [`~PreTrainedModel.set_input_embeddings`] replaces.
+        """
+        return self.embeddings.patch_embedding
+
 
 class AudioTowerAttention(nn.Module):
-    """Self-attention with one learned key and value appended, which every token may attend to."""
+    """Self-attention with one learned key and value appended, which every token may attend to.
+
+    Args:
+        config ([`MicroEmoAudioConfig`]): The configuration of the audio tower.
+    """
 
     def __init__(self, config: MicroEmoAudioConfig):
         super().__init__()
@@ -48,7 +74,20 @@ class AudioTowerAttention(nn.Module):
         self.bias_v = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.projection = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Computes the attention among the tokens of each segment.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(segments, tokens, hidden_size)`): The tokens.
+            kwargs (`TransformersKwargs`, *optional*): What the attention function takes.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor | None]`: The tokens, and the weights
+            `(segments, num_attention_heads, tokens, tokens + 1)` where the attention function gives them; the last
+            column is that of the learned key.
+        """
         batch = hidden_states.shape[0]
         query, key, value = self.qkv(hidden_states).chunk(3, dim=-1)
         key = torch.cat([key, self.bias_k.expand(batch, -1, -1)], dim=1)
@@ -57,7 +96,7 @@ class AudioTowerAttention(nn.Module):
             states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in (query, key, value)
         )
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        output, _ = attention(
+        output, weights = attention(
             self,
             query,
             key,
@@ -67,11 +106,15 @@ class AudioTowerAttention(nn.Module):
             dropout=self.config.attention_dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.projection(output.flatten(2))
+        return self.projection(output.flatten(2)), weights
 
 
 class AudioTowerLayer(GradientCheckpointingLayer):
-    """A pre-norm Transformer block."""
+    """A pre-norm Transformer block.
+
+    Args:
+        config ([`MicroEmoAudioConfig`]): The configuration of the audio tower.
+    """
 
     def __init__(self, config: MicroEmoAudioConfig):
         super().__init__()
@@ -82,21 +125,39 @@ class AudioTowerLayer(GradientCheckpointingLayer):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
-        hidden_states = hidden_states + self.attention(self.layernorm1(hidden_states), **kwargs)
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        """Applies the block.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(segments, tokens, hidden_size)`): The tokens.
+            kwargs (`TransformersKwargs`, *optional*): What the attention function takes.
+
+        Returns:
+            `torch.Tensor`: The tokens, of the same shape.
+        """
+        hidden_states = hidden_states + self.attention(self.layernorm1(hidden_states), **kwargs)[0]
         return hidden_states + self.fc2(self.activation(self.fc1(self.layernorm2(hidden_states))))
 
 
+@auto_docstring(
+    custom_intro="""
+    ImageBind's audio tower: the picture of a mel spectrogram becomes patches, the patches pass a Transformer, and the
+    class token becomes one vector of the joint space.
+    """
+)
 class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
-    """ImageBind's audio tower: mel picture → patches → Transformer → one vector of the joint space."""
-
     config: MicroEmoAudioConfig
+    base_model_prefix = "model"
     main_input_name = "input_features"
     input_modalities = ("audio",)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": AudioTowerLayer, "attentions": AudioTowerAttention}
+    _input_embed_layer = "patch_embedding"
     _no_split_modules = ["AudioTowerLayer"]
     _keep_in_fp32_modules_strict = ["log_logit_scale"]
 
@@ -115,7 +176,7 @@ class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
         )
         self.post_init()
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
         scale = self.log_logit_scale
         super()._apply(fn, recurse)
         if self.log_logit_scale.dtype != scale.dtype:  # in bfloat16 the exponential would be 20.125 for 20
@@ -123,7 +184,7 @@ class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
         return self
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, MicroEmoAudioModel):
@@ -134,15 +195,17 @@ class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
             init.normal_(module.bias_k, std=std)
             init.normal_(module.bias_v, std=std)
 
-    def forward(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
-        """
-        Args:
-            input_features (`torch.Tensor` of shape `(segments, 1, num_mel_bins, num_mel_frames)`):
-                The log-mel segments of ImageBind.
-
-        Returns:
-            `pooler_output`, the features `(segments, projection_dim)` of length `exp(log_logit_scale)`, and
-            `last_hidden_state`, the tokens `(segments, 1 + num_patches, hidden_size)`, class token first.
+    @merge_with_config_defaults
+    @capture_outputs
+    @auto_docstring(custom_intro="Encodes segments of sound.")
+    def forward(
+        self, input_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        input_features (`torch.Tensor` of shape `(segments, 1, num_mel_bins, num_mel_frames)`):
+            The log-mel pictures of segments, as ImageBind makes them. `last_hidden_state` holds the tokens
+            `(segments, 1 + num_patches, hidden_size)`, the class token first, and `pooler_output` the features
+            `(segments, projection_dim)`, of length `exp(log_logit_scale)`.
         """
         hidden_states = self.patch_embedding(input_features.to(self.patch_embedding.weight.dtype))
         hidden_states = self.patch_layernorm(hidden_states.flatten(2).transpose(1, 2))

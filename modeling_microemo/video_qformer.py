@@ -8,7 +8,12 @@ from .qformer import MicroEmoQFormer
 
 
 class WindowQFormer(nn.Module):
-    """A Q-Former whose queries read windows of a sequence, all windows of a batch in one padded forward."""
+    """A Q-Former whose queries read windows of a sequence, all windows of a batch in one padded forward.
+
+    Args:
+        config ([`MicroEmoVideoQFormerConfig`]): The configuration of the Q-Former.
+        num_query_tokens (`int`): How many learned queries read each window.
+    """
 
     def __init__(self, config: MicroEmoVideoQFormerConfig, num_query_tokens: int):
         super().__init__()
@@ -16,17 +21,18 @@ class WindowQFormer(nn.Module):
         self.qformer = MicroEmoQFormer._from_config(config)
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-        """
+        """Reads each window.
+
         Args:
-            hidden_states (`torch.Tensor` of shape `(B, T, tokens, encoder_hidden_size)`): Steps of a sequence.
-            mask (`torch.BoolTensor` of shape `(B, T, tokens)`): Real tokens.
-            windows (`torch.LongTensor` of shape `(B, K, 2)`): Steps [start, end) of each window, -1 where padded.
+            hidden_states (`torch.Tensor` of shape `(B, T, tokens, encoder_hidden_size)`): The steps of a sequence.
+            mask (`torch.BoolTensor` of shape `(B, T, tokens)`): The real tokens.
+            windows (`torch.LongTensor` of shape `(B, K, 2)`): The steps [start, end) of each window, -1 where padded.
 
         Returns:
-            `torch.Tensor` of shape `(B, K, num_query_tokens, hidden_size)`: exactly 0 for padded windows.
+            `torch.Tensor` of shape `(B, K, num_query_tokens, hidden_size)`: The tokens, exactly 0 for padded windows.
 
         Raises:
-            ValueError: if a window ends after the sequence.
+            ValueError: If a window ends after the sequence.
         """
         num_steps = hidden_states.shape[1]
         start, end = windows.unbind(dim=-1)
@@ -57,35 +63,69 @@ class WindowQFormer(nn.Module):
 
 
 def take_steps(sequences: torch.Tensor, row: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """`sequences[row, step]`, with a gradient that is the same in every run.
+    """Returns `sequences[row, step]`, with a gradient that is the same in every run.
 
-    Where a step is taken several times, that of plain indexing sums on the CPU in whatever order threads come, and differs in
-    its last bits; that of an embedding does not.
+    Where a step is taken several times, the gradient of plain indexing is summed on the CPU in whatever order threads
+    come, and differs in its last bits; that of an embedding does not.
+
+    Args:
+        sequences (`torch.Tensor` of shape `(B, T, ...)`): The sequences.
+        row (`torch.LongTensor`): The sequence of each step that is taken.
+        step (`torch.LongTensor`): Its place in the sequence. Both are of shapes that broadcast.
+
+    Returns:
+        `torch.Tensor`: The steps, of the broadcast shape and the rest of that of `sequences`.
     """
     taken = nn.functional.embedding(row * sequences.shape[1] + step, sequences.flatten(0, 1).flatten(1))
     return taken.unflatten(-1, sequences.shape[2:])
 
 
 def real_first(mask: torch.Tensor) -> torch.Tensor:
-    """The mask `(B, T)` of a batch whose real steps have moved to the front of their rows, in their order.
+    """Returns the mask of a batch whose real steps have moved to the front of their rows, in their order.
 
-    Whoever pads on the left (Transformers' pipelines do, in a batch) must get the same as whoever pads on the right:
+    Padding on the left (Transformers' pipelines pad so, in a batch) must give the same as padding on the right:
     positions and windows count real steps.
-    """
+
+    Args:
+        mask (`torch.BoolTensor` of shape `(B, T)`): The real steps, wherever they stand.
+
+    Returns:
+        `torch.BoolTensor` of shape `(B, T)`: As many real steps in each row, in front.
+
+    Example:
+
+    ```python
+    >>> import torch
+
+    >>> from microemo.modeling_microemo.video_qformer import real_first
+
+    >>> real_first(torch.tensor([[False, True, True]])).tolist()
+    [[True, True, False]]
+    ```"""
     return torch.arange(mask.shape[1], device=mask.device) < mask.sum(dim=1, keepdim=True)
 
 
 def whole_sequence(mask: torch.Tensor) -> torch.Tensor:
-    """The one window `(B, 1, 2)` over all steps of a sequence with step mask `(B, T)`; padded where none is real."""
+    """Returns the one window over all steps of a sequence.
+
+    Args:
+        mask (`torch.BoolTensor` of shape `(B, T)`): The real steps.
+
+    Returns:
+        `torch.LongTensor` of shape `(B, 1, 2)`: The window [0, T), -1 where no step is real.
+    """
     num_steps = mask.shape[1]
     real = mask.any(dim=1)
     return torch.stack([torch.where(real, 0, -1), torch.where(real, num_steps, -1)], dim=-1)[:, None]
 
 
 class UtteranceAwareVideoQFormer(nn.Module):
-    """Frame tokens → [global; window 1; ...; window K], `num_video_query_tokens` each (paper 3.3).
+    """Reads frame tokens into [global; window 1; ...; window K], `num_video_query_tokens` each (paper 3.3).
 
     Positions are absolute frame indices, inside windows too.
+
+    Args:
+        config ([`MicroEmoConfig`]): The configuration of the model.
     """
 
     def __init__(self, config: MicroEmoConfig):
@@ -101,18 +141,19 @@ class UtteranceAwareVideoQFormer(nn.Module):
     def forward(
         self, frame_tokens: torch.Tensor, token_mask: torch.Tensor, windows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
+        """Reads the whole clip and its windows.
+
         Args:
-            frame_tokens (`torch.Tensor` of shape `(B, T, tokens, hidden_size)`): From the visual encoder.
-            token_mask (`torch.BoolTensor` of shape `(B, T, tokens)`): All False for padded frames.
-            windows (`torch.LongTensor` of shape `(B, K, 2)`): Frames [start, end), -1 where padded.
+            frame_tokens (`torch.Tensor` of shape `(B, T, tokens, hidden_size)`): The visual encoder's tokens.
+            token_mask (`torch.BoolTensor` of shape `(B, T, tokens)`): The real tokens, all False for padded frames.
+            windows (`torch.LongTensor` of shape `(B, K, 2)`): The frames [start, end) of each window, -1 where padded.
 
         Returns:
-            Tokens `(B, W, num_video_query_tokens, hidden_size)` and the mask `(B, W)` of real windows; W = 1 + K,
-            K without the global pass, 1 with `windows="none"`.
+            `tuple[torch.Tensor, torch.Tensor]`: The tokens `(B, W, num_video_query_tokens, hidden_size)` and the mask
+            `(B, W)` of real windows. W is 1 + K, K without the global pass, and 1 with `windows="none"`.
 
         Raises:
-            ValueError: if a clip has more frames than `max_frames`.
+            ValueError: If a clip has more frames than `max_frames`.
         """
         num_frames = frame_tokens.shape[1]
         if num_frames > self.config.max_frames:

@@ -19,7 +19,7 @@ def test_attention_equals_torchs_with_appended_bias(tiny):
     reference.out_proj.weight.copy_(attention.projection.weight)
     reference.out_proj.bias.copy_(attention.projection.bias)
     hidden = torch.randn(3, 20, 96)
-    torch.testing.assert_close(attention(hidden), reference(hidden, hidden, hidden)[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(attention(hidden)[0], reference(hidden, hidden, hidden)[0], atol=1e-6, rtol=0)
 
 
 @torch.no_grad()

@@ -117,7 +117,8 @@ def test_precomputed_frame_tokens_give_the_same_result(tiny, keep_timestamp_toke
     model(**inputs)
     model.model.visual_encoder.forward = None  # nothing is encoded any more
     mask = inputs["frame_mask"]
-    tokens = torch.zeros(*mask.shape, *kept[0].shape[1:]).index_put((mask,), kept[0])
+    real = kept[0].last_hidden_state
+    tokens = torch.zeros(*mask.shape, *real.shape[1:]).index_put((mask,), real)
     read = {"pixel_values_videos", "pixel_values_faces", "region_masks"}
     cached = {name: value for name, value in inputs.items() if name not in read}
     torch.testing.assert_close(model(**cached, frame_tokens=tokens).logits, expected, atol=1e-6, rtol=0)
