@@ -23,6 +23,7 @@ from ..utils.news import show_news
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
 from .from_scratch_command import ablation, from_scratch, score_dialogues
+from .publish_command import card, publish
 from .shared_options import Tokens, check_files, check_sources, errors, load_libraries
 from .synthesize_command import synthesize
 from .train_command import TRAIN_CONTEXT, merge, precompute, train
@@ -66,6 +67,8 @@ app.command()(synthesize)
 app.command()(precompute)
 app.command(context_settings=TRAIN_CONTEXT)(train)
 app.command()(merge)
+app.command()(publish)
+app.command()(card)
 app.command()(from_scratch)
 app.command()(ablation)
 app.command()(score_dialogues)

@@ -1,0 +1,130 @@
+"""The commands `microemo publish` and `microemo card`: a checkpoint on the Hub, and its model card.
+
+microemo publish run/merged --repo-id ORG/NAME --license apache-2.0 --dry-run
+microemo publish run --repo-id ORG/NAME-adapter --base-model ORG/microemo-7b
+microemo publish run --repo-id ORG/NAME --merge --private
+microemo card run/merged --repo-id ORG/NAME --evaluation scores.jsonl
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .shared_options import check_files, check_folders, load_libraries
+
+if TYPE_CHECKING:
+    from ..publishing.publish import PublishPlan
+
+Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint or of an adapter.", show_default=False)]
+RepoId = Annotated[
+    str, typer.Option("--repo-id", help="The name of the repository on the Hub, ORG/NAME.", show_default=False)
+]
+License = Annotated[
+    str | None,
+    typer.Option(
+        "--license", help="The licence of the weights, such as apache-2.0. By default that of the model card."
+    ),
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(help="The Hub id of the base model. By default the one that the folder names."),
+]
+Evaluation = Annotated[
+    list[str] | None,
+    typer.Option(help="A file of `evaluate score --json` for the model card; may be repeated."),
+]
+
+
+def publish(
+    folder: Folder,
+    repo_id: RepoId,
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent, without network and token.")
+    ] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Send an adapter as it is, without its base. The default for an adapter.")
+    ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge an adapter into its base, and send the whole model.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="The branch, which is created if there is none. By default main.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="The access token. By default HF_TOKEN or that of `hf auth login`.")
+    ] = None,
+    license: License = None,
+    base_model: BaseModel = None,
+    evaluation: Evaluation = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="A pattern of further files to send, such as 'images/*'; may be repeated.")
+    ] = None,
+):
+    """Publish the checkpoint in FOLDER on the Hub.
+
+    The folder is checked before anything is sent. It is sent in one commit with its code and a model card, and its hashes
+    are compared afterwards. A run that broke off can be started again: large files that have arrived are not sent twice.
+    """
+    check_folders(folder)
+    check_files(*(evaluation or ()))
+    is_adapter = (folder / "adapter_config.json").is_file()
+    if adapter and merge:
+        raise ValueError("--adapter and --merge exclude each other")
+    if (adapter or merge) and not is_adapter:
+        raise ValueError(f"{folder}: no adapter_config.json in it, so no adapter; leave out --adapter and --merge")
+    load_libraries()
+    from ..publishing.completeness import read_folder
+    from ..publishing.model_card_file import base_of
+    from ..publishing.publish import make_plan, merged_folder
+    from ..publishing.publish import publish as send
+
+    if merge:
+        from ..training.train import merge_adapter
+
+        base_model = base_model or base_of(read_folder(folder))
+    with merged_folder(folder, merge_adapter) if merge else nullcontext(folder) as source:
+        plan = make_plan(source, repo_id, license, base_model, evaluation or (), include or ())
+        _print_plan(plan)
+        if dry_run:
+            print(f"Nothing was sent to {repo_id}: this was a dry run.")
+            return
+        published = send(plan, token, private, revision)
+    visibility = "private" if published.is_private else "public"
+    print(f"Published and compared by hash, commit {published.commit} ({visibility}):\n{published.address}")
+
+
+def card(
+    folder: Folder,
+    repo_id: RepoId,
+    license: License = None,
+    base_model: BaseModel = None,
+    evaluation: Evaluation = None,
+):
+    """Write the model card of FOLDER, README.md, or bring its marked parts up to date."""
+    check_folders(folder)
+    check_files(*(evaluation or ()))
+    load_libraries()
+    from ..publishing.completeness import CARD, read_folder
+    from ..publishing.model_card_file import make_card
+    from ..utils.files import write_text
+
+    print(write_text(folder / CARD, make_card(read_folder(folder), repo_id, license, base_model, evaluation or ())))
+
+
+def _print_plan(plan: "PublishPlan") -> None:
+    sizes = plan.sizes()
+    for name, size in sizes.items():
+        print(f"{_megabytes(size)}  {name}")
+    kind = "an adapter" if plan.is_adapter else "a whole model"
+    print(f"{_megabytes(sum(sizes.values()))}  {kind} in {len(sizes)} files for {plan.repo_id}")
+    if plan.is_adapter:
+        print(f"Base model, which is not sent: {plan.base_model}")
+    for name, reason in plan.left_out.items():
+        print(f"Left out: {name} ({reason})")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:12,.3f} MB"
