@@ -1,8 +1,8 @@
 """MicroEmo: open, explainable emotion recognition from video dialogue (Zhang et al., MRAC 2024).
 
-Importing the package registers its classes with Transformers' Auto classes. The `microemo` command alone does without:
-it answers at once where no model is needed, and its commands register the classes when they begin. MediaPipe and all that
-training needs load on first use.
+Importing the package registers its classes with Transformers' Auto classes, and its pipeline with Transformers'
+pipelines. The `microemo` command alone does without: it answers at once where no model is needed, and its commands register
+the classes when they begin. MediaPipe and all that training needs load on first use.
 """
 
 import importlib
@@ -59,6 +59,7 @@ def __dir__() -> list[str]:
 
 def _register() -> None:
     importlib.import_module(".publishing.auto_classes", __name__).register_auto_classes()
+    importlib.import_module(".inference.emotion_pipeline", __name__).register_emotion_pipeline()
 
 
 def _is_command() -> bool:

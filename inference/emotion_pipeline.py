@@ -1,25 +1,45 @@
-"""The emotion pipeline: the class behind `microemo predict`, which answers questions about a clip."""
+"""The emotion pipeline: `pipeline("video-emotion-recognition")`, the class behind `microemo predict`.
 
+```python
+from transformers import pipeline
+import microemo
+
+ask = pipeline("video-emotion-recognition", model="ORG/microemo-7b")
+ask("clip.mp4", utterances="clip.srt")["description"]
+ask([{"video": "a.mp4", "subtitles": "a.srt"}, {"video": "b.mp4", "question": "Is she glad?"}], batch_size=2)
+```
+"""
+
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BatchFeature
+from torch.utils.data import DataLoader
+from transformers import AutoModelForMultimodalLM, BatchFeature
+from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+from transformers.utils import logging
 
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.utterances import merge_utterances, read_utterances
+from .pipeline_inputs import QUESTION, QueryCollator, QueryReader, as_queries, first_of
+
+logger = logging.get_logger(__name__)
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-tiny"
-QUESTION = "What does the speaker feel, and why?"
+TASK = "video-emotion-recognition"
 UTTERANCE_QUESTION = "What does the speaker feel in this utterance, and why?"
 
 
-class EmotionPipeline:
-    """Answers questions about clips with a MicroEmo model. It is also an [`Answerer`] of [`run_dataset`].
+class EmotionPipeline(Pipeline):
+    """Answers questions about clips with a MicroEmo model: Transformers' pipeline for the task
+    `"video-emotion-recognition"`. It is also an [`Answerer`] of [`run_dataset`].
 
     Args:
         model ([`MicroEmoForConditionalGeneration`]): The model.
@@ -28,9 +48,12 @@ class EmotionPipeline:
         max_new_tokens (`int`, *optional*, defaults to 256): The maximum length of an answer, in tokens.
         use_subtitle (`bool`, *optional*, defaults to `True`):
             Whether [`~EmotionPipeline.answer`] passes subtitles to the model.
+        task (`str`, *optional*, defaults to `"video-emotion-recognition"`): The name of the task.
+        kwargs (`Any`, *optional*):
+            `device`, `batch_size` and `num_workers` as any pipeline takes them, and arguments of the calls to come.
 
     Raises:
-        ValueError: if model and processor have different settings.
+        ValueError: if there is no processor, or if model and processor have different settings.
 
     Example:
 
@@ -39,17 +62,28 @@ class EmotionPipeline:
     >>> pipeline("clip.mp4", utterances="clip.srt")["description"]
     ```"""
 
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+    _load_video_processor = False
+
     def __init__(
         self,
         model: MicroEmoForConditionalGeneration,
-        processor: MicroEmoProcessor,
+        processor: MicroEmoProcessor | None = None,
         name: str = "MicroEmo",
         max_new_tokens: int = 256,
         use_subtitle: bool = True,
+        task: str = TASK,
+        **kwargs: Any,
     ):
+        if processor is None:
+            raise ValueError(
+                "the emotion pipeline needs the model's processor, got none: processor=MicroEmoProcessor..."
+            )
         processor.check_config(model.config)
-        self.model = model.eval()
-        self.processor = processor
+        super().__init__(model=model.eval(), processor=processor, task=task, **kwargs)
         self.name = name
         self.max_new_tokens = max_new_tokens
         self.use_subtitle = use_subtitle
@@ -79,82 +113,177 @@ class EmotionPipeline:
         model = MicroEmoForConditionalGeneration.from_pretrained(checkpoint, dtype="auto", device_map=device_map)
         return cls(model, MicroEmoProcessor.from_pretrained(checkpoint), **options)
 
-    @torch.inference_mode()
     def __call__(
         self,
-        clip: Any,
-        question: str = QUESTION,
+        inputs: Any,
+        question: str | None = None,
         utterances: Any = None,
         audio: Any = None,
         asr: Callable | None = None,
-        audio_track: int | str | None = None,
-        **generate_kwargs: Any,
-    ) -> dict:
-        """Answers a question about a clip.
+        audio_track: int | str | list | None = None,
+        num_workers: int | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> dict | list[dict] | Iterator[dict]:
+        """Answers a question about a clip, or about each of several clips.
 
         Args:
-            clip (`Any`): A video as [`MicroEmoProcessor`] takes it, or a sound file.
-            question (`str`, *optional*, defaults to `"What does the speaker feel, and why?"`): The question.
-            utterances (`Any`, *optional*): The subtitles, as [`MicroEmoProcessor`] takes them.
-            audio (`Any`, *optional*): A sound file in place of the clip's own sound.
+            inputs (`Any`):
+                A clip as [`MicroEmoProcessor`] takes it (path, URL, bytes, file object, decoded frames) or a sound file; a
+                dictionary with `video` or `audio` or both, and maybe `utterances` (or `subtitles`, a file, or `subtitle`,
+                one sentence), `question`, `audio_track`, `sampling_rate`, `landmarks` and `video_metadata`; a list of
+                such inputs; a generator or a data set of them. Rows of the library `datasets` are such dictionaries.
+            question (`str`, *optional*, defaults to `"What does the speaker feel, and why?"`):
+                The question about clips that have none of their own.
+            utterances (`Any`, *optional*):
+                The subtitles, as [`MicroEmoProcessor`] takes them, or a list with those of each clip.
+            audio (`Any`, *optional*): A sound file in place of the clip's own sound, or a list with one for each clip.
             asr (`Callable`, *optional*):
-                A speech recogniser for a clip without subtitles, as [`MicroEmoProcessor`] takes it.
-            audio_track (`int` or `str`, *optional*): The sound track that is read, as [`MicroEmoProcessor`] takes it.
-            generate_kwargs (`Any`, *optional*): Further arguments of `generate`.
+                A speech recogniser for clips without subtitles, as [`MicroEmoProcessor`] takes it.
+            audio_track (`int` or `str`, *optional*):
+                The sound track that is read, as [`MicroEmoProcessor`] takes it, or a list with that of each clip.
+            num_workers (`int`, *optional*, defaults to 0):
+                The number of processes that read the clips of a list or data set. They are forks, or where a face mesh has
+                run in this process, processes that start afresh: a script then needs `if __name__ == "__main__"`.
+            batch_size (`int`, *optional*, defaults to 1): The number of clips that the model answers at once.
+            kwargs (`Any`, *optional*):
+                `return_prompt` adds the text that the model reads to the answers, `return_tensors` the tokens of the
+                answer. All else goes to `generate`.
 
         Returns:
-            `dict`: A dictionary that `json` can write: `clip`, `description` (the answer), `question`, `duration` in
-            seconds, `utterances` (`start`, `end`, `text`, `speaker`), `frames` (`time`, `faces`), `faces_found` (the
-            number of frames with a face), `has_video`, `has_audio`, `new_tokens` (the length of the answer), and
-            `timings` in seconds.
+            `dict`, or of several clips a `list[dict]`, or of a generator or data set an iterator: For each clip a dictionary
+            that `json` can write, by the schema in `inference/video_emotion_recognition.schema.json`: `clip`, `question`,
+            `description` (the answer), `duration` in seconds, `utterances` (`start`, `end`, `text`, `speaker`), `frames`
+            (`time`, `faces`), `faces_found` (the number of frames with a face), `has_video`, `has_audio`, `new_tokens` (the
+            length of the answer), and `timings` in seconds.
 
         Raises:
-            ValueError: if the input cannot be used (see [`MicroEmoProcessor`]).
+            TypeError: if a dictionary has an unknown key.
+            ValueError: if the input cannot be used (see [`MicroEmoProcessor`]). Of several clips the message names the one.
         """
-        started = time.perf_counter()
-        inputs = self.processor(
-            text=[question],
-            videos=[clip],
-            utterances=None if utterances is None else [utterances],
-            audio=None if audio is None else [audio],
-            audio_track=audio_track,
-            asr=asr,
-            return_tensors="pt",
-            return_metadata=True,
+        queries = as_queries(inputs, utterances=utterances, audio=audio, audio_track=audio_track)
+        if isinstance(queries, list) and not queries:
+            return []
+        return super().__call__(
+            queries, num_workers=num_workers, batch_size=batch_size, question=question, asr=asr, **kwargs
         )
-        metadata, utterances_of_clip = inputs.pop("video_metadata")[0], inputs.pop("utterances")[0]
-        for name in ("audio_segment_times", "prompts"):
-            inputs.pop(name)
-        processed = time.perf_counter()
-        answer = self._generate(inputs, **generate_kwargs)[0]
-        generated = time.perf_counter()
-        frames = []
-        if metadata is not None:
-            frames = [
-                {"time": round(float(seconds), 3), "faces": int(faces)}
-                for seconds, faces in zip(metadata.frame_times, metadata.faces_found, strict=True)
-            ]
-        return {
-            "clip": str(clip),
-            "question": question,
-            "description": self.processor.decode(answer, skip_special_tokens=True).strip(),
-            "duration": None if metadata is None else round(float(metadata.duration), 3),
-            "utterances": [
-                {
-                    "start": round(utterance.start, 3),
-                    "end": round(utterance.end, 3),
-                    "text": utterance.text,
-                    "speaker": utterance.speaker,
-                }
-                for utterance in utterances_of_clip
-            ],
-            "frames": frames,
-            "faces_found": sum(frame["faces"] > 0 for frame in frames),
-            "has_video": metadata is not None,
-            "has_audio": "input_features" in inputs,
-            "new_tokens": len(answer),
-            "timings": {"processor": round(processed - started, 3), "generate": round(generated - processed, 3)},
+
+    def _sanitize_parameters(
+        self,
+        question: str | None = None,
+        asr: Callable | None = None,
+        return_prompt: bool | None = None,
+        return_tensors: bool | None = None,
+        generate_kwargs: dict | None = None,
+        **kwargs: Any,
+    ) -> tuple[dict, dict, dict]:
+        reading = {"question": question, "asr": asr}
+        writing = {"return_prompt": return_prompt, "return_tensors": return_tensors}
+        return _given(reading), {**(generate_kwargs or {}), **kwargs}, _given(writing)
+
+    def preprocess(self, input_: Any, **kwargs: Any) -> dict[str, Any]:
+        """Reads one clip, see [`QueryReader`].
+
+        Args:
+            input_ (`Any`): The clip.
+            kwargs (`Any`, *optional*): `question` and `asr`.
+
+        Returns:
+            `dict`: `inputs`, the tensors for `generate`, and `about`, what was found in the clip.
+        """
+        return QueryReader(self.processor)(input_, **kwargs)
+
+    def _forward(self, input_tensors: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
+        started = time.perf_counter()
+        answers = self._generate(BatchFeature(input_tensors["inputs"]), **generate_kwargs)
+        rows = len(input_tensors["inputs"]["input_ids"])
+        if len(answers) != rows:
+            raise ValueError(
+                f"expected one answer for each clip, got {len(answers)} for {rows}: num_return_sequences is 1"
+            )
+        seconds, about = round(time.perf_counter() - started, 3), input_tensors["about"]
+        timed = [of_clip | {"generate": seconds} for of_clip in (about if isinstance(about, list) else [about])]
+        return {"answers": answers, "about": timed if isinstance(about, list) else timed[0]}
+
+    def postprocess(
+        self, model_outputs: dict[str, Any], return_prompt: bool = False, return_tensors: bool = False
+    ) -> dict[str, Any]:
+        """Writes the answer about one clip.
+
+        Args:
+            model_outputs (`dict`): `answers` of shape `(1, tokens)`, and `about`, what was found in the clip.
+            return_prompt (`bool`, *optional*, defaults to `False`): Whether to add `prompt`.
+            return_tensors (`bool`, *optional*, defaults to `False`): Whether to add `generated_token_ids`.
+
+        Returns:
+            `dict`: The answer, see [`EmotionPipeline.__call__`].
+        """
+        about, tokens = dict(model_outputs["about"]), self._without_padding(model_outputs["answers"][0])
+        prompt = about.pop("prompt")
+        timings = {"processor": about.pop("seconds"), "generate": about.pop("generate")}
+        answer = {
+            "clip": about.pop("clip"),
+            "question": about.pop("question"),
+            "description": self.processor.decode(tokens, skip_special_tokens=True).strip(),
+            **about,
+            "new_tokens": len(tokens),
+            "timings": timings,
         }
+        if return_prompt:
+            answer["prompt"] = prompt
+        if return_tensors:
+            answer["generated_token_ids"] = tokens.tolist()
+        return answer
+
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict,
+        forward_params: dict,
+        postprocess_params: dict,
+    ) -> PipelineIterator:
+        """Reads the clips in workers, in batches that hold what the clips have: sound, pictures, utterances.
+
+        Args:
+            inputs (`Any`): The queries: a list, a data set or a generator.
+            num_workers (`int`): The number of processes that read clips. A generator is read in this process.
+            batch_size (`int`): The number of clips in a batch.
+            preprocess_params (`dict`): The arguments of `preprocess`.
+            forward_params (`dict`): The arguments of `generate`.
+            postprocess_params (`dict`): The arguments of `postprocess`.
+
+        Returns:
+            `PipelineIterator`: The answers, in the order of the inputs.
+        """
+        # The workers get the processor alone, not the pipeline with its model.
+        reader, is_generator = QueryReader(self.processor), not isinstance(inputs, Sized)
+        if is_generator and num_workers:
+            logger.warning("A generator cannot be shared by processes: its clips are read in this one.")
+            num_workers = 0
+        if num_workers:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which the tokenizers ask for before a fork
+        loader = DataLoader(
+            (PipelineIterator if is_generator else PipelineDataset)(inputs, reader, preprocess_params),
+            num_workers=num_workers,
+            batch_size=batch_size,
+            collate_fn=first_of if batch_size == 1 else QueryCollator(self.processor.tokenizer.pad_token_id),
+            # MediaPipe hangs in the fork of a process that has used it. It is imported when it is.
+            multiprocessing_context="spawn" if num_workers and "mediapipe" in sys.modules else None,
+        )
+        answers = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
+        return PipelineIterator(answers, self.postprocess, postprocess_params)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Saves model and processor, and where Transformers loaded this class from beside a checkpoint, the code too.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder.
+            kwargs (`Any`, *optional*): Further arguments of the model's `save_pretrained`.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
 
     @torch.inference_mode()
     def by_utterance(
@@ -204,13 +333,12 @@ class EmotionPipeline:
         inputs = self.processor.apply_chat_template(
             questions, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
         )
-        inputs = inputs.to(self.model.device, self.model.dtype)
         answers = self.processor.batch_decode(self._generate(inputs, **generate_kwargs), skip_special_tokens=True)
         return [{**entry, "description": answer.strip()} for entry, answer in zip(entries, answers, strict=True)]
 
     @torch.inference_mode()
     def answer(self, samples: list[dict]) -> list[str]:
-        """Answers a batch of samples.
+        """Answers a batch of samples. Several samples about one clip share its arrays.
 
         Args:
             samples (`list[dict]`):
@@ -243,10 +371,29 @@ class EmotionPipeline:
 
     def _generate(self, inputs: BatchFeature, **generate_kwargs: Any) -> torch.Tensor:
         """Returns the token ids of the answers, of shape `(B, new tokens)`."""
-        generate_kwargs = {"max_new_tokens": self.max_new_tokens, **generate_kwargs}
+        if not generate_kwargs.keys() & {"max_length", "generation_config"}:  # which say it themselves
+            generate_kwargs = {"max_new_tokens": self.max_new_tokens, **generate_kwargs}
         output = self.model.generate(**inputs.to(self.model.device, self.model.dtype), **generate_kwargs)
         return output[:, inputs["input_ids"].shape[1] :]
+
+    def _without_padding(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The tokens of an answer up to its end token: in a batch shorter answers are filled up behind it."""
+        ends = self.model.generation_config.eos_token_id
+        is_end = torch.isin(tokens, torch.tensor([] if ends is None else ends, dtype=tokens.dtype))
+        return tokens[: int(is_end.nonzero()[0]) + 1] if is_end.any() else tokens
+
+
+def register_emotion_pipeline() -> None:
+    """Makes `pipeline("video-emotion-recognition", model=...)` of Transformers return an [`EmotionPipeline`]."""
+    if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK, EmotionPipeline, pt_model=AutoModelForMultimodalLM, type="multimodal"
+        )
 
 
 def _text(question: str) -> dict:
     return {"type": "text", "text": f"{question}\n"}
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The classes of MicroEmo behind Transformers' Auto classes, and its pipeline."""
+"""The classes of MicroEmo behind Transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
 from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
@@ -10,8 +10,6 @@ from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGenerati
 from ..processing.feature_extraction_microemo import MicroEmoFeatureExtractor
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.video_processing_microemo import MicroEmoVideoProcessor
-
-TASK = "video-emotion-recognition"
 
 MODEL_CLASSES: dict[type, type] = {
     AutoModel: MicroEmoModel,

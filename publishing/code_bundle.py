@@ -16,12 +16,12 @@ from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..utils.files import write_text
-from .auto_classes import MODEL_CLASSES, PROCESSING_CLASSES, TASK
+from .auto_classes import MODEL_CLASSES, PROCESSING_CLASSES
 
 ROOT = Path(__file__).parents[1]
 # The pipeline's room stands above this one, which does not import it.
 PIPELINE_MODULE, PIPELINE_CLASS = PurePosixPath("inference/emotion_pipeline.py"), "EmotionPipeline"
-PIPELINE_MODEL = "AutoModelForMultimodalLM"
+PIPELINE_TASK, PIPELINE_MODEL = "video-emotion-recognition", "AutoModelForMultimodalLM"
 
 # Appended to the modules of the models. Transformers saves a model together with the modules that its own one imports, and
 # the configuration that it saves names the pipeline.
@@ -172,7 +172,7 @@ def _model_fields(config: dict[str, Any]) -> dict[str, Any]:
     auto_map = {"AutoConfig": _reference(MicroEmoConfig)}
     auto_map |= {auto_class.__name__: _reference(cls) for auto_class, cls in MODEL_CLASSES.items()}
     pipeline = {"impl": f"{PIPELINE_MODULE.stem}.{PIPELINE_CLASS}", "pt": [PIPELINE_MODEL], "type": "multimodal"}
-    return config | {"auto_map": auto_map, "custom_pipelines": {TASK: pipeline}}
+    return config | {"auto_map": auto_map, "custom_pipelines": {PIPELINE_TASK: pipeline}}
 
 
 def _processor_fields(config: dict[str, Any]) -> dict[str, Any]:

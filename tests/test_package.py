@@ -12,7 +12,7 @@ LIGHT = """
 import sys
 import microemo
 heavy = {"mediapipe", "cv2", "datasets", "peft", "trl"} & sys.modules.keys()
-heavy |= {name for name in sys.modules if name.startswith(("microemo.training", "microemo.inference"))}
+heavy |= {name for name in sys.modules if name.startswith(("microemo.training", "microemo.commands"))}
 assert not heavy, heavy
 """
 
