@@ -90,7 +90,7 @@ def measure(clip: Path, warm_up: Path, view: str, num_frames: int, repeats: int)
     before = _memory("VmRSS")
     features = process(clip, num_frames)
     result = {"megabytes": _memory("VmHWM") - before, "processor": np.inf, "floor": np.inf}
-    indices = features.pop("video_metadata")[0].frame_indices
+    indices = features.pop("video_metadata")[0].frames_indices
     del features
     calls = {"processor": lambda: process(clip, num_frames), "floor": lambda: floor(clip, view, indices)}
     for _ in range(repeats):

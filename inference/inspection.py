@@ -121,7 +121,7 @@ def _numbers(features: BatchFeature, clue_regions: str) -> dict:
             "source": video_metadata.source,
             "duration": video_metadata.duration,
             "fps": video_metadata.fps,
-            "total_frames": video_metadata.total_frames,
+            "total_frames": video_metadata.total_num_frames,
             "frame_size": list(video_metadata.frame_size),
         }
         report["frames"] = [
@@ -132,7 +132,7 @@ def _numbers(features: BatchFeature, clue_regions: str) -> dict:
                 "patches": dict(zip(find_regions(clue_regions), count.tolist(), strict=True)) if faces else {},
             }
             for index, time, faces, count in zip(
-                video_metadata.frame_indices,
+                video_metadata.frames_indices,
                 video_metadata.frame_times,
                 video_metadata.faces_found,
                 counts,

@@ -14,8 +14,8 @@ from .media import AudioTrack, Clip, load_audio
 from .utterances import Utterance, merge_utterances, read_utterances, transcribe
 
 if TYPE_CHECKING:
+    from .clip_metadata import ClipMetadata
     from .processing_microemo import MicroEmoProcessor
-    from .video_processing_microemo import ClipMetadata
 
 
 @dataclass

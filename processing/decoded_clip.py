@@ -1,12 +1,13 @@
 """Clips of pictures that are decoded already, read in the same way as media files."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from transformers.utils import logging
 
+from .decoding.container import unwrap_source
 from .media import Clip, MediaError, MediaInfo
 
 try:
@@ -16,13 +17,58 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
+T = TypeVar("T")
+ChannelOrder = Literal["channels_first", "channels_last"]
 
-def open_clip(source: Any, metadata: Any) -> Any:
+
+def is_picture(item: Any) -> bool:
+    """Tells whether an item is a single decoded picture.
+
+    Args:
+        item (`Any`): Anything.
+
+    Returns:
+        `bool`: Whether it is a PIL image, or an array or tensor with three dimensions.
+    """
+    return hasattr(item, "convert") or getattr(item, "ndim", 0) == 3
+
+
+def is_decoder(source: Any) -> bool:
+    """Tells whether a clip is a decoder as torchcodec's `VideoDecoder`, whose file is not known.
+
+    Args:
+        source (`Any`): A clip as [`MicroEmoVideoProcessor`] takes it.
+
+    Returns:
+        `bool`: Whether it has `get_frames_at` and `metadata`, and is not of a row of the `datasets` library.
+    """
+    return hasattr(source, "get_frames_at") and hasattr(source, "metadata") and unwrap_source(source) is source
+
+
+def is_decoded(video: Any) -> bool:
+    """Tells whether a clip consists of decoded frames.
+
+    Args:
+        video (`Any`): A clip as [`MicroEmoVideoProcessor`] takes it.
+
+    Returns:
+        `bool`: Whether it is an array `(T, H, W, 3)`, a list of arrays `(H, W, 3)` or of pictures, or a decoder.
+    """
+    if isinstance(video, (list, tuple)):
+        return len(video) > 0 and all(map(is_picture, video))
+    return hasattr(video, "ndim") or is_decoder(video)
+
+
+def open_clip(
+    source: Any, metadata: Any = None, channel_order: ChannelOrder | None = None
+) -> AbstractContextManager["Clip | DecodedClip"]:
     """Opens a clip as a context manager that has `info` and `read`.
 
     Args:
         source (`Any`): A clip as [`MicroEmoVideoProcessor`] takes it.
         metadata (`dict` or `VideoMetadata`, *optional*): The times of decoded frames.
+        channel_order (`"channels_first"` or `"channels_last"`, *optional*):
+            Where the channels of decoded frames are. It is inferred from the shape by default.
 
     Returns:
         `Clip` or `DecodedClip`: The clip. An open [`Clip`] is returned as it is and stays open.
@@ -32,8 +78,10 @@ def open_clip(source: Any, metadata: Any) -> Any:
     """
     if isinstance(source, Clip):
         return nullcontext(source)
+    if is_decoder(source):
+        return nullcontext(DecoderClip(source))
     if isinstance(source, list | tuple) or hasattr(source, "ndim"):
-        return nullcontext(DecodedClip(source, metadata))
+        return nullcontext(DecodedClip(source, metadata, channel_order))
     return Clip(source)
 
 
@@ -45,6 +93,8 @@ class DecodedClip:
         metadata (`dict` or `VideoMetadata`, *optional*):
             The times of the frames: `frame_times`, or `fps` and maybe `frames_indices`. The default is 24 frames per
             second.
+        channel_order (`"channels_first"` or `"channels_last"`, *optional*):
+            Where the channels of the frames are. It is inferred from the shape by default.
 
     Attributes:
         info (`MediaInfo`): The times and the number of the frames.
@@ -54,7 +104,7 @@ class DecodedClip:
         ValueError: If the times do not increase, or do not fit the frames in number.
     """
 
-    def __init__(self, frames: Any, metadata: Any) -> None:
+    def __init__(self, frames: Any, metadata: Any = None, channel_order: ChannelOrder | None = None) -> None:
         # `VideoMetadata` is a mapping of fields of which most are None.
         fields = {} if metadata is None else {name: metadata[name] for name in metadata if metadata[name] is not None}
         times, fps, indices = (fields.get(name) for name in ("frame_times", "fps", "frames_indices"))
@@ -68,7 +118,7 @@ class DecodedClip:
         if times.shape != (len(frames),) or (np.diff(times) <= 0).any():
             raise ValueError(f"{len(frames)} decoded frames need as many increasing times, got {times}")
         step = float(np.diff(times).mean()) if len(times) > 1 else 1 / (fps or 24)
-        self._frames = frames
+        self._frames, self._channel_order = frames, channel_order
         self.info = MediaInfo(
             source=f"<{len(frames)} decoded frames>",
             frame_times=times,
@@ -79,8 +129,8 @@ class DecodedClip:
         )
 
     def read(
-        self, choose: Callable[[np.ndarray], np.ndarray], view: Callable[[Any], Any]
-    ) -> tuple[np.ndarray, np.ndarray, list]:
+        self, choose: Callable[[np.ndarray], np.ndarray], view: Callable[[Any], T]
+    ) -> tuple[np.ndarray, list[float], list[T]]:
         """Returns the frames that `choose` picks, see [`Clip.read`].
 
         Args:
@@ -88,18 +138,61 @@ class DecodedClip:
             view (`Callable`): A function from an `av.VideoFrame` to what is kept of it.
 
         Returns:
-            `tuple[np.ndarray, np.ndarray, list]`: The indices, the times in seconds, and the views.
+            `tuple[np.ndarray, list[float], list]`: The indices, the times in seconds, and the views.
         """
         indices = choose(self.info.frame_times)
-        frames = (av.VideoFrame.from_ndarray(to_rgb(self._frames[index]), format="rgb24") for index in indices)
-        return indices, self.info.frame_times[indices], [view(frame) for frame in frames]
+        times, views = [], []
+        for picture, time in self._pictures(indices):
+            frame = av.VideoFrame.from_ndarray(to_rgb(picture, self._channel_order), format="rgb24")
+            views.append(view(frame))
+            times.append(time)
+        return indices, times, views
+
+    def _pictures(self, indices: np.ndarray) -> Iterator[tuple[Any, float]]:
+        """Yields the pictures at `indices` and their times in seconds."""
+        for index in indices:
+            yield self._frames[index], float(self.info.frame_times[index])
 
 
-def to_rgb(picture: Any) -> np.ndarray:
+class DecoderClip(DecodedClip):
+    """Reads frames from a decoder such as torchcodec's `VideoDecoder`.
+
+    Args:
+        decoder (`Any`):
+            A decoder with `metadata` and with `get_frames_at`, which returns `data` `(n, 3, H, W)` and `pts_seconds`.
+
+    Attributes:
+        info (`MediaInfo`):
+            The number of the frames, and their times by the average rate, which choose the frames that are decoded. The
+            times that are returned are those of the decoder.
+
+    Raises:
+        MediaError: If there is no frame.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        facts = decoder.metadata
+        count = facts.num_frames or 0
+        super().__init__(
+            range(count), {"fps": facts.average_fps, "duration": facts.duration_seconds}, "channels_first"
+        )
+        self.info.source = str(getattr(facts, "path", None) or f"<decoder of {count} frames>")
+        self._decoder = decoder
+        self._start = float(getattr(facts, "begin_stream_seconds", None) or 0.0)
+
+    def _pictures(self, indices: np.ndarray) -> Iterator[tuple[Any, float]]:
+        for index in indices:  # one by one: a whole frame is large, and only its view is kept
+            batch = self._decoder.get_frames_at([int(index)])
+            yield batch.data[0], float(batch.pts_seconds[0]) - self._start
+
+
+def to_rgb(picture: Any, channel_order: ChannelOrder | None = None) -> np.ndarray:
     """Converts a picture to RGB.
 
     Args:
         picture (`Any`): A PIL image, or an array or tensor of uint8, or of floats in 0..1.
+        channel_order (`"channels_first"` or `"channels_last"`, *optional*):
+            Where the channels are. By default they are last where the last dimension is 3.
 
     Returns:
         `np.ndarray` of shape `(H, W, 3)`: The uint8 picture.
@@ -110,10 +203,14 @@ def to_rgb(picture: Any) -> np.ndarray:
     """
     if hasattr(picture, "convert"):
         return np.array(picture.convert("RGB"))
+    if hasattr(picture, "detach"):  # a tensor, which may lie on another device
+        picture = picture.detach().cpu()
     picture = np.asarray(picture)
-    if picture.ndim != 3 or 3 not in (picture.shape[0], picture.shape[2]):
-        raise ValueError(f"a decoded frame must be (H, W, 3) or (3, H, W), got {picture.shape}")
-    if picture.shape[2] != 3:
+    is_last = picture.shape[-1:] == (3,) if channel_order is None else channel_order == "channels_last"
+    if picture.ndim != 3 or picture.shape[2 if is_last else 0] != 3:
+        expected = {None: "(H, W, 3) or (3, H, W)", "channels_first": "(3, H, W)", "channels_last": "(H, W, 3)"}
+        raise ValueError(f"a decoded frame must be {expected[channel_order]}, got {picture.shape}")
+    if not is_last:
         picture = picture.transpose(1, 2, 0)
     if picture.dtype.kind == "f":
         if not (picture.min() >= 0 and picture.max() <= 1):

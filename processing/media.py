@@ -23,6 +23,7 @@ from .decoding.container import (
     source_name,
     start_time,
     unbroken,
+    unwrap_source,
 )
 from .decoding.sound_track import AudioTrack, TrackBuilder
 
@@ -118,8 +119,9 @@ class Clip:
     header states.
 
     Args:
-        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`):
-            A path, a `file://` or `http(s)://` URL, the bytes of a file, or a binary file object that can seek.
+        source (`str`, `os.PathLike`, `bytes`, `BinaryIO` or `dict`):
+            A path, a URL (`file://`, `http(s)://`, or of a file system that `fsspec` knows, such as `hf://`), the bytes
+            of a file, a binary file object that can seek, or a row of the `datasets` library (`path` and `bytes`).
         audio_track (`int` or `str`, *optional*):
             The sound track to read, by its number among the file's sound tracks (counted from 0) or by its language
             (`"eng"`). FFmpeg's best track is read by default.
@@ -133,6 +135,7 @@ class Clip:
     """
 
     def __init__(self, source: Source, audio_track: int | str | None = None) -> None:
+        source = unwrap_source(source)
         self._source, self._audio_track, name = source, audio_track, source_name(source)
         self._files = ExitStack()
         self._container = container = self._files.enter_context(open_container(source))

@@ -28,11 +28,12 @@ from tqdm.auto import tqdm
 
 from ..configuration.model_inputs import MODEL_INPUTS, inputs_of
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ..processing.clip_metadata import ClipMetadata
 from ..processing.clip_reader import ClipContent, ClipInput
+from ..processing.frame_sampling import uniform_indices
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.prompt_microemo import PromptBuilder
 from ..processing.utterances import Utterance
-from ..processing.video_processing_microemo import ClipMetadata, uniform_indices
 from ..utils.files import atomic_file, write_text
 from .collator import one_by_one
 from .data import to_conversation
@@ -179,14 +180,14 @@ class FeatureCache:
 
     def _as_bytes(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Converts normalised pixels to their 256 levels."""
-        mean, std = self._mean_and_std()
+        scale, shift = self._scale_and_shift()
         for name in PIXELS.keys() & tensors.keys():
-            tensors[name] = ((tensors[name] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+            tensors[name] = ((tensors[name] + shift) / scale).round().clamp(0, 255).to(torch.uint8)
         return tensors
 
-    def _mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
-        video_processor = self.processor.video_processor
-        return tuple(torch.tensor(v)[:, None, None] for v in (video_processor.image_mean, video_processor.image_std))
+    def _scale_and_shift(self) -> list[torch.Tensor]:
+        values = self.processor.video_processor.scale_and_shift()
+        return [torch.from_numpy(value)[:, None, None] for value in values]
 
     def _through_towers(
         self, tensors: dict[str, torch.Tensor], model: MicroEmoForConditionalGeneration
@@ -273,9 +274,9 @@ class FeatureCache:
         """Keeps the frames that this kind of windows samples, of a clip that was read for another kind."""
         sampler = self.processor.video_processor
         if _frames_for(self.processor) == "clip":  # the frames that were added for utterances are dropped
-            sampled = uniform_indices(video_metadata.total_frames, sampler.num_frames)
-            is_selected = np.isin(video_metadata.frame_indices, sampled)
-            is_whole = np.isin(sampled, video_metadata.frame_indices).all()
+            sampled = uniform_indices(video_metadata.total_num_frames, sampler.num_frames)
+            is_selected = np.isin(video_metadata.frames_indices, sampled)
+            is_whole = np.isin(sampled, video_metadata.frames_indices).all()
         else:  # every utterance needs a frame
             spans = np.array([(utterance.start, utterance.end) for utterance in utterances]).reshape(-1, 2)
             first, end = np.searchsorted(video_metadata.frame_times, spans).T
@@ -288,7 +289,7 @@ class FeatureCache:
             )
         for name in FRAMES & features.keys():
             features[name] = features[name][:, is_selected]
-        for name in ("frame_times", "frame_indices", "faces_found"):
+        for name in ("frame_times", "frames_indices", "faces_found"):
             setattr(
                 video_metadata,
                 name,
@@ -305,10 +306,10 @@ class FeatureCache:
         with safe_open(file, framework="pt") as content:
             features = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
             about = json.loads(content.metadata()["about"])
-        mean, std = self._mean_and_std()
+        scale, shift = self._scale_and_shift()
         for name in PIXELS.keys() & features.keys():
             # Equal to the output of the video processor to the last bit.
-            features[name] = features[name] * (1 / (255 * std)) - mean / std
+            features[name] = features[name] * scale - shift
         return features, about
 
     # --- keys ------------------------------------------------------------------------------------------------------

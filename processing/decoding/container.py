@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, Literal, TypeVar
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+import fsspec
+
 try:
     import av
     from av.format import Flags
@@ -70,6 +72,34 @@ def is_counted(container: "av.container.InputContainer") -> bool:
     """
     flags = container.format.flags
     return bool(flags & Flags.generic_index.value) and not flags & Flags.ts_discont.value
+
+
+def unwrap_source(source: Any) -> Any:
+    """Takes the media file out of a row of the `datasets` library.
+
+    `Video(decode=False)` and `Audio(decode=False)` give a dictionary with `path` and `bytes`. A decoder of a decoded
+    video remembers that dictionary, so that the file is read here, too, with exact times and its sound.
+
+    Args:
+        source (`Any`): A row of the `datasets` library, or anything else.
+
+    Returns:
+        `Any`: The path, or the content as a file object with the path as its name. Anything that is no such row is
+        returned as it is.
+
+    Raises:
+        MediaError: If the row has neither a path nor bytes.
+    """
+    row = getattr(source, "_hf_encoded", source)
+    if not isinstance(row, dict) or not row.keys() & {"path", "bytes"} or "array" in row:
+        return source
+    if row.get("bytes") is None:
+        if row.get("path") is None:
+            raise MediaError("a clip of a `datasets` row has neither a path nor bytes")
+        return row["path"]
+    file = BytesIO(row["bytes"])
+    file.name = row.get("path") or source_name(row["bytes"])  # type: ignore[misc]  # for messages
+    return file
 
 
 def source_name(source: Source) -> str:
@@ -150,6 +180,14 @@ def _stream(source: Source) -> Iterator[BinaryIO]:
         yield BytesIO(source)
     elif isinstance(source, str | os.PathLike):
         url = urlparse(str(source))
+        if "://" in str(source) and url.scheme != "file":  # of a streamed data set, such as hf:// or zip://
+            try:
+                file = fsspec.open(str(source), "rb").open()
+            except (ValueError, ImportError) as error:  # a scheme that it does not know, or that misses a package
+                raise MediaError(f"{source} cannot be opened: {error}") from error
+            with file:
+                yield file
+            return
         path = Path(url2pathname(url.path) if url.scheme == "file" else source).expanduser()
         if path.exists() and not path.is_file():
             raise MediaError(f"{path} is not a file")

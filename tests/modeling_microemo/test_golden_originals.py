@@ -446,10 +446,10 @@ def test_golden_frames(originals, key):
         return output["pixel_values_videos"][0], output["video_metadata"][0]
 
     pixels, metadata = see(num_frames=len(means))
-    assert metadata.frame_indices == expected
+    assert metadata.frames_indices == expected
     # Seeking in a file without an index of its frames (MPEG program streams), the goldens' decoder came out a fixed
     # number of frames too late. The pictures are the same; where it was right the shift is 0.
-    total = metadata.total_frames
+    total = metadata.total_num_frames
     blank = np.full((total, 478, 2), np.nan, np.float32)
     all_pixels, _ = see(do_sample_frames=False, max_frames=total, landmarks=blank)
     assert torch.equal(all_pixels[expected], pixels)
@@ -505,7 +505,7 @@ def test_golden_sampling(originals, name, number):
         qformer = "blip2" if preset == "affectgpt" else "instructblip"
         processor = originals.processor(qformer, preset=preset, max_frames=most)
         clip = unseen_clip(processor, case["vlen"], case["fps"], case["n_frms"])
-        assert clip.frame_indices == case[sampler]["indices"], sampler
+        assert clip.frames_indices == case[sampler]["indices"], sampler
         if sampler == "timechat":
             said = [sentence.split()[-2] for sentence in processor.timestamp_sentences(clip)]
             assert f"contains {len(said)} frames sampled at {', '.join(said)} seconds" in case[sampler]["msg"]
@@ -527,8 +527,8 @@ def test_golden_sampling_of_files(originals, clip, case):
         num_frames=int(num_frames),
         return_metadata=True,
     )["video_metadata"]
-    assert (metadata.total_frames, metadata.fps) == (total, facts[clip]["fps"])
-    assert metadata.frame_indices == expected["indices"]
+    assert (metadata.total_num_frames, metadata.fps) == (total, facts[clip]["fps"])
+    assert metadata.frames_indices == expected["indices"]
     if sampler == "timechat":
         sentences = processor.timestamp_sentences(metadata)
         written = expected["timestamp_sentences"]  # the first ones and the last, or all

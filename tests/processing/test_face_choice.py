@@ -12,8 +12,9 @@ from PIL import Image
 from microemo.processing.faces.face_choice import follow_person
 from microemo.processing.faces.face_mesh import FaceMesh
 from microemo.processing.faces.face_mesh_backends import BLENDSHAPE_NAMES, Face
+from microemo.processing.frame_sampling import uniform_indices
 from microemo.processing.media import Clip
-from microemo.processing.video_processing_microemo import MicroEmoVideoProcessor, uniform_indices
+from microemo.processing.video_processing_microemo import MicroEmoVideoProcessor
 
 skimage = pytest.importorskip("skimage", reason="pictures with and without a face")
 

@@ -354,7 +354,7 @@ def test_golden_timestamps():
     compared = 0
     for clip in facts.values():
         for case in (value for value in clip.values() if isinstance(value, dict)):
-            metadata = SimpleNamespace(frame_indices=case["indices"], fps=clip["fps"], frame_times=None)
+            metadata = SimpleNamespace(frames_indices=case["indices"], fps=clip["fps"], frame_times=None)
             sentences, expected = timechat.timestamp_sentences(metadata), case["timestamp_sentences"]
             if len(expected) < len(sentences):  # only the first ones and the last are on file
                 sentences = [*sentences[: len(expected) - 1], sentences[-1]]

@@ -18,13 +18,9 @@ from safetensors.numpy import load_file
 from transformers.video_utils import VideoMetadata
 
 from microemo.processing.faces.face_regions import region_masks
+from microemo.processing.frame_sampling import add_span_frames, fps_indices, uniform_indices
 from microemo.processing.media import Clip, MediaError, probe
-from microemo.processing.video_processing_microemo import (
-    MicroEmoVideoProcessor,
-    add_span_frames,
-    fps_indices,
-    uniform_indices,
-)
+from microemo.processing.video_processing_microemo import MicroEmoVideoProcessor
 from microemo.training.synthetic.media_writer import astronaut
 
 
@@ -119,15 +115,15 @@ class TestOutput:
         assert features["region_masks"].any(-1).all()
         (seen,) = features["video_metadata"]
         info = probe(demo_clip)
-        np.testing.assert_allclose(seen.frame_times, info.frame_times[seen.frame_indices])
-        assert seen.frame_indices == uniform_indices(len(info.frame_times), 8).tolist()
+        np.testing.assert_allclose(seen.frame_times, info.frame_times[seen.frames_indices])
+        assert seen.frames_indices == uniform_indices(len(info.frame_times), 8).tolist()
         assert (seen.faces_found, seen.landmarks.shape, seen.has_audio) == ([1] * 8, (8, 478, 3), True)
-        assert seen.duration == info.duration and seen.total_frames == len(info.frame_times)
+        assert seen.duration == info.duration and seen.total_num_frames == len(info.frame_times)
 
     def test_pixels_are_the_frames(self, processor, demo_clip):
         features = processor(demo_clip, num_frames=3)
         with Clip(demo_clip) as clip:
-            indices = features["video_metadata"][0].frame_indices
+            indices = features["video_metadata"][0].frames_indices
             _, _, frames = clip.read(lambda _: np.array(indices), lambda frame: frame.to_image())
         for ours, frame in zip(to_grey_levels(features["pixel_values_videos"][0], processor), frames, strict=True):
             resized = np.asarray(frame.resize((224, 224), Image.Resampling.BILINEAR), float)
@@ -166,7 +162,7 @@ class TestOutput:
         faces = features["pixel_values_faces"]
         assert faces.shape == (1, 4, 3, 224, 224)
         with Clip(demo_clip) as clip:
-            indices = features["video_metadata"][0].frame_indices
+            indices = features["video_metadata"][0].frames_indices
             _, _, frames = clip.read(lambda _: np.array(indices), lambda frame: frame.to_image())
         for ours, frame, landmarks in zip(
             to_grey_levels(faces[0], processor), frames, features["video_metadata"][0].landmarks, strict=True
@@ -317,8 +313,8 @@ class TestLandmarksGiven:
     def test_they_replace_the_mesh(self, processor, demo_clip, monkeypatch):
         expected = processor(demo_clip)
         found = expected["video_metadata"][0]
-        everywhere = np.full((found.total_frames, 478, 3), np.nan, np.float32)
-        everywhere[found.frame_indices] = found.landmarks
+        everywhere = np.full((found.total_num_frames, 478, 3), np.nan, np.float32)
+        everywhere[found.frames_indices] = found.landmarks
         monkeypatch.setattr("microemo.processing.faces.face_mesh.FaceMesh.faces", None)
         for landmarks in (found.landmarks, everywhere, found.landmarks[..., :2].astype(float)):
             features = processor(demo_clip, landmarks=landmarks)
@@ -377,7 +373,7 @@ class TestSettings:
 
     def test_every_frame(self, processor, demo_clip, make_clip):
         short = make_clip("five.mp4", np.arange(5) / 25)
-        assert processor(short, do_sample_frames=False)["video_metadata"][0].frame_indices == list(range(5))
+        assert processor(short, do_sample_frames=False)["video_metadata"][0].frames_indices == list(range(5))
         with pytest.raises(ValueError, match="has 150 frames, more than max_frames 32"):
             processor(demo_clip, do_sample_frames=False)
 
@@ -431,9 +427,9 @@ class TestSharedClips:
                     lambda total, _: np.unique(np.round(np.linspace(0, total - 1, 24)).astype(int)),
                 )
                 seen = processor(path)["video_metadata"][0]
-            damage = [warning for warning in said if f"{seen.total_frames} of" in str(warning.message)]
+            damage = [warning for warning in said if f"{seen.total_num_frames} of" in str(warning.message)]
             assert len(damage) == bool(row["error"]), row["file"]
-            assert seen.frame_indices[-1] == seen.total_frames - 1
+            assert seen.frames_indices[-1] == seen.total_num_frames - 1
             found = sum(count > 0 for count in seen.faces_found)
             # The pictures of corrupt_bytes.mp4 are mostly what lay in the decoder's memory: no two programs agree.
             if path.name != "corrupt_bytes.mp4":
@@ -447,7 +443,7 @@ class TestSharedClips:
             with Clip(shared / "data" / "clips" / "free" / name) as file:
                 features = processor(file)
                 every = processor(file, do_sample_frames=False, max_frames=len(file.info.frame_times))
-            indices = features["video_metadata"][0].frame_indices
+            indices = features["video_metadata"][0].frames_indices
             assert indices == clip["n8.agpt"]["indices"]
             pixels = to_grey_levels(every["pixel_values_videos"][0], processor)
             for picture, expected in zip((0, 3, 7), golden[f"{name}.frames_u8_0_3_7"], strict=True):
