@@ -187,7 +187,7 @@ class QueryReader:
             if query.number is None:
                 raise
             kind = next(kind for kind in (MediaError, ValueError, TypeError, OSError) if isinstance(error, kind))
-where = "" if query.name in str(error) else f" ({query.name})"
+            where = "" if query.name in str(error) else f" ({query.name})"
             raise kind(f"inputs[{query.number}]{where}: {error}") from error
 
     def _read(self, clip: ClipInput, name: str, question: str, asr: Callable | None) -> dict[str, dict]:
