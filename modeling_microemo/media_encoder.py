@@ -75,7 +75,8 @@ class MediaEncoderMixin:
         `pooler_output` holds for each prompt a tensor `(tokens, width of the language model)` in the order
         [global; window 1; ...; window K; cited windows], and `last_hidden_state` the output of the video Q-Former
         `(B, W, num_video_query_tokens, hidden_size)`. With `output_hidden_states` and `output_attentions` those of the
-        image encoder come with them, for the real frames of all clips.
+        image encoder come with them, for the real frames of all clips. A `ValueError` names inputs that the
+        configuration calls for and that are missing, and the length of a clip that is too long.
         """,
         custom_args=VIDEO_ARGS + MEDIA_ARGS,
     )
@@ -95,11 +96,6 @@ class MediaEncoderMixin:
         clip_index: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        r"""
-        Raises:
-            ValueError: If an input that the configuration calls for is missing, or if a clip is too long.
-            TypeError: If a keyword is not known.
-        """
         refuse_unknown(kwargs, TransformersKwargs.__annotations__, "get_video_features", OTHER_NAMES)
         alternatives = (frame_tokens, vision_features, pixel_values_videos)
         frames = next((value for value in alternatives if value is not None), None)
@@ -190,7 +186,8 @@ class MediaEncoderMixin:
         `pooler_output` holds for each prompt a tensor `(tokens, width of the language model)`, without rows for a clip
         without sound, and `last_hidden_state` the output of the audio Q-Former
         `(B, W, num_audio_query_tokens, hidden_size)`. With `output_hidden_states` and `output_attentions` those of the
-        audio tower come with them, for the real segments of all clips.
+        audio tower come with them, for the real segments of all clips. A `ValueError` tells that the segments are
+        missing, or that there are too many of them.
         """,
         custom_args=AUDIO_ARGS + MEDIA_ARGS,
     )
@@ -204,11 +201,6 @@ class MediaEncoderMixin:
         clip_index: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        r"""
-        Raises:
-            ValueError: If the mel segments are missing, or if there are too many of them.
-            TypeError: If a keyword is not known.
-        """
         refuse_unknown(kwargs, TransformersKwargs.__annotations__, "get_audio_features", OTHER_NAMES)
         segments = audio_features if audio_features is not None else input_features
         _refuse_missing({"input_features": (True, segments)})

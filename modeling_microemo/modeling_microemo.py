@@ -27,6 +27,14 @@ from .visual_encoder import GlobalLocalFusion, GlobalLocalVisualEncoder
 # Saved keys of version 0.1.
 OLD_KEYS = {r"audio_branch\.clip_positions\.": "audio_branch.segment_positions."}
 
+# The documentation of what both models take beside the inputs of each language model.
+FORWARD_ARGS = r"""
+    mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
+        What [`~MicroEmoModel.encode_media`] returned, in place of media.
+    cache (`Cache`, *optional*):
+        The same as `past_key_values`, by the name that Transformers uses from version 5.24 on.
+"""
+
 
 @auto_docstring(custom_intro="What [`MicroEmoModel`] returns.")
 @dataclass
@@ -245,7 +253,10 @@ class MicroEmoModel(MediaEncoderMixin, MicroEmoPreTrainedModel):
         custom_intro="""
         Reads prompts with media. The media inputs are keywords, as those of [`~MicroEmoModel.get_video_features`] and
         [`~MicroEmoModel.get_audio_features`]; `output_hidden_states` and `output_attentions` are the language model's.
-        """
+        A `TypeError` names keywords that nobody takes, a `ValueError` the numbers of placeholders and of features where
+        they differ.
+        """,
+        custom_args=FORWARD_ARGS,
     )
     def forward(
         self,
@@ -258,16 +269,6 @@ class MicroEmoModel(MediaEncoderMixin, MicroEmoPreTrainedModel):
         cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | MicroEmoModelOutputWithPast:
-        r"""
-        mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
-            What [`~MicroEmoModel.encode_media`] returned, in place of media.
-        cache (`Cache`, *optional*):
-            The same as `past_key_values`, by the name that Transformers uses from version 5.24 on.
-
-        Raises:
-            TypeError: If a keyword is not known.
-            ValueError: If a prompt has another number of placeholders than of features.
-        """
         refuse_unknown(kwargs, self._keywords, "MicroEmo's forward", OTHER_NAMES)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -368,7 +369,7 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, MicroEmoGenerati
         return self.model.get_audio_features(*args, **kwargs)
 
     @can_return_tuple
-    @auto_docstring(custom_args=VIDEO_ARGS + AUDIO_ARGS + MEDIA_ARGS)
+    @auto_docstring(custom_args=VIDEO_ARGS + AUDIO_ARGS + MEDIA_ARGS + FORWARD_ARGS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -399,17 +400,6 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, MicroEmoGenerati
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | MicroEmoCausalLMOutputWithPast:
         r"""
-        mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
-            What [`~MicroEmoModel.encode_media`] returned, in place of media.
-        labels (`torch.LongTensor` of shape `(B, S)`, *optional*):
-            The targets of the language modelling loss, -100 where no loss is taken.
-        cache (`Cache`, *optional*):
-            The same as `past_key_values`, by the name that Transformers uses from version 5.24 on.
-
-        Raises:
-            TypeError: If a keyword is not known.
-            ValueError: If a prompt has another number of placeholders than of features.
-
         Example:
 
         ```python

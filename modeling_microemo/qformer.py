@@ -1,7 +1,9 @@
 """The Q-Formers: learned queries that read a sequence (of patches, of frame tokens, of segments of sound)."""
 
+import dataclasses
 from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerModel
 from transformers.models.instructblipvideo.modeling_instructblipvideo import InstructBlipVideoQFormerModel
 
@@ -52,13 +54,25 @@ def takes_masks(attn_implementation: str | None) -> str:
     return "eager" if attn_implementation == "eager" else "sdpa"
 
 
+def _recorded_outputs(qformer_class: type[PreTrainedModel]) -> dict[str, Any]:
+    """What a Q-Former of Transformers records, its self-attention apart: the library's pattern for it also matches the
+    layers of cross-attention (`crossattention.attention`), and `attentions` would hold both."""
+    recorded = dict(qformer_class._can_record_outputs)
+    recorded["attentions"] = [
+        dataclasses.replace(recorder, layer_name="attention.attention") for recorder in recorded["attentions"]
+    ]
+    return recorded
+
+
 class MicroEmoImageQFormer(MaskedQFormerMixin, InstructBlipVideoQFormerModel):
     """The image Q-Former, which reads a timestamp beside the frame."""
 
     config: MicroEmoImageQFormerConfig
+    _can_record_outputs = _recorded_outputs(InstructBlipVideoQFormerModel)
 
 
 class MicroEmoQFormer(MaskedQFormerMixin, Blip2QFormerModel):
     """A Q-Former without text: of the video, of the sound, or of frames without timestamps."""
 
     config: MicroEmoVideoQFormerConfig
+    _can_record_outputs = _recorded_outputs(Blip2QFormerModel)

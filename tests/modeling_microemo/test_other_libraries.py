@@ -124,23 +124,6 @@ def test_features_padded_on_the_left_change_nothing(tiny):
     torch.testing.assert_close(turned, right, atol=1e-5, rtol=0)
 
 
-@torch.no_grad()
-def test_eight_bit_weights_run(tiny, tmp_path):
-    pytest.importorskip("bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
-    model = tiny.model()
-    model.save_pretrained(tmp_path)
-    inputs = tiny.inputs(model.config)
-    quantised = MicroEmoForConditionalGeneration.from_pretrained(
-        tmp_path, quantization_config=BitsAndBytesConfig(load_in_8bit=True), device_map="cpu"
-    )
-    assert "Int8" in type(quantised.model.video_projection.weight).__name__
-    with torch.no_grad():
-        difference = (quantised(**inputs).logits - model(**inputs).logits).abs().max()
-    assert difference < 1.0
-
-
 @pytest.mark.parametrize("width", [None, 64], ids=["as wide as the model", "narrower than the model"])
 def test_a_microemo_assistant_drafts(tiny, width):
     model = tiny.model()
