@@ -198,9 +198,12 @@ class MicroEmoConfig(PreTrainedConfig):
     ```"""
 
     model_type = "microemo"
-    attribute_map = {"max_audio_clips": "max_audio_segments"}  # the name of version 0.1
+    attribute_map = {
+        "max_audio_clips": "max_audio_segments",  # the name of version 0.1
+        "image_token_id": "video_token_id",  # what libraries look for in a model that sees
+    }
     # Lists of tensors, one of another length for each clip, which `Trainer.predict` cannot gather.
-    keys_to_ignore_at_inference = ["past_key_values", "video_hidden_states", "audio_hidden_states"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "video_hidden_states", "audio_hidden_states"]
     sub_configs_defaults = {
         "vision_config": MicroEmoVisionConfig,
         "image_qformer_config": MicroEmoImageQFormerConfig,
