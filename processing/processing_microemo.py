@@ -3,26 +3,46 @@
 import difflib
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from ..configuration.model_inputs import MODEL_INPUTS
+from ..configuration.model_inputs import MODEL_INPUTS, inputs_of
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
-from .clip_reader import ClipContent, ClipInput, ClipReader, as_clip_inputs, deduplicate, utterance_spans
+from .batch_layout import lay_out, mute_video
+from .call_keywords import CALL_KEYWORDS, CallKeywords, MicroEmoProcessorKwargs, read_keywords
+from .clip_reader import ClipInput, ClipReader, deduplicate
+from .clip_windows import at_least_one_window, place_windows, timestamp_tokens
 from .faces.face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
-from .prompt_microemo import CHAT_TEMPLATE, OTHER_NAMES, SYSTEM_TEXT, ClipPrompt, PromptBuilder, RenderedPrompt
-from .utterances import frame_windows, segment_windows, sliding_windows
+from .frame_sampling import uniform_indices
+from .prompt_microemo import (
+    AUDIO_TOKEN,
+    CHAT_TEMPLATE,
+    OTHER_NAMES,
+    SYSTEM_TEXT,
+    VIDEO_TOKEN,
+    ClipPrompt,
+    PromptBuilder,
+)
+from .prompt_tokens import tokenize_prompts
+from .utterances import Utterance, sliding_windows
 from .video_processing_microemo import FIELDS, FIXED, MicroEmoVideoProcessor
 
-# Keywords of a call that go to the tokenizer, and to the video processor.
-TEXT_KEYWORDS = frozenset(("padding", "padding_side", "pad_to_multiple_of", "max_length"))
-VIDEO_KEYWORDS = frozenset((*FIELDS, *FIXED))
+try:
+    from transformers.processing_utils import OmniModalProcessorMixin
+except ImportError:  # Transformers before 5.23 has no class for processors of video and sound.
+    OmniModalProcessorMixin = ProcessorMixin
+
+# Keywords that loading hands to the video processor.
+_VIDEO_FIELDS = frozenset((*FIELDS, *FIXED))
+# The arguments of a call besides its keywords, and those of them that belong to a clip.
+_OF_CLIPS = ("utterances", "landmarks", "audio_track")
+_CALL_ARGUMENTS = frozenset(("text", "videos", "audio", "audio_from_video_indices", "asr", *_OF_CLIPS))
 # What the processor and the model must agree on, by one name in both.
 SWITCHES = (
     *("num_query_tokens", "num_video_query_tokens", "num_audio_query_tokens"),
@@ -31,7 +51,7 @@ SWITCHES = (
 )
 
 
-class MicroEmoProcessor(ProcessorMixin):
+class MicroEmoProcessor(OmniModalProcessorMixin):
     r"""
     Bundles a [`MicroEmoVideoProcessor`], a [`MicroEmoFeatureExtractor`] and the tokenizers of the language model and
     of the image Q-Former, and owns the prompt.
@@ -67,8 +87,11 @@ class MicroEmoProcessor(ProcessorMixin):
         ValueError: if a switch has an unknown value, or the tokenizer lacks `<video>` or `<audio>`.
     """
 
-    video_token = "<video>"
-    audio_token = "<audio>"
+    valid_processor_kwargs = MicroEmoProcessorKwargs
+    video_token = VIDEO_TOKEN
+    audio_token = AUDIO_TOKEN
+    text_kwargs = {"padding": True, "padding_side": "left"}
+    load_audio_from_video = True
 
     def __init__(
         self,
@@ -239,47 +262,49 @@ class MicroEmoProcessor(ProcessorMixin):
         audio: Any = None,
         utterances: Any = None,
         landmarks: Any = None,
-        video_metadata: Any = None,
-        sampling_rate: int | None = None,
         audio_track: int | str | list | None = None,
+        audio_from_video_indices: list[int | None] | None = None,
         asr: Callable | None = None,
-        return_tensors: str | None = None,
-        return_metadata: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[MicroEmoProcessorKwargs],
     ) -> BatchFeature:
-        """
+        """Makes all that the model reads from clips and texts.
+
         Args:
             text (`str` or `list[str]`, *optional*):
-                A question for each clip, which the chat template wraps; or a whole prompt, known by its `<video>` and
-                `<audio>` placeholders: one for each medium of the clip, or already as many as there are tokens.
-                Without text there are no `input_ids`.
-            videos (*optional*):
-                A clip or a list of clips: path, URL, bytes, file object, or decoded frames, as
-                [`MicroEmoVideoProcessor`] takes them. A sound file counts as a clip without pictures. `None` in the
-                list stands for a row without a clip.
-            audio (*optional*):
-                Sound in place of the videos' own: path or waveform (samples,) or (channels, samples), or a list with
-                one for each clip, `None` in it for the clip's own; `False` mutes.
-            utterances (*optional*):
-                Subtitles as [`read_utterances`] takes them, or a list with those of each clip.
-            landmarks, video_metadata (*optional*):
-                Precomputed face landmarks, and times of decoded frames, see [`MicroEmoVideoProcessor`]; or lists.
-            sampling_rate (`int`, *optional*): Of the waveforms in `audio`.
-            audio_track (`int` or `str`, *optional*):
-                Which sound track of a file is heard, by its number (from 0) or its language (`"eng"`), of all clips or a
-                list with that of each; by default FFmpeg's best.
-            asr (`Callable`, *optional*):
-                Speech-recognition pipeline that makes the utterances of clips without subtitles.
-            return_tensors (`str`, *optional*): `"pt"` or `"np"`.
-            return_metadata (`bool`, *optional*, defaults to `False`):
-                Add lists with an entry for each clip: `video_metadata`, `utterances`, `audio_segment_times` and `prompts`.
-            kwargs:
-                `padding` (defaults to `True`), `padding_side` (`"left"`, as generation needs), `pad_to_multiple_of`,
-                `max_length` go to the tokenizer, the rest to the video processor (`num_frames`, `fps`, ...).
+                A question for each clip, which the chat template wraps, or a whole prompt. A prompt is known by its
+                `<video>` and `<audio>` placeholders: it has one for each medium of the clip, or already as many as there
+                are tokens. Without text there are no `input_ids`.
+            videos (`Any`, *optional*):
+                A clip or a list of clips: path, URL, bytes, file object, a row of a video column of the `datasets`
+                library, or decoded frames, as [`MicroEmoVideoProcessor`] takes them. A sound file counts as a clip
+                without pictures. `None` in the list stands for a row without a clip. A list with a list for each row is
+                taken, too, and so are as many clips as there are texts with a `<video>` placeholder.
+            audio (`Any`, *optional*):
+                Sound in place of the videos' own: a path, a waveform `(samples,)` or `(channels, samples)`, or a row of an
+                audio column of the `datasets` library; or a list with one for each clip. `None` stands for the clip's own
+                sound, and `False` for no sound.
+            utterances (`Any`, *optional*): Subtitles as [`read_utterances`] takes them, or a list with those of each clip.
+            landmarks (`Any`, *optional*):
+                Precomputed face landmarks as [`MicroEmoVideoProcessor`] takes them, or a list with those of each clip.
+            audio_track (`int`, `str` or a list of them, *optional*):
+                The sound track of a file that is read, by its number (from 0) or its language (`"eng"`), of all clips or
+                of each. By default FFmpeg's choice is read.
+            audio_from_video_indices (`list[int | None]`, *optional*):
+                Where each sound comes from, as in [`OmniModalProcessorMixin`]: the index of the video whose own sound it
+                is, or `None` for an entry of `audio`. If `audio` has an entry for each index, the sound of a video is taken
+                from there. Videos that are not named have no sound.
+            asr (`Callable`, *optional*): A speech-recognition pipeline for clips with sound and without subtitles.
+            kwargs (`Any`, *optional*):
+                Keywords of the tokenizer (`padding`, which is `True` by default, `padding_side`, which is `"left"` as
+                generation needs it, `truncation`, `max_length`, ...), of the video processor (`num_frames`, `fps`,
+                `video_metadata`, ...), of sound (`sampling_rate`) and of the processor ([`MicroEmoProcessorKwargs`]), by
+                themselves or in `text_kwargs`, `videos_kwargs` and `audio_kwargs`. `return_tensors` is `"pt"` or `"np"`.
+                `return_metadata` adds lists with an entry for each row: `video_metadata`, `utterances`,
+                `audio_segment_times` and `prompts`. `device` is where the tensors of the media are put.
 
         Returns:
             `BatchFeature`: B clips, T frames, R clue regions, P patches, K windows of frames, U of sound, C audio
-            clips, L timestamp tokens.
+            segments, L timestamp tokens.
 
             - `input_ids`, `attention_mask` (B, S)
             - `pixel_values_videos` (B, T, 3, H, W), `frame_mask` (B, T), `region_masks` (B, T, R, P),
@@ -289,47 +314,64 @@ class MicroEmoProcessor(ProcessorMixin):
               different clips
             - `utterance_windows` (B, K, 2): frames [start, end) of each window, -1 where padded
             - `input_features` (B, C, 1, num_mel_bins, num_mel_frames), `audio_segment_mask` (B, C), `audio_windows`
-              (B, U, 2): if any clip has sound; clips [start, end) of each utterance, read with `use_utterance_audio`
+              (B, U, 2): if any clip has sound; segments [start, end) of each utterance, read with `use_utterance_audio`
 
         Raises:
-            ValueError: if texts and clips differ in number, placeholders in a text and tokens of its clip differ in
-                number, or a prompt is longer than the language model's context.
-            MediaError: for a file that cannot be used.
-            TypeError: for a keyword that nobody reads.
+            ValueError: If texts and clips differ in number, if the placeholders in a text and the tokens of its clip
+                differ in number, if a keyword has a wrong value or is given twice, or if a prompt is longer than the
+                language model's context.
+            MediaError: If a file cannot be used.
+            TypeError: If a keyword is unknown.
         """
+        keywords = read_keywords(self, kwargs, _CALL_ARGUMENTS)
         texts = [text] if isinstance(text, str) else text
-        text_kwargs, video_kwargs = self._split_keywords(kwargs)
-        clips = as_clip_inputs(videos, audio, utterances, landmarks, video_metadata, sampling_rate, texts, audio_track)
-        if texts is not None and len(texts) != len(clips):
-            raise ValueError(f"{len(texts)} texts, but {len(clips)} clips")
-        features, prompts, metadata = self._encode_clips(clips, asr, video_kwargs)
+        belongings = {"utterances": utterances, "landmarks": landmarks, "audio_track": audio_track}
+        belongings["video_metadata"] = keywords.video_metadata
+        clips = lay_out(
+            texts,
+            videos,
+            audio,
+            belongings,
+            sampling_rate=keywords.sampling_rate,
+            audio_from_video_indices=audio_from_video_indices,
+            load_audio_from_video=keywords.load_audio_from_video,
+        )
+        features, prompts, metadata = self._encode_clips(clips, asr, keywords.video)
         if texts is not None:
             builder = PromptBuilder(self)
-            rendered = [builder.render_text(row, *pair) for row, pair in enumerate(zip(texts, prompts, strict=True))]
-            features |= self._tokenize(builder, rendered, prompts, **text_kwargs)
+            begin = keywords.text.pop("add_special_tokens", True)
+            rendered = [
+                builder.render_text(row, *pair, keywords.return_text_replacement_offsets, begin)
+                for row, pair in enumerate(zip(texts, prompts, strict=True))
+            ]
+            features |= tokenize_prompts(self, rendered, prompts, builder, **keywords.text)
             metadata["prompts"] = [prompt.text for prompt in rendered]
+            if keywords.return_text_replacement_offsets:
+                features["text_replacement_offsets"] = [prompt.replacements for prompt in rendered]
         elif "clip_index" in features:  # without prompts the clips themselves are the rows
             clip_index = features.pop("clip_index")
             features = {name: value[clip_index] for name, value in features.items()}
-        output = BatchFeature(features, tensor_type=return_tensors)
-        output.update(metadata if return_metadata else {})
-        return output
+        return self._output(features, metadata, keywords)
 
     def apply_chat_template(
         self,
         conversation: list[dict] | list[list[dict]],
         chat_template: str | None = None,
+        tools: list[dict] | None = None,
+        documents: list[dict[str, str]] | None = None,
         add_generation_prompt: bool = False,
-        continue_final_message: bool = False,
+        continue_final_message: bool | str = False,
         return_assistant_tokens_mask: bool = False,
         tokenize: bool = False,
         return_tensors: str | None = None,
         return_dict: bool = False,
+        load_audio_from_video: bool | None = None,
         processor_kwargs: dict[str, Any] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        sanitize_control_tokens: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """
-        The prompt of a conversation, or of a list of conversations, and with `tokenize` all that the model reads.
+        """Makes the prompt of a conversation, or of a list of conversations, and with `tokenize` all that the model reads.
 
         A conversation holds at most one clip, as content of a user's message: `{"type": "video", "path": ...}` (or
         `url`, or `video` for frames; perhaps with `utterances` and `landmarks`) and `{"type": "audio", "path": ...}`
@@ -338,82 +380,111 @@ class MicroEmoProcessor(ProcessorMixin):
         In a message media come first. All text is escaped: no word of it becomes a special token.
 
         Args:
-            conversation (`list[dict]` or `list[list[dict]]`): Messages with `role` and `content`.
-            chat_template (`str`, *optional*): In place of the processor's own.
-            add_generation_prompt (`bool`, *optional*, defaults to `False`): End with the opening of an answer.
-            continue_final_message (`bool`, *optional*, defaults to `False`): Leave the last message open.
+            conversation (`list[dict]` or `list[list[dict]]`): The messages with `role` and `content`.
+            chat_template (`str`, *optional*): A Jinja template, or the name of one, in place of the processor's own.
+            tools (`list[dict]`, *optional*): Tools for templates that read them; the processor's own does not.
+            documents (`list[dict]`, *optional*): Documents for templates that read them; the processor's own does not.
+            add_generation_prompt (`bool`, *optional*, defaults to `False`): Whether the prompt ends in the opening of an answer.
+            continue_final_message (`bool` or `str`, *optional*, defaults to `False`): Whether the last message stays open.
             return_assistant_tokens_mask (`bool`, *optional*, defaults to `False`):
-                Add `assistant_masks` (B, S), 1 on the answers' tokens: training learns those.
+                Whether `assistant_masks` (B, S) are returned, 1 on the tokens of answers, which training learns.
             tokenize (`bool`, *optional*, defaults to `False`):
-                Return token ids, not text. The text is the whole prompt, so media are read for it, too; in text alone
-                media may be without a source: a single placeholder each, which `processor(text=..., videos=...)` expands.
-            return_tensors, return_dict: As in Transformers.
-            processor_kwargs (`dict`, *optional*), kwargs:
-                Arguments of `__call__` other than media and text, and variables that the template reads
-                (`system_text`).
+                Whether token ids are returned and not text. The text is the whole prompt, so media are read for it, too; in
+                text alone media may be without a source: a single placeholder each, which
+                `processor(text=..., videos=...)` expands.
+            return_tensors (`str`, *optional*): `"pt"` or `"np"`.
+            return_dict (`bool`, *optional*, defaults to `False`): Whether the whole `BatchFeature` is returned.
+            load_audio_from_video (`bool`, *optional*):
+                Whether the sound of a video is read where the conversation has no other; by default it is.
+            processor_kwargs (`dict`, *optional*): Keywords of `__call__`.
+            chat_template_kwargs (`dict`, *optional*): Keywords of this method, as servers pass them on.
+            sanitize_control_tokens (`bool`, *optional*, defaults to `True`): Special tokens in texts are always escaped.
+            kwargs (`Any`, *optional*):
+                Variables that the template reads (`system_text`), keywords of `__call__`, and what belongs to the clip of
+                the conversation, or in a list to that of each: `utterances`, `landmarks`, `audio_track`, `video_metadata`.
 
         Returns:
-            Text, token ids, or with `return_dict` the `BatchFeature` of `__call__`, with `cited_utterances` (B, N)
-            added where an utterance is cited: 0-based window indices in the order of the citations, -1 where padded.
+            `str`, `list` or `BatchFeature`: Text, token ids, or with `return_dict` the `BatchFeature` of `__call__`, with
+            `cited_utterances` (B, N) added where an utterance is cited: 0-based window indices in the order of the
+            citations, -1 where padded. The tensors of a single conversation without any window have a padded one, so that
+            Transformers' pipelines can join them with those of others.
 
         Raises:
-            TypeError: for a keyword, or a key of a message or of its content, that nobody reads.
-            ValueError: as `__call__`, and for a conversation that holds more than one clip.
+            TypeError: If a keyword, or a key of a message or of its content, is unknown.
+            ValueError: As `__call__` does, and if a conversation holds more than one clip.
         """
+        if not conversation:
+            raise ValueError("an empty conversation has no prompt")
         is_batched = not isinstance(conversation[0], dict)
         conversations = conversation if is_batched else [conversation]
         builder = PromptBuilder(self)
-        kwargs = {**(processor_kwargs or {}), **kwargs}
-        asr, return_metadata = kwargs.pop("asr", None), kwargs.pop("return_metadata", False)
-        variables = builder.template_variables(chat_template)
+        repeated = (chat_template_kwargs or {}).keys() & kwargs.keys()
+        if repeated:
+            raise ValueError(f"{', '.join(sorted(repeated))}: passed two times, in chat_template_kwargs and by itself")
+        kwargs = {**(processor_kwargs or {}), **(chat_template_kwargs or {}), **kwargs}
+        kwargs |= {"return_tensors": None if return_tensors == "auto" else return_tensors}
+        if load_audio_from_video is not None:
+            kwargs["load_audio_from_video"] = load_audio_from_video
+        asr = kwargs.pop("asr", None)
+        variables = builder.template_variables(chat_template) - set(_OF_CLIPS)
         template_kwargs = {name: kwargs.pop(name) for name in variables & kwargs.keys()}
-        text_kwargs, video_kwargs = self._split_keywords(kwargs)
+        template_kwargs |= {name: value for name, value in (("tools", tools), ("documents", documents)) if value}
+        template_kwargs |= {
+            "chat_template": chat_template,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+        }
+        belongings = {name: kwargs.pop(name) for name in _OF_CLIPS if kwargs.get(name) is not None}
+        keywords = read_keywords(self, kwargs, _CALL_ARGUMENTS)
+        belongings |= {
+            name: value
+            for name in ("video_metadata", "sampling_rate")
+            if (value := getattr(keywords, name)) is not None
+        }
 
-        pairs = [
-            builder.read_conversation(messages, tokenize, TEXT_KEYWORDS | VIDEO_KEYWORDS) for messages in conversations
-        ]
-        features, found, metadata = self._encode_clips([c for c, _ in pairs if c is not None], asr, video_kwargs)
+        pairs = [builder.read_conversation(messages, tokenize, CALL_KEYWORDS) for messages in conversations]
+        _give_to_clips([clip for clip, _ in pairs], belongings, is_batched)
+        clips = [clip for clip, _ in pairs if clip is not None]
+        if not keywords.load_audio_from_video:
+            clips = [mute_video(clip) for clip in clips]
+        features, found, metadata = self._encode_clips(clips, asr, keywords.video)
         remaining = iter(found)
         prompts = [None if clip is None else next(remaining) for clip, _ in pairs]
         rendered = [
             builder.render(
-                messages,
-                prompt,
-                chat_template=chat_template,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                return_assistant_tokens_mask=return_assistant_tokens_mask,
-                **template_kwargs,
+                messages, prompt, return_assistant_tokens_mask=return_assistant_tokens_mask, **template_kwargs
             )
             for (_, messages), prompt in zip(pairs, prompts, strict=True)
         ]
-        texts = [prompt.text for prompt in rendered]
+        if keywords.return_text_replacement_offsets and tokenize:
+            for row, (pair, prompt) in enumerate(zip(pairs, prompts, strict=True)):
+                rendered[row].replacements = builder.find_replacements(
+                    row, pair[1], prompt, rendered[row], **template_kwargs
+                )
+            features["text_replacement_offsets"] = [prompt.replacements for prompt in rendered]
+        if keywords.text.pop("add_special_tokens", False):
+            for prompt in rendered:
+                prompt.begin_with(self.tokenizer.bos_token or "")
+        metadata["prompts"] = texts = [prompt.text for prompt in rendered]
         if not tokenize:
             return texts if is_batched else texts[0]
 
-        features |= self._tokenize(builder, rendered, prompts, return_assistant_tokens_mask, **text_kwargs)
-        metadata["prompts"] = texts
-        output = BatchFeature(features, tensor_type=return_tensors)
-        output.update(metadata if return_metadata else {})
+        features |= tokenize_prompts(self, rendered, prompts, builder, return_assistant_tokens_mask, **keywords.text)
+        if not is_batched and keywords.return_tensors == "pt":
+            features = at_least_one_window(features)
+        output = self._output(features, metadata, keywords)
         return output if return_dict else output["input_ids"]
-
-    def _split_keywords(self, kwargs: dict) -> tuple[dict, dict]:
-        """The tokenizer's arguments, and the video processor's."""
-        named = inspect.signature(self.__call__).parameters.keys() - {"kwargs"}
-        refuse_unknown(kwargs, TEXT_KEYWORDS | VIDEO_KEYWORDS | named, type(self).__name__, OTHER_NAMES)
-        text_kwargs = {name: kwargs[name] for name in TEXT_KEYWORDS & kwargs.keys()}
-        return text_kwargs, {name: kwargs[name] for name in kwargs.keys() - TEXT_KEYWORDS}
 
     def _encode_clips(
         self, clips: Sequence[ClipInput], asr: Callable | None, video_kwargs: dict[str, Any]
-    ) -> tuple[dict[str, np.ndarray], list[ClipPrompt], dict[str, list]]:
-        """The features of all media, what each row's prompt says of its clip, and the metadata of each row.
+    ) -> tuple[dict[str, Any], list[ClipPrompt], dict[str, list]]:
+        """Computes the features of all media, what each row's prompt says of its clip, and the metadata of each row.
 
         A clip is read and held once, however many rows are about it; `clip_index` then names the clip of each row.
         """
         unique, clip_index = deduplicate(clips)
         features, contents = self.clip_reader.read(unique, asr, video_kwargs) if unique else ({}, [])
-        windows, spans = self._place_windows(contents)
+        windows, spans = place_windows(self, contents)
         features |= windows
         if self.use_frame_timestamps and "frame_mask" in features:
             features |= self.read_timestamps(
@@ -432,122 +503,111 @@ class MicroEmoProcessor(ProcessorMixin):
         }
         return features, [prompts[index] for index in clip_index], metadata
 
-    def _place_windows(self, contents: Sequence[ClipContent]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-        """Which frames and which mel segments each window holds, and the seconds `(K, 2)` of each clip's windows."""
-        no_windows = np.zeros((0, 2), np.int64)
-        frames, sound, spans, sound_spans = [], [], [], []
-        for content in contents:
-            video_metadata, windows = content.video_metadata, no_windows
-            spans.append(utterance_spans(content.utterances if self.windows == "utterance" else []))
-            if video_metadata is not None and self.windows == "sliding":
-                windows, spans[-1] = sliding_windows(
-                    video_metadata.frame_times,
-                    self.window_size,
-                    self.window_stride,
-                    self.window_unit,
-                    video_metadata.duration,
-                )
-            elif video_metadata is not None:
-                windows = frame_windows(video_metadata.frame_times, spans[-1])
-            if video_metadata is not None and not self.use_global_window and not len(windows):
-                raise ValueError(
-                    f"{video_metadata.source}: no utterances, and use_global_window=False: no window is left"
-                )
-            frames.append(windows)
-            # Without windows of its own the sound has the frames', which the model passes over.
-            sound_spans.append(utterance_spans(content.utterances) if self.use_utterance_audio else spans[-1])
-            has_sound = content.segment_times is not None
-            sound.append(segment_windows(content.segment_times, sound_spans[-1]) if has_sound else no_windows)
-        features = {"utterance_windows": _pad(frames, spans)}
-        if any(content.segment_times is not None for content in contents):
-            features["audio_windows"] = _pad(sound, sound_spans)
-        return features, spans
+    def _output(self, features: dict[str, Any], metadata: dict[str, list], keywords: CallKeywords) -> BatchFeature:
+        """Makes what a call returns: tensors of the kind and on the devices that were asked for, and metadata."""
+        if keywords.return_mm_token_type_ids and "input_ids" in features:
+            features["mm_token_type_ids"] = self.create_mm_token_type_ids(features["input_ids"])
+        output = BatchFeature(
+            features, tensor_type=keywords.return_tensors, skip_tensor_conversion=["text_replacement_offsets"]
+        )
+        for modality, device in keywords.devices.items():
+            for name in inputs_of(modality) if keywords.return_tensors == "pt" else ():
+                if name in output:
+                    output[name] = output[name].to(device)
+        output.update(metadata if keywords.return_metadata else {})
+        return output
 
-    def read_timestamps(self, metadata: Sequence[Any], num_frames: int) -> dict:
-        """Tokens of "This frame is sampled at 2.0s." for each frame, all of the batch in one call.
+    # --- what Transformers and servers ask of a processor --------------------------------------------------------------
+
+    def replace_video_token(self, video_inputs: dict[str, Any], video_idx: int, **kwargs: Any) -> str:
+        """Returns what stands in a prompt for the `<video>` placeholder of a clip.
 
         Args:
-            metadata: `video_metadata` of each clip, `None` for one without pictures.
-            num_frames (`int`): T, to which clips are padded.
+            video_inputs (`dict`): The descriptions of the clips, a list of [`ClipPrompt`], as `prompts`.
+            video_idx (`int`): The index of the clip.
+            kwargs (`Any`, *optional*): What Transformers passes besides is not needed.
 
         Returns:
-            `dict`: `qformer_input_ids` and `qformer_attention_mask` (B, T, L).
+            `str`: The placeholders of all tokens of the frames, with the markers of their windows.
+        """
+        return PromptBuilder(self).render_medium(video_inputs["prompts"][video_idx], "video")
+
+    def replace_audio_token(self, audio_inputs: dict[str, Any], audio_idx: int, **kwargs: Any) -> str:
+        """Returns what stands in a prompt for the `<audio>` placeholder of a clip.
+
+        Args:
+            audio_inputs (`dict`): The descriptions of the clips, a list of [`ClipPrompt`], as `prompts`.
+            audio_idx (`int`): The index of the clip.
+            kwargs (`Any`, *optional*): What Transformers passes besides is not needed.
+
+        Returns:
+            `str`: The placeholders of all tokens of the sound, with the markers of their windows.
+        """
+        return PromptBuilder(self).render_medium(audio_inputs["prompts"][audio_idx], "audio")
+
+    def _get_num_multimodal_tokens(
+        self,
+        image_sizes: Sequence[Sequence[int]] | None = None,
+        video_sizes: Sequence[Sequence[int]] | None = None,
+        audio_lengths: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> MultiModalData:
+        """Counts the placeholders of clips without utterances, which servers ask before they read any.
+
+        Sizes are frames, height and width; lengths are samples. Frames without times are 1/24 s apart, as in a call.
+        """
+        if image_sizes is not None:
+            raise ValueError("image_sizes: pictures are not read")
+        num_frames = self.video_processor.num_frames
+        counts: dict[str, list[int]] = {}
+        builder = PromptBuilder(self)
+        if video_sizes is not None:
+            counts["num_video_tokens"] = []
+            for total, *_ in video_sizes:
+                spans = np.zeros((0, 2))
+                if self.windows == "sliding":
+                    times = uniform_indices(total, num_frames) / 24
+                    _, spans = sliding_windows(
+                        times, self.window_size, self.window_stride, self.window_unit, total / 24
+                    )
+                counts["num_video_tokens"].append(builder.count_placeholders(ClipPrompt(True, False, [], spans))[0])
+        if audio_lengths is not None:
+            counts["num_audio_tokens"] = [
+                builder.count_placeholders(ClipPrompt(False, True))[1] for _ in audio_lengths
+            ]
+        return MultiModalData(**counts)
+
+    @property
+    def image_token_id(self) -> int:
+        """The id of `<video>`, by the name under which libraries ask for the tokens of what is seen."""
+        return self.video_token_id
+
+    def read_timestamps(self, metadata: Sequence[Any], num_frames: int) -> dict[str, np.ndarray]:
+        """Tokenizes "This frame is sampled at 2.0s." for each frame of a batch.
+
+        Args:
+            metadata (`Sequence[ClipMetadata]`): The metadata of each clip, `None` for one without pictures.
+            num_frames (`int`): The number T of frames to which clips are padded.
+
+        Returns:
+            `dict[str, np.ndarray]`: `qformer_input_ids` and `qformer_attention_mask` of shape `(B, T, L)`.
         """
         sentences = [[] if of_clip is None else self.timestamp_sentences(of_clip) for of_clip in metadata]
-        different = list(dict.fromkeys(sentence for of_clip in sentences for sentence in of_clip))
-        # Whole multiples: whoever batches clips that were processed one by one finds them equally wide.
-        tokens = self.qformer_tokenizer(
-            different,
-            padding=True,
-            padding_side="right",
-            pad_to_multiple_of=16,
-            return_attention_mask=True,
-            return_token_type_ids=False,
-        )
-        number = {sentence: index for index, sentence in enumerate(different)}
-        features = {}
-        for name, padding in (("input_ids", self.qformer_tokenizer.pad_token_id or 0), ("attention_mask", 0)):
-            table = np.array(tokens[name], dtype=np.int64)
-            values = np.full((len(metadata), num_frames, table.shape[1]), padding, dtype=np.int64)
-            for row, of_clip in enumerate(sentences):
-                values[row, : len(of_clip)] = table[[number[sentence] for sentence in of_clip]]
-            features[f"qformer_{name}"] = values
-        return features
+        return timestamp_tokens(sentences, num_frames, self.qformer_tokenizer)
 
     def timestamp_sentences(self, metadata: Any) -> list[str]:
-        """The sentence about each frame of a clip, from its `video_metadata`."""
+        """Writes the sentence about each frame of a clip.
+
+        Args:
+            metadata (`ClipMetadata`): The metadata of the clip.
+
+        Returns:
+            `list[str]`: The sentences.
+        """
         if self.timestamp_format == "timechat":
-            times = np.asarray(metadata.frame_indices) / metadata.fps
+            times = np.asarray(metadata.frames_indices) / metadata.fps
             return [f"This frame is sampled at {time:.1f} second." for time in times]
         return [self.timestamp_format.format(time) for time in metadata.frame_times]
-
-    def _tokenize(
-        self,
-        builder: PromptBuilder,
-        rendered: Sequence[RenderedPrompt],
-        prompts: Sequence[ClipPrompt],
-        with_assistant_masks: bool = False,
-        padding: bool | str = True,
-        padding_side: str = "left",
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Token ids of finished prompts, checked against the clips and the language model's context."""
-        tokens = self.tokenizer(
-            [prompt.text for prompt in rendered],
-            add_special_tokens=False,
-            padding=padding,
-            padding_side=padding_side,
-            return_attention_mask=True,
-            return_token_type_ids=False,
-            return_offsets_mapping=with_assistant_masks,
-            verbose=False,
-            **kwargs,
-        )
-        for row, (ids, prompt) in enumerate(zip(tokens["input_ids"], prompts, strict=True)):
-            length, context = sum(tokens["attention_mask"][row]), self.tokenizer.model_max_length
-            if length > context:
-                raise ValueError(
-                    f"prompt {row} is {length} tokens long, but the language model's context holds {context}"
-                )
-            found = ids.count(self.video_token_id), ids.count(self.audio_token_id)
-            expected = builder.count_placeholders(prompt, len(rendered[row].cited))
-            if found != expected:
-                raise ValueError(
-                    f"prompt {row} holds {found[0]} {self.video_token} and {found[1]} {self.audio_token}, "
-                    f"but its clip needs {expected[0]} and {expected[1]}"
-                )
-        features = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
-        if with_assistant_masks:
-            features["assistant_masks"] = [
-                [int(any(start < stop and end > first for first, stop in prompt.answers)) for start, end in offsets]
-                for offsets, prompt in zip(tokens["offset_mapping"], rendered, strict=True)
-            ]
-        if any(prompt.cited for prompt in rendered):
-            cited = np.full((len(rendered), max(len(prompt.cited) for prompt in rendered)), -1, dtype=np.int64)
-            for row, prompt in enumerate(rendered):
-                cited[row, : len(prompt.cited)] = prompt.cited
-            features["cited_utterances"] = cited
-        return features
 
     # --- saving and loading ----------------------------------------------------------------------------------------
 
@@ -571,14 +631,14 @@ class MicroEmoProcessor(ProcessorMixin):
         # the model's arguments on to its processor, so that only a word that is nearly ours can be told to be a mistake.
         own = inspect.signature(cls.__init__).parameters.keys() - {"self"}
         sound = MicroEmoFeatureExtractor.fields()
-        accepted = own | sound | VIDEO_KEYWORDS
+        accepted = own | sound | _VIDEO_FIELDS
         mistaken = [
             n for n in kwargs.keys() - accepted if n in OTHER_NAMES or difflib.get_close_matches(n, accepted, 1, 0.8)
         ]
         refuse_unknown(mistaken, accepted, f"{cls.__name__}.from_pretrained", OTHER_NAMES)
-        video = {name: kwargs[name] for name in (VIDEO_KEYWORDS | LOADING_KEYWORDS) & kwargs.keys()}
+        video = {name: kwargs[name] for name in (_VIDEO_FIELDS | LOADING_KEYWORDS) & kwargs.keys()}
         audio = {name: kwargs[name] for name in (sound | LOADING_KEYWORDS) & kwargs.keys()}
-        rest = {name: kwargs[name] for name in kwargs.keys() - VIDEO_KEYWORDS - sound}
+        rest = {name: kwargs[name] for name in kwargs.keys() - _VIDEO_FIELDS - sound}
         return [
             MicroEmoVideoProcessor.from_pretrained(pretrained_model_name_or_path, **video),
             MicroEmoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **audio),
@@ -589,12 +649,27 @@ class MicroEmoProcessor(ProcessorMixin):
         ]
 
 
-def _pad(windows: list[np.ndarray], spans: list[np.ndarray]) -> np.ndarray:
-    """Windows of each clip (k, 2) as one (B, K, 2), -1 where padded, and where a clip with spans lacks the medium."""
-    padded = np.full((len(windows), max(map(len, spans), default=0), 2), -1, dtype=np.int64)
-    for row, of_clip in enumerate(windows):
-        padded[row, : len(of_clip)] = of_clip
-    return padded
+def _give_to_clips(clips: Sequence[ClipInput | None], belongings: dict[str, Any], is_batched: bool) -> None:
+    """Gives what a call says of clips to the clips of its conversations, which may not say it themselves."""
+    for name, value in belongings.items():
+        values = [value]
+        if name == "sampling_rate" or (name == "audio_track" and isinstance(value, (int, str))):
+            values = [value if clip is not None and clip.has_media else None for clip in clips]
+        elif is_batched:
+            is_list = isinstance(value, (list, tuple)) and not any(
+                isinstance(entry, Utterance) or (isinstance(entry, dict) and "start" in entry) for entry in value
+            )
+            if not is_list or len(value) != len(clips):
+                raise ValueError(f"{name} of {len(clips)} conversations must be a list with those of each")
+            values = value
+        for clip, of_clip in zip(clips, values, strict=True):
+            if of_clip is None:
+                continue
+            if clip is None or not clip.has_media:
+                raise ValueError(f"{name} belong to a clip, but the conversation has none with a source")
+            if getattr(clip, name) is not None:
+                raise ValueError(f"{name} were given two times, in the conversation and by themselves")
+            setattr(clip, name, of_clip)
 
 
-__all__ = ["ClipPrompt", "MicroEmoProcessor"]
+__all__ = ["ClipPrompt", "MicroEmoProcessor", "MicroEmoProcessorKwargs"]

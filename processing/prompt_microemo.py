@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from transformers.utils import logging
 from transformers.utils.chat_template_utils import _get_template_variables, render_jinja_template
 
 from ..utils.keywords import refuse_unknown
@@ -15,6 +16,10 @@ from .utterances import Utterance
 if TYPE_CHECKING:
     from .processing_microemo import MicroEmoProcessor
 
+logger = logging.get_logger(__name__)
+
+VIDEO_TOKEN = "<video>"
+AUDIO_TOKEN = "<audio>"
 SYSTEM_TEXT = (
     "You are an expert in human emotions. You watch a video dialogue and say what the speaker feels and why: "
     "from the face, the tone of voice and the words."
@@ -100,6 +105,8 @@ utterance {{ utterance.index }} {{ tokens + " " if tokens }}{{ times(utterance) 
 {%- endif -%}
 """.replace("SYSTEM_TEXT", SYSTEM_TEXT)
 
+# What the template reads besides the variables of a call, and what `apply_chat_template` has arguments for.
+_MADE_HERE = {"messages", "clip", "part", "tools", "documents", "add_generation_prompt"}
 # What a clip brings into its message, in this order.
 MEDIA = [{"type": "video"}, {"type": "audio"}, {"type": "transcript"}]
 
@@ -153,11 +160,26 @@ class RenderedPrompt:
         text (`str`): The prompt, with as many placeholders as there are tokens of its clip.
         answers (`list[tuple[int, int]]`): The characters `[start, end)` of each answer in the text.
         cited (`list[int]`): The windows (counted from 0) that the prompt cites, in the order of the citations.
+        replacements (`list[dict]`): Where placeholders of a given text stood, and where their media stand in the prompt.
     """
 
     text: str
     answers: list[tuple[int, int]] = field(default_factory=list)
     cited: list[int] = field(default_factory=list)
+    replacements: list[dict[str, Any]] = field(default_factory=list)
+
+    def begin_with(self, token: str) -> None:
+        """Puts a token before the prompt if it does not begin with it; the places in the prompt move along.
+
+        Args:
+            token (`str`): The token that begins a text, or an empty string.
+        """
+        if self.text.startswith(token):
+            return
+        self.text = token + self.text
+        self.answers = [(start + len(token), end + len(token)) for start, end in self.answers]
+        for replacement in self.replacements:
+            replacement["new_span"] = tuple(place + len(token) for place in replacement["new_span"])
 
 
 class PromptBuilder:
@@ -182,8 +204,31 @@ class PromptBuilder:
         Returns:
             `frozenset[str]`: The names of the variables.
         """
-        found = _get_template_variables(self.processor._resolve_chat_template(chat_template))
-        return (found | {"system_text"}) - {"messages", "clip", "part"}
+        found = _get_template_variables(self.find_template(chat_template))
+        return (found | {"system_text"}) - _MADE_HERE
+
+    def find_template(self, chat_template: str | None) -> str:
+        """Finds the template that a call names or gives, or else the processor's own.
+
+        Args:
+            chat_template (`str`, *optional*): A Jinja template or the name of one.
+
+        Returns:
+            `str`: The Jinja template.
+
+        Raises:
+            ValueError: If the processor has no template that could be meant.
+        """
+        templates = self.processor.chat_template
+        if isinstance(templates, dict):
+            if (chat_template or "default") in templates:
+                return templates[chat_template or "default"]
+            if chat_template is None:
+                raise ValueError(f"chat_template must name one of the processor's: {', '.join(templates)}")
+        template = templates if chat_template is None else chat_template
+        if template is None:
+            raise ValueError("the processor has no chat template: pass one as chat_template")
+        return template
 
     def escape(self, text: str) -> str:
         """Changes text so that it holds no special token any more: `"<video>"` becomes `"< video>"`.
@@ -195,6 +240,23 @@ class PromptBuilder:
             `str`: The text without special tokens.
         """
         return self._control_tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+
+    def escape_all(self, value: Any) -> Any:
+        """Escapes every text in the tools or the documents of a call.
+
+        Args:
+            value (`Any`): Dictionaries and lists of texts and other values.
+
+        Returns:
+            `Any`: The same, without special tokens in its texts.
+        """
+        if isinstance(value, str):
+            return self.escape(value)
+        if isinstance(value, dict):
+            return {self.escape_all(key): self.escape_all(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.escape_all(entry) for entry in value]
+        return value
 
     def count_placeholders(self, prompt: ClipPrompt, num_cited: int = 0) -> tuple[int, int]:
         """Counts the placeholders of a clip in its prompt.
@@ -329,8 +391,8 @@ class PromptBuilder:
         Args:
             messages (`list[dict]`): The messages as [`PromptBuilder.read_conversation`] returns them.
             prompt (`ClipPrompt`, *optional*): The description of the clip; `None` for media without a source.
-            chat_template (`str`, *optional*): A Jinja template in place of the processor's own.
-            options (`Any`): The options of Transformers' rendering, and variables of the template.
+            chat_template (`str`, *optional*): A Jinja template or the name of one in place of the processor's own.
+            options (`Any`, *optional*): The options of Transformers' rendering, and variables of the template.
 
         Returns:
             `RenderedPrompt`: The prompt.
@@ -344,21 +406,37 @@ class PromptBuilder:
         for index in cited:
             if not isinstance(index, int) or not 1 <= index <= windows:
                 raise ValueError(f"utterance {index} is cited, but the clip has {windows} windows of utterances")
-        rendered, answers = render_jinja_template(
-            conversations=[messages],
-            chat_template=processor._resolve_chat_template(chat_template),
-            clip=self._template_clip(prompt),
-            **{"system_text": processor.system_text, **processor.tokenizer.special_tokens_map, **options},
+        template = self.find_template(chat_template)
+        unread = [name for name in ("tools", "documents") if options.get(name) and name not in template]
+        if unread:
+            logger.warning_once(f"{' and '.join(unread)} have no effect: the chat template does not read them")
+        for name in ("tools", "documents"):
+            if name in options:
+                options[name] = self.escape_all(options[name])
+        variables = {"system_text": processor.system_text, **processor.tokenizer.special_tokens_map, **options}
+        texts, answers = render_jinja_template(
+            conversations=[messages], chat_template=template, clip=self._template_clip(prompt), **variables
         )
-        return RenderedPrompt(rendered[0], answers[0] if answers else [], [index - 1 for index in cited])
+        return RenderedPrompt(texts[0], answers[0] if answers else [], [index - 1 for index in cited])
 
-    def render_text(self, row: int, text: str, prompt: ClipPrompt) -> RenderedPrompt:
+    def render_text(
+        self,
+        row: int,
+        text: str,
+        prompt: ClipPrompt,
+        with_replacements: bool = False,
+        add_special_tokens: bool = True,
+    ) -> RenderedPrompt:
         """Renders the prompt of a text, which is a question for the chat template or a prompt with placeholders.
 
         Args:
             row (`int`): The number of the text in its batch, for errors.
             text (`str`): The question or the prompt.
             prompt (`ClipPrompt`): The description of the clip.
+            with_replacements (`bool`, *optional*, defaults to `False`):
+                Whether the replacements of a question's prompt are found, too.
+            add_special_tokens (`bool`, *optional*, defaults to `True`):
+                Whether the token that begins a text is put before a prompt with placeholders, if it lacks it.
 
         Returns:
             `RenderedPrompt`: The prompt.
@@ -371,35 +449,95 @@ class PromptBuilder:
         if found == (0, 0):
             question = [{"type": "text", "text": self.escape(text)}]
             messages = [{"role": "user", "content": MEDIA + question}]
-            return self.render(messages, prompt, add_generation_prompt=True)
+            rendered = self.render(messages, prompt, add_generation_prompt=True)
+            if with_replacements:
+                rendered.replacements = self.find_replacements(
+                    row, messages, prompt, rendered, add_generation_prompt=True
+                )
+            return rendered
 
         expected = self.count_placeholders(prompt)
+        replacements: list[dict[str, Any]] = []
         if found != expected:
-            text = self._expand(row, text, prompt, found, expected)
-        bos = processor.tokenizer.bos_token or ""
-        return RenderedPrompt(text if text.startswith(bos) else bos + text)
+            text, replacements = self._expand(row, text, prompt, found, expected)
+        rendered = RenderedPrompt(text, replacements=replacements)
+        if add_special_tokens:
+            rendered.begin_with(processor.tokenizer.bos_token or "")
+        return rendered
+
+    def render_medium(self, prompt: ClipPrompt, medium: str) -> str:
+        """Renders what stands in a prompt for one medium of its clip.
+
+        Args:
+            prompt (`ClipPrompt`): The description of the clip.
+            medium (`str`): `"video"`, `"audio"` or `"transcript"`.
+
+        Returns:
+            `str`: The placeholders of the medium with the markers of their windows, or the lines of the transcript.
+        """
+        return self.render([], prompt, part=medium).text.removesuffix("\n")
+
+    def find_replacements(
+        self, row: int, messages: list[dict], prompt: ClipPrompt, rendered: RenderedPrompt, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Finds where the media of a conversation stand in its prompt.
+
+        Args:
+            row (`int`): The number of the conversation in its batch, for errors.
+            messages (`list[dict]`): The messages as [`PromptBuilder.read_conversation`] returns them.
+            prompt (`ClipPrompt`): The description of the clip.
+            rendered (`RenderedPrompt`): The prompt.
+            options (`Any`, *optional*): The options with which the prompt was rendered.
+
+        Returns:
+            `list[dict]`: The replacements as `ProcessorMixin.get_text_with_replacements` returns them. The places before
+            are those in the prompt with a single placeholder for each medium.
+
+        Raises:
+            ValueError: If the prompt is more than media in the place of single placeholders.
+        """
+        media = {"video": prompt.has_video, "audio": prompt.has_audio, "transcript": False}
+        messages = [
+            {**message, "content": [item for item in message["content"] if media.get(item["type"], True)]}
+            for message in messages
+        ]
+        if not (prompt.has_video or prompt.has_audio):
+            return []
+        if not rendered.cited:
+            expanded = self.render_text(row, self.render(messages, None, **options).text, prompt)
+            if expanded.text == rendered.text:
+                return expanded.replacements
+        raise ValueError(
+            f"return_text_replacement_offsets: prompt {row} cites utterances or has a template of its own, so that it "
+            "is more than media in the place of single placeholders"
+        )
 
     def _expand(
         self, row: int, text: str, prompt: ClipPrompt, found: tuple[int, int], expected: tuple[int, int]
-    ) -> str:
+    ) -> tuple[str, list[dict[str, Any]]]:
         """Replaces each placeholder of `text` by the tokens of a whole medium, and puts the transcript behind the last.
 
         Sound that has no placeholder of its own follows the video.
         """
-        video_token, audio_token = self.processor.video_token, self.processor.audio_token
+        processor = self.processor
+        video_token, audio_token = processor.video_token, processor.audio_token
         single = int(prompt.has_video), int(prompt.has_audio)
         if found not in (single, (single[0], 0)):
             raise ValueError(
                 f"text {row} holds {found[0]} {video_token} and {found[1]} {audio_token}, but its clip "
                 f"needs {expected[0]} and {expected[1]} (or {single[0]} and {single[1]}, to be expanded)"
             )
-        part = {item["type"]: self.render([], prompt, part=item["type"]).text.removesuffix("\n") for item in MEDIA}
+        video = processor.replace_video_token({"prompts": [prompt]}, 0)
+        audio = processor.replace_audio_token({"prompts": [prompt]}, 0)
+        transcript = self.render_medium(prompt, "transcript")
         if not found[1]:
-            part["video"] = "\n".join(filter(None, (part["video"], part["audio"])))
-        before, last, after = re.fullmatch(f"(.*)({video_token}|{audio_token})(.*)", text, re.DOTALL).groups()
-        before = before.replace(video_token, part["video"]).replace(audio_token, part["audio"])
-        last = part["video"] if last == video_token else part["audio"]
-        return before + "\n".join(filter(None, (last, part["transcript"]))) + after
+            video = "\n".join(filter(None, (video, audio)))
+        if text.rfind(audio_token) > text.rfind(video_token):
+            audio = "\n".join(filter(None, (audio, transcript)))
+        else:
+            video = "\n".join(filter(None, (video, transcript)))
+        texts, replacements = processor.get_text_with_replacements([text], [], [video] * found[0], [audio] * found[1])
+        return texts[0], replacements[0]
 
 
 def check_item(item: Any, call_keywords: frozenset[str] = frozenset()) -> dict[str, Any]:
