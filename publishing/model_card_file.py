@@ -244,8 +244,8 @@ def _metadata(
         base_model=base_model,
         datasets=[data_set] if data_set and HUB_ID.fullmatch(data_set) else None,
         tags=TAGS,
-        model_name=name,
-        eval_results=results,
+        model_name=name if results else None,  # without results there is no model-index
+        eval_results=results or None,
     )
     return data.to_dict()
 
@@ -282,10 +282,10 @@ def _merge_results(theirs: dict, ours: dict) -> list[dict]:
         for result in old.eval_results or []
         if not any(
             (result.dataset_type, result.metric_type) == (other.dataset_type, other.metric_type)
-            for other in new.eval_results
+            for other in new.eval_results or []
         )
     ]
-    merged = ModelCardData(model_name=old.model_name, eval_results=[*kept, *new.eval_results])
+    merged = ModelCardData(model_name=old.model_name, eval_results=[*kept, *(new.eval_results or [])])
     return merged.to_dict()["model-index"]
 
 

@@ -372,8 +372,9 @@ class Handler(BaseHTTPRequestHandler):
             if answer is not None:
                 self.reply(200, json.dumps(answer).encode())
         except Answer as answer:
-            self.close_connection = True  # there may be a body that was not read
             headers = {"X-Error-Message": answer.message, **({"X-Error-Code": answer.code} if answer.code else {})}
+            if self.command == "PUT":  # whose body may not have been read
+                headers["Connection"] = "close"
             self.reply(answer.status, json.dumps(answer.body).encode(), headers)
         except (ConnectionError, TimeoutError):
             self.close_connection = True
@@ -451,6 +452,7 @@ class Handler(BaseHTTPRequestHandler):
         found = self.hub.readable(repo, self.bearer)
         commit = found.at(revision)
         with_blobs = "blobs" in self.query
+        config = json.loads(commit.files["config.json"].content) if "config.json" in commit.files else {}
         siblings = []
         for path, file in commit.files.items():
             entry = file.entry(path)
@@ -471,6 +473,7 @@ class Handler(BaseHTTPRequestHandler):
             "downloads": 0,
             "likes": 0,
             "siblings": siblings,
+            "config": {key: config[key] for key in ("architectures", "model_type") if key in config},
         }
 
     def tree(self, repo: str, revision: str, folder: str | None = None) -> None:
@@ -526,7 +529,12 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, repo: str, revision: str) -> dict:
         files = self.writable(repo).at(revision).files
         payload = json.loads(self.body)
-        ignored = [line for line in payload.get("gitIgnore", "").split() if not line.startswith("#")]
+        rules = (
+            payload["gitIgnore"]
+            if "gitIgnore" in payload
+            else files.get(".gitignore", File(b"", False)).content.decode()
+        )
+        ignored = [line for line in rules.split() if not line.startswith("#")]
         modes = []
         for file in payload["files"]:
             path = file["path"]
