@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .feature_extraction_microemo import as_samples
+from .decoded_clip import is_frames
+from .feature_extraction_microemo import as_samples, is_waveform
 from .media import AudioTrack, Clip, load_audio
 from .utterances import Utterance, merge_utterances, read_utterances, transcribe
 
@@ -214,7 +215,7 @@ def as_clip_inputs(
                 raise ValueError(f"{name} belong to a clip: pass videos or audio")
         return [ClipInput() for _ in texts]
     clips = audio if videos is None else videos
-    if not isinstance(clips, (list, tuple)) or is_frames(clips):
+    if not isinstance(clips, (list, tuple)) or is_frames(clips) or is_waveform(clips):
         return [ClipInput(videos, audio, sampling_rate, **belongings)]
     if isinstance(audio_track, (int, str)):
         belongings["audio_track"] = [None if clip is None else audio_track for clip in clips]
@@ -255,20 +256,6 @@ def deduplicate(clips: Sequence[ClipInput]) -> tuple[list[ClipInput], list[int]]
     return [clips[first[key]] for key in places], [places[key] for key in keys]
 
 
-def is_frames(video: Any) -> bool:
-    """Tells whether a clip consists of decoded frames.
-
-    Args:
-        video (`Any`): A clip as [`MicroEmoVideoProcessor`] takes it.
-
-    Returns:
-        `bool`: Whether it is an array `(T, H, W, 3)`, or a list of arrays `(H, W, 3)` or of pictures.
-    """
-    if isinstance(video, (list, tuple)):
-        return len(video) > 0 and (getattr(video[0], "ndim", None) == 3 or hasattr(video[0], "convert"))
-    return hasattr(video, "ndim")
-
-
 def utterance_spans(utterances: Sequence[Utterance]) -> np.ndarray:
     """Returns the times of utterances as an array.
 
@@ -282,10 +269,11 @@ def utterance_spans(utterances: Sequence[Utterance]) -> np.ndarray:
 
 
 def _load_sound(clip: ClipInput, opened: Clip | None) -> AudioTrack | None:
+    """Returns the sound of a clip: its own if there is no other, or `None` if there is none."""
     if clip.audio is None and opened is not None:
         return opened.load_audio()
-    in_memory = clip.audio is None or clip.audio is False or isinstance(clip.audio, AudioTrack | dict)
-    if clip.audio_track is not None and (in_memory or hasattr(clip.audio, "ndim")):
+    in_memory = clip.audio is None or clip.audio is False or isinstance(clip.audio, AudioTrack)
+    if clip.audio_track is not None and (in_memory or is_waveform(clip.audio)):
         raise ValueError(
             f"audio_track={clip.audio_track!r} chooses among the sound tracks of a file, but there is none"
         )
@@ -293,12 +281,10 @@ def _load_sound(clip: ClipInput, opened: Clip | None) -> AudioTrack | None:
         return None
     if isinstance(clip.audio, AudioTrack):
         return clip.audio
-    rate, samples = clip.sampling_rate, clip.audio
-    if isinstance(samples, dict):  # as the `datasets` library gives it
-        rate, samples = samples["sampling_rate"], samples["array"]
-    if hasattr(samples, "ndim"):
-        return AudioTrack(as_samples(samples, rate).numpy(), int(rate))
-    return load_audio(samples, clip.audio_track)
+    if is_waveform(clip.audio):
+        samples, rate = as_samples(clip.audio, clip.sampling_rate)
+        return AudioTrack(samples.numpy(), rate)
+    return load_audio(clip.audio, clip.audio_track)
 
 
 def _scatter(values: np.ndarray, rows: list[int], count: int) -> np.ndarray:

@@ -45,7 +45,7 @@ def is_decoder(source: Any) -> bool:
     return hasattr(source, "get_frames_at") and hasattr(source, "metadata") and unwrap_source(source) is source
 
 
-def is_decoded(video: Any) -> bool:
+def is_frames(video: Any) -> bool:
     """Tells whether a clip consists of decoded frames.
 
     Args:

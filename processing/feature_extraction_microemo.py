@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from ..configuration.remote_code import drop_code_references
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
+from .tensor_output import as_features
 
 SAMPLING_RATE = 16_000
 FRAME_LENGTH, FRAME_SHIFT = 400, 160  # 25 ms and 10 ms
@@ -23,6 +24,11 @@ FFT_LENGTH = 512
 _SAVED = ("feature_extractor_type", "processor_class", "auto_map", "sampling_rate", "padding_value")
 _OLD_NAMES = {"num_clips": "num_segments", "clip_duration": "segment_duration"}  # of version 0.1
 _OTHER_NAMES = {"feature_size": "num_mel_bins", "chunk_length": "segment_duration"}
+# Arguments of Transformers' feature extractors that change nothing here, and the values of them that ask for nothing else.
+_WITHOUT_EFFECT: dict[str, tuple] = {
+    "padding": (None, True, False, "longest", "max_length", "do_not_pad"),
+    **dict.fromkeys(("max_length", "truncation", "pad_to_multiple_of", "return_attention_mask"), (None, False)),
+}
 
 
 class MicroEmoFeatureExtractor(FeatureExtractionMixin):
@@ -84,6 +90,11 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         self.mel_std = mel_std
         self.short_audio_padding = short_audio_padding
 
+    @property
+    def feature_size(self) -> int:
+        """The number of values at each time of a segment, by the name that Transformers has for it."""
+        return self.num_mel_bins
+
     @staticmethod
     def fields() -> frozenset[str]:
         """Names the fields of the feature extractor.
@@ -99,7 +110,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
 
         Args:
             feature_extractor_dict (`dict[str, Any]`): The saved fields; the names of version 0.1 are read, too.
-            kwargs (`Any`): Fields that replace the saved ones, and the keywords of `from_pretrained`.
+            kwargs (`Any`, *optional*): Fields that replace the saved ones, and the keywords of `from_pretrained`.
 
         Returns:
             `MicroEmoFeatureExtractor`: The feature extractor, or a pair with the unused keywords if
@@ -119,18 +130,26 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
     def __call__(
         self,
         audio: Any,
-        sampling_rate: int | Sequence[int | None] | None,
+        sampling_rate: int | Sequence[int | None] | None = None,
         return_tensors: str | None = None,
+        device: "str | torch.device | None" = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Cuts waveforms into segments and computes the log-mel picture of each segment.
 
         Args:
-            audio (`np.ndarray`, `torch.Tensor` or a list of them):
+            audio (`np.ndarray`, `torch.Tensor`, `list[float]`, `dict` or a list of them):
                 One waveform, or a list of waveforms, `(samples,)` or `(channels, samples)`. Floats are taken as they
                 are (they may exceed 1), integers are divided by 2^15. `None` in the list stands for a clip without
-                sound.
-            sampling_rate (`int` or `list[int]`): The number of samples per second of all waveforms or of each.
+                sound. A decoded row of the `datasets` library is a waveform with its own sampling rate.
+            sampling_rate (`int` or `list[int]`, *optional*):
+                The number of samples per second of all waveforms or of each. Waveforms without a rate of their own need
+                it.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`. Numpy arrays are returned by default.
+            device (`str` or `torch.device`, *optional*): The device of the returned tensors.
+            kwargs (`Any`, *optional*):
+                `padding`, `max_length`, `truncation`, `pad_to_multiple_of` and `return_attention_mask` of other feature
+                extractors. Segments have a fixed length, so that values which ask for another one are refused.
 
         Returns:
             `BatchFeature`: `input_features` of shape `(B, C, 1, num_mel_bins, num_mel_frames)` as float32 and
@@ -138,10 +157,17 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
             `False`. The method `segment_times` gives the seconds of the segments.
 
         Raises:
-            ValueError: If a waveform has a wrong shape or type or values that are not finite, or if waveforms and
-                sampling rates differ in number.
+            TypeError: If a keyword is unknown.
+            ValueError: If a waveform has a wrong shape or type or values that are not finite, if it has no sampling
+                rate, or if waveforms and sampling rates differ in number.
         """
-        waveforms = list(audio) if isinstance(audio, (list, tuple)) else [audio]
+        refuse_unknown(kwargs, _WITHOUT_EFFECT.keys(), type(self).__name__, {"raw_speech": "audio"})
+        for name, value in kwargs.items():
+            if value not in _WITHOUT_EFFECT[name]:
+                raise ValueError(
+                    f"{name}={value!r} is not possible: segments have a fixed length and audio_segment_mask"
+                )
+        waveforms = list(audio) if isinstance(audio, (list, tuple)) and not is_waveform(audio) else [audio]
         rates = list(sampling_rate) if isinstance(sampling_rate, (list, tuple)) else [sampling_rate] * len(waveforms)
         if len(rates) != len(waveforms):
             raise ValueError(f"{len(waveforms)} waveforms, but {len(rates)} sampling rates")
@@ -151,7 +177,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         segments, rows = [], []
         for row, (waveform, rate) in enumerate(zip(waveforms, rates, strict=True)):
             if waveform is not None:
-                segments.append(self._cut(as_samples(waveform, rate), int(rate)))
+                segments.append(self._cut(*as_samples(waveform, rate)))
                 rows.append(row)
         # One filter bank call for all sounds whose segments are equally long: all of them, but for short sounds
         # under short_audio_padding="mel".
@@ -163,7 +189,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
             features[where] = ((mel - self.mel_mean) / self.mel_std)[:, :, None]
             mask[where] = True
         data = {"input_features": features.numpy(), "audio_segment_mask": mask.numpy()}
-        return BatchFeature(data, tensor_type=return_tensors)
+        return as_features(data, return_tensors, device)
 
     def segment_times(self, num_samples: int, sampling_rate: int) -> np.ndarray:
         """Returns the start and end of each segment. The starts are evenly spaced, the last one a step before the end.
@@ -267,6 +293,7 @@ def log_mel(waveform: torch.Tensor, num_mel_bins: int) -> torch.Tensor:
 
 
 def _resampled_length(num_samples: int, rate: int, new_rate: int = SAMPLING_RATE) -> int:
+    """Returns the number of samples after resampling."""
     return -(-num_samples * new_rate // rate)
 
 
@@ -300,26 +327,54 @@ def _mel_filters(num_mel_bins: int, low: float = 20.0, high: float = SAMPLING_RA
     return filters
 
 
-def as_samples(waveform: Any, rate: Any) -> torch.Tensor:
+def is_waveform(audio: Any) -> bool:
+    """Tells whether a sound is in memory already.
+
+    Args:
+        audio (`Any`): A sound: a file, a waveform, or a row of the `datasets` library.
+
+    Returns:
+        `bool`: Whether it is an array, a tensor, a list of numbers, or a decoded row of the `datasets` library.
+    """
+    if isinstance(audio, (list, tuple)):
+        return len(audio) > 0 and isinstance(audio[0], (float, int, np.number))
+    return (
+        hasattr(audio, "ndim")
+        or hasattr(audio, "get_all_samples")
+        or (isinstance(audio, Mapping) and "array" in audio)
+    )
+
+
+def as_samples(waveform: Any, rate: Any = None) -> tuple[torch.Tensor, int]:
     """Checks a waveform and converts it to float32.
 
     Args:
-        waveform (`np.ndarray`, `torch.Tensor` or `list[float]`): Floats or 16-bit integers, `(samples,)` or
-            `(channels, samples)`.
-        rate (`int`): The number of samples per second.
+        waveform (`np.ndarray`, `torch.Tensor`, `list[float]` or `dict`):
+            Floats or 16-bit integers, `(samples,)` or `(channels, samples)`; or a decoded row of the `datasets` library
+            (`array` and `sampling_rate`, or a decoder with `get_all_samples`), which knows its rate.
+        rate (`int`, *optional*): The number of samples per second of a waveform that does not know it.
 
     Returns:
-        `torch.Tensor` of shape `(channels, samples)`: The waveform.
+        `tuple[torch.Tensor, int]`: The waveform `(channels, samples)`, and the number of samples per second.
 
     Raises:
         ValueError: If the waveform has a wrong shape or type or values that are not finite, or if the rate is not a
             positive whole number.
     """
+    if isinstance(waveform, Mapping) and "array" in waveform:
+        waveform, rate = waveform["array"], waveform.get("sampling_rate")
+    elif hasattr(waveform, "get_all_samples"):
+        decoded = waveform.get_all_samples()
+        waveform, rate = decoded.data, decoded.sample_rate
     if not isinstance(rate, (int, np.integer)) or rate <= 0:
         raise ValueError(
             f"a waveform needs its sampling rate, a positive whole number of samples per second: {rate!r}"
         )
-    samples = torch.as_tensor(np.asarray(waveform) if not isinstance(waveform, torch.Tensor) else waveform)
+    if not isinstance(waveform, torch.Tensor):
+        waveform = np.asarray(waveform)
+        if waveform.dtype.kind not in "fiubc":
+            raise ValueError(f"a waveform must hold floats or 16-bit integers, got {waveform.dtype}")
+    samples = torch.as_tensor(waveform)
     if samples.dtype.is_complex or samples.dtype == torch.bool:
         raise ValueError(f"a waveform must hold floats or 16-bit integers, got {samples.dtype}")
     if samples.ndim == 1:
@@ -333,7 +388,7 @@ def as_samples(waveform: Any, rate: Any) -> torch.Tensor:
     samples = samples.detach().cpu().float()
     if not torch.isfinite(samples).all():
         raise ValueError("the waveform holds values that are not finite")
-    return samples
+    return samples, int(rate)
 
 
 __all__ = ["MicroEmoFeatureExtractor"]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from huggingface_hub.dataclasses import validate_typed_dict
 from huggingface_hub.errors import StrictDataclassError
 from transformers.image_processing_utils import BatchFeature, get_size_dict
@@ -18,13 +17,14 @@ from transformers.video_utils import VideoMetadata
 from ..configuration.remote_code import drop_code_references
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 from .clip_metadata import ClipMetadata, describe_clip
-from .decoded_clip import is_decoded, is_picture, open_clip
+from .decoded_clip import is_frames, is_picture, open_clip
 from .faces.face_mesh import FaceMesh
 from .faces.face_mesh_backends import BLENDSHAPE_NAMES, Face
 from .faces.face_regions import find_regions, region_masks
 from .frame_sampling import add_span_frames, fps_indices, uniform_indices
 from .frame_views import NO_FACE, FrameProcessor, resize
 from .media import shown_size
+from .tensor_output import as_features
 
 try:
     from av.video.reformatter import VideoReformatter
@@ -285,8 +285,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
                         out -= shift
         if settings["return_metadata"]:
             data["video_metadata"] = [video.metadata for video in processed]
-        features = BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
-        return features if settings["device"] is None else _to_device(features, settings["device"], return_tensors)
+        return as_features(data, return_tensors, settings["device"], kept=["video_metadata"])
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the numbers that turn the pixels 0..255 into the values of the model.
@@ -348,7 +347,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         Raises:
             MediaError: If a file cannot be used.
         """
-        if isinstance(video_url_or_urls, list) and not is_decoded(video_url_or_urls):
+        if isinstance(video_url_or_urls, list) and not is_frames(video_url_or_urls):
             fetched = [self.fetch_videos(clip, sample_indices_fn) for clip in video_url_or_urls]
             return [tuple(column) for column in zip(*fetched, strict=True)]
         reformatter = VideoReformatter()
@@ -503,15 +502,6 @@ def _scale_and_shift(settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         mean, std = (np.broadcast_to(np.float32(settings[name]), 3) for name in ("image_mean", "image_std"))
     levels = 1 / settings["rescale_factor"] if settings["do_rescale"] else 1.0
     return 1 / (np.float32(levels) * std), mean / std
-
-
-def _to_device(features: BatchFeature, device: "str | torch.device", return_tensors: str | None) -> BatchFeature:
-    """Moves the tensors to a device. Numpy arrays are on the CPU, where they stay."""
-    if return_tensors == "pt":
-        return features.to(device)
-    if torch.device(device).type != "cpu":
-        raise ValueError(f'device={str(device)!r} needs return_tensors="pt", got {return_tensors!r}')
-    return features
 
 
 def _as_batch(videos: Any, *per_clip: tuple[str, Any]) -> list[tuple]:

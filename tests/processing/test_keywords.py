@@ -92,7 +92,7 @@ def test_messages_refuse_keys_that_they_do_not_have():
 
 @pytest.mark.parametrize(
     ("given_value", "error"),
-    [({"do_normalize": False}, ValueError), ({"rescale_factor": 1.0}, ValueError), ({"nframes": 4}, TypeError)],
+    [({"do_center_crop": True}, ValueError), ({"resample": 3}, ValueError), ({"nframes": 4}, TypeError)],
 )
 def test_a_video_processor_refuses_what_would_have_no_effect(given_value, error, tmp_path):
     (name,) = given_value
@@ -107,9 +107,9 @@ def test_a_video_processor_refuses_what_would_have_no_effect(given_value, error,
 
 
 def test_what_holds_anyway_may_be_said():
-    loaded = MicroEmoVideoProcessor.from_pretrained(SHIPPED, do_normalize=True, num_frames=5)
+    loaded = MicroEmoVideoProcessor.from_pretrained(SHIPPED, do_center_crop=False, num_frames=5)
     assert loaded.num_frames == 5
-    assert loaded(FRAMES, do_normalize=True)["frame_mask"].shape == (1, 4)
+    assert loaded(FRAMES, do_convert_rgb=True, resample=2)["frame_mask"].shape == (1, 4)
 
 
 def test_loading_hands_each_part_its_own_keywords():
