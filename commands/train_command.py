@@ -47,13 +47,16 @@ def merge(
     output: Annotated[Path, typer.Argument(help="The new checkpoint folder.", show_default=False)],
     base: Annotated[str | None, typer.Option(help="The base model, if it has moved since the training.")] = None,
 ):
-    """Merge ADAPTER into its base model, and save a checkpoint that does not need PEFT."""
+    """Merge ADAPTER into its base model, and save a checkpoint that does not need PEFT and carries its code."""
     check_folders(adapter)
     check_sources(base)
     load_libraries()
+    from ..publishing.code_bundle import write_code_bundle
     from ..training.train import merge_adapter
 
-    print(merge_adapter(adapter, output, base))
+    merged = merge_adapter(adapter, output, base)
+    write_code_bundle(merged)
+    print(merged)
 
 
 def precompute(

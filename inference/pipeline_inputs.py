@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from ..processing.clip_reader import ClipInput, as_clip_inputs, is_frames
+from ..processing.clip_reader import ClipInput, as_clip_inputs
+from ..processing.decoded_clip import is_frames
 from ..processing.decoding.container import MediaError, source_name
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
@@ -19,7 +20,7 @@ QUESTION = "What does the speaker feel, and why?"
 # The keys of an input that is a dictionary; the last three are those of the rows of data sets.
 CLIP_KEYS = ("video", "audio", "utterances", "landmarks", "video_metadata", "sampling_rate", "audio_track")
 INPUT_KEYS = (*CLIP_KEYS, "question", "instruction", "subtitles", "subtitle")
-_OTHER_NAMES = {"videos": "video", "text": "question", "prompt": "question", "path": "video", "srt": "subtitles"}
+_OTHER_NAMES = {"videos": "video", "text": "question", "prompt": "question", "srt": "subtitles"}
 # What stands where a row of a batch is shorter than others, if not 0.
 _PADDING = {"utterance_windows": -1, "audio_windows": -1, "cited_utterances": -1}
 
@@ -42,12 +43,11 @@ class Query:
     def name(self) -> str:
         """The path or URL of the clip, or what it consists of."""
         source = self.item
-        if isinstance(source, Mapping) and not _is_stored_file(source):
+        if isinstance(source, Mapping) and not _is_row_of_datasets(source):
             source = next((source[key] for key in ("video", "audio") if source.get(key) is not None), source)
-        source = _stored_file(source)
-        return (
-            f"<{type(source).__name__}>" if is_frames(source) or isinstance(source, Mapping) else source_name(source)
-        )
+        if isinstance(source, Mapping):
+            return str(source.get("path") or f"<{', '.join(source)}>")
+        return f"<{type(source).__name__}>" if is_frames(source) else source_name(source)
 
 
 class QueryDataset(Dataset):
@@ -84,7 +84,7 @@ def read_item(item: Any) -> tuple[ClipInput, str | None]:
     """
     if not isinstance(item, Mapping):
         return ClipInput(video=item), None
-    if _is_stored_file(item) or "array" in item:
+    if _is_row_of_datasets(item):
         item = {"audio" if "array" in item else "video": item}
     refuse_unknown(item, INPUT_KEYS, "the emotion pipeline", _OTHER_NAMES)
     fields = {key: value for key, value in item.items() if value is not None and value != ""}
@@ -92,7 +92,7 @@ def read_item(item: Any) -> tuple[ClipInput, str | None]:
         given = [name for name in names if name in fields]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} stand for the same thing, expected one of them")
-    clip = ClipInput(**{key: _stored_file(fields[key]) for key in CLIP_KEYS if key in fields})
+    clip = ClipInput(**{key: fields[key] for key in CLIP_KEYS if key in fields})
     if not clip.has_media:
         raise ValueError(f"expected a video or an audio, got {', '.join(item) or 'an empty dictionary'}")
     if "subtitles" in fields:
@@ -103,15 +103,9 @@ def read_item(item: Any) -> tuple[ClipInput, str | None]:
     return clip, fields.get("question", fields.get("instruction"))
 
 
-def _is_stored_file(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"path", "bytes"} == set(value)
-
-
-def _stored_file(value: Any) -> Any:
-    """A file as `datasets` stores it (`Video(decode=False)`): its bytes, or its path where they lie elsewhere."""
-    if not _is_stored_file(value):
-        return value
-    return value["path"] if value["bytes"] is None else value["bytes"]
+def _is_row_of_datasets(item: Mapping) -> bool:
+    """Whether a dictionary is a clip itself, as `Video(decode=False)` and `Audio` of the library `datasets` give it."""
+    return bool(item.keys() & {"path", "bytes", "array"}) and not item.keys() & {"video", "audio"}
 
 
 def as_queries(inputs: Any, **arguments: Any) -> Query | list[Query] | QueryDataset | Iterator[Query]:

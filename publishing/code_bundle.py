@@ -6,6 +6,7 @@ classes in the folder's configurations. `from_pretrained(..., trust_remote_code=
 """
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -71,6 +72,7 @@ def write_code_bundle(folder: str | Path) -> list[str]:
     return sorted(modules)
 
 
+@functools.cache
 def bundle_modules() -> dict[str, str]:
     """Collects the modules that the classes of the Auto classes and the pipeline need, by the imports in them.
 

@@ -1,11 +1,13 @@
-"""The originals' weights as a folder that `from_pretrained` loads: what `microemo convert` does."""
+"""Conversion of the originals' weights to a folder that `from_pretrained` loads: `microemo convert`."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.convert_original import (
@@ -19,55 +21,64 @@ from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGenerati
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..utils.files import atomic_folder, check_new_folder, write_text
 from .checkpoint_folder import SHARD_SIZE, fit_tokenizer, initial_weights, write_shards
+from .code_bundle import write_code_bundle
 
 REPORT_NAME = "conversion_report.json"
 
+FileName = str | Path
+
 
 def convert_checkpoints(
-    output,
-    vision,
-    qformer,
-    video_branch,
-    llm,
-    qformer_tokenizer,
-    audio_branch=None,
-    imagebind=None,
-    checkpoint=None,
-    preset="microemo",
-    base_config=None,
-    dtype="bfloat16",
-    max_shard_size=SHARD_SIZE,
-    lora_alpha=None,
-    seed=0,
-    **overrides,
-) -> dict:
-    """Turn original weight files into a checkpoint folder with model, processor and a report.
+    output: FileName,
+    vision: FileName,
+    qformer: FileName,
+    video_branch: FileName,
+    llm: FileName,
+    qformer_tokenizer: FileName,
+    audio_branch: FileName | None = None,
+    imagebind: FileName | None = None,
+    checkpoint: FileName | None = None,
+    preset: str = "microemo",
+    base_config: MicroEmoConfig | FileName | None = None,
+    dtype: str | torch.dtype = "bfloat16",
+    max_shard_size: int = SHARD_SIZE,
+    lora_alpha: float | None = None,
+    seed: int = 0,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Converts original weight files to a checkpoint folder with model, processor and a report.
 
     Args:
-        output (`str` or `Path`): New folder. It appears when all of it is written.
-        vision (`str` or `Path`): EVA-CLIP ViT-g; a file, or as all of these a folder or Hub id in Transformers' format.
-        qformer (`str` or `Path`): Image Q-Former and `ln_vision`, of InstructBLIP or BLIP-2.
-        video_branch, audio_branch (`str` or `Path`): Video-LLaMA's branches. They may stand for each other. In place
-            of the first a fine-tuned checkpoint of TimeChat or AffectGPT will do.
-        llm (`str` or `Path`): The language model with its tokenizer, folder or Hub id.
-        qformer_tokenizer (`str` or `Path`): BERT's tokenizer, folder or Hub id.
-        imagebind (`str` or `Path`): ImageBind. It and the audio branch may be left out with the preset "timechat".
-        checkpoint (`str` or `Path`, *optional*): A fine-tuned checkpoint that lies over the other files.
+        output (`str` or `Path`): The new folder, which appears when all of its files are written.
+        vision (`str` or `Path`):
+            The EVA-CLIP ViT-g. As the other sources it is a file, or a folder or Hub id in the format of Transformers.
+        qformer (`str` or `Path`): The image Q-Former and `ln_vision`, of InstructBLIP or BLIP-2.
+        video_branch (`str` or `Path`):
+            The video branch of Video-LLaMA, or a fine-tuned checkpoint of TimeChat or AffectGPT. The files of the two
+            branches may be exchanged.
+        llm (`str` or `Path`): The folder or Hub id of the language model with its tokenizer.
+        qformer_tokenizer (`str` or `Path`): The folder or Hub id of BERT's tokenizer.
+        audio_branch (`str` or `Path`, *optional*):
+            The audio branch of Video-LLaMA. Only the preset `"timechat"` does not need it.
+        imagebind (`str` or `Path`, *optional*): ImageBind. Only the preset `"timechat"` does not need it.
+        checkpoint (`str` or `Path`, *optional*):
+            A fine-tuned checkpoint, whose weights take precedence over those of the other files.
         preset (`str`, *optional*, defaults to `"microemo"`): A name of `SOURCE_PRESETS`.
-        base_config ([`MicroEmoConfig`] or `str`, *optional*): Sizes other than the paper's; or its folder or file.
-        dtype (`str` or `torch.dtype`, *optional*, defaults to `"bfloat16"`): Of the weights written.
-        max_shard_size (`int`, *optional*, defaults to 10**9): Bytes of a shard.
-        lora_alpha (`float`, *optional*): Of LoRA weights, where their checkpoint does not say.
-        seed (`int`, *optional*, defaults to 0): Of the new parameters.
-        overrides: Fields of [`MicroEmoConfig`], such as `max_frames`.
+        base_config ([`MicroEmoConfig`], `str` or `Path`, *optional*):
+            The configuration of the sizes, or its folder or file. By default the sizes are those of the paper.
+        dtype (`str` or `torch.dtype`, *optional*, defaults to `"bfloat16"`): The type of the weights that are written.
+        max_shard_size (`int`, *optional*, defaults to 1000000000): The largest size of a file of weights in bytes.
+        lora_alpha (`float`, *optional*): The scale of LoRA weights whose checkpoint does not state it.
+        seed (`int`, *optional*, defaults to 0): The seed of the new parameters.
+        overrides (`Any`, *optional*): Fields of [`MicroEmoConfig`], such as `max_frames`.
 
     Returns:
-        `dict`: The report, which is saved as `conversion_report.json` in the folder too.
+        `dict[str, Any]`: The report, which is also saved as `conversion_report.json` in the folder.
 
     Raises:
-        ConversionError: if the sources do not make a model, or cannot be read.
-        FileExistsError: if the folder holds something.
-        NoSpaceError: if there is no room for it.
+        ConversionError: if the sources cannot be read, or do not give a complete model.
+        FileExistsError: if the folder holds files.
+        NoSpaceError: if the disk has not enough space.
     """
     if not isinstance(dtype, torch.dtype):
         if dtype not in ("float32", "float16", "bfloat16"):
@@ -76,8 +87,7 @@ def convert_checkpoints(
     if preset not in SOURCE_PRESETS:
         raise ConversionError(f"no preset of sources named {preset!r}; there are: {', '.join(SOURCE_PRESETS)}")
     source_preset = SOURCE_PRESETS[preset]
-    if isinstance(base_config, (str, Path)):
-        base_config = MicroEmoConfig.from_pretrained(base_config)
+    base = MicroEmoConfig.from_pretrained(base_config) if isinstance(base_config, (str, Path)) else base_config
     check_new_folder(output)
     files = open_sources(
         vision=vision,
@@ -93,7 +103,7 @@ def convert_checkpoints(
     bert_tokenizer = AutoTokenizer.from_pretrained(qformer_tokenizer, truncation_side="left")
     old_vocab_size = text_config.vocab_size
     overrides = fit_tokenizer(tokenizer, text_config, old_vocab_size) | overrides
-    config = original_config(files, text_config, preset=preset, base=base_config, **overrides)
+    config = original_config(files, text_config, preset=preset, base=base, **overrides)
     _fit_qformer_tokenizer(bert_tokenizer, config)
     conversion = Conversion(files, config, old_vocab_size, source_preset.needs_audio, lora_alpha)
     processor = MicroEmoProcessor.from_config(
@@ -110,6 +120,7 @@ def convert_checkpoints(
         config.dtype = config.text_config.dtype = dtype
         config.save_pretrained(folder)
         processor.save_pretrained(folder)
+        write_code_bundle(folder)
         _generation_config(conversion.model.generation_config, llm, tokenizer).save_pretrained(folder)
         if conversion.lora:
             adapter = folder / "adapter"
@@ -120,15 +131,15 @@ def convert_checkpoints(
     return report
 
 
-def _weights(conversion: Conversion, dtype: torch.dtype, seed: int):
-    """Names and values: those of the files, then the new ones."""
+def _weights(conversion: Conversion, dtype: torch.dtype, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields names and values, first those of the files and then the new ones."""
     yield from conversion.filled_weights(dtype)
     for name, weight in initial_weights(conversion.model, set(conversion.new), seed):
         yield name, weight.to(dtype)
 
 
-def _fit_qformer_tokenizer(tokenizer, config: MicroEmoConfig) -> None:
-    """One more token, [DEC], as in the originals: the last row of InstructBLIP's table."""
+def _fit_qformer_tokenizer(tokenizer: PreTrainedTokenizerBase, config: MicroEmoConfig) -> None:
+    """Adds the token [DEC], as in the originals, whose row is the last one of InstructBLIP's table."""
     rows = config.image_qformer_config.vocab_size
     if config.use_frame_timestamps and len(tokenizer) + 1 == rows:
         tokenizer.add_special_tokens({"bos_token": "[DEC]"})
@@ -139,8 +150,10 @@ def _fit_qformer_tokenizer(tokenizer, config: MicroEmoConfig) -> None:
         )
 
 
-def _generation_config(config: GenerationConfig, llm, tokenizer) -> GenerationConfig:
-    """The model's own, with the ends of texts that the language model states for itself."""
+def _generation_config(
+    config: GenerationConfig, llm: FileName, tokenizer: PreTrainedTokenizerBase
+) -> GenerationConfig:
+    """Returns the generation config of the model, with the begin and end tokens that the language model's own states."""
     try:
         stated = GenerationConfig.from_pretrained(llm)
     except OSError:  # there is none
@@ -157,14 +170,14 @@ def _write_json(path: Path, content: dict) -> None:
 
 
 def source_rows(report: dict) -> list[tuple[str, str, int, int, str]]:
-    """The sources of a conversion, for a table.
+    """Lists the sources of a conversion, for a table.
 
     Args:
-        report (`dict`): What [`convert_checkpoints`] returns.
+        report (`dict`): The report of [`convert_checkpoints`].
 
     Returns:
-        `list[tuple]`: For each source its file, what it holds (lines), how many tensors it has, how many of them are used,
-        and how many are ignored for which reason (lines).
+        `list[tuple[str, str, int, int, str]]`: For each source its file, its contents (in lines), the number of its
+        tensors, the number of those that are used, and the number of ignored ones for each reason (in lines).
     """
     rows = []
     for source in report["sources"]:
@@ -174,13 +187,13 @@ def source_rows(report: dict) -> list[tuple[str, str, int, int, str]]:
 
 
 def parameter_rows(report: dict) -> list[tuple[str, int, str]]:
-    """The parameters of a converted model that are not simply those of a source, for a table.
+    """Lists the parameters of a converted model that do not come unchanged from a source, for a table.
 
     Args:
-        report (`dict`): What [`convert_checkpoints`] returns.
+        report (`dict`): The report of [`convert_checkpoints`].
 
     Returns:
-        `list[tuple]`: For each group of parameters its name, how many tensors it has, and where they come from.
+        `list[tuple[str, int, str]]`: For each group of parameters its name, the number of its tensors, and their origin.
     """
     groups: dict[str, int] = {}
     for name in report["new"]:

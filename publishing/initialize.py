@@ -1,4 +1,4 @@
-"""`microemo init PRESET DIR`: a checkpoint folder with random weights, tokenizers and processor.
+"""Writer of checkpoint folders with random weights, tokenizers and processor: `microemo init PRESET DIR`.
 
 microemo init microemo-tiny ./tiny
 microemo init microemo-7b ./7b --llm-tokenizer meta-llama/Llama-2-7b-hf --qformer-tokenizer google-bert/bert-base-uncased
@@ -14,29 +14,42 @@ from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGenerati
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..utils.files import atomic_folder, check_new_folder
 from .checkpoint_folder import SHARD_SIZE, fit_tokenizer, initial_weights, write_shards
+from .code_bundle import write_code_bundle
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-tiny"
 
 
-def initialize(preset, folder, llm_tokenizer=None, qformer_tokenizer=None, seed=0, max_shard_size=SHARD_SIZE) -> Path:
-    """Make a checkpoint folder that everything else accepts.
+def initialize(
+    preset: str,
+    folder: str | Path,
+    llm_tokenizer: str | None = None,
+    qformer_tokenizer: str | None = None,
+    seed: int = 0,
+    max_shard_size: int = SHARD_SIZE,
+) -> Path:
+    """Writes a checkpoint folder with random weights.
+
+    Memory holds one module and one shard at a time, whatever the size of the model.
 
     Args:
         preset (`str`): `"microemo-tiny"` (float32, with tokenizers of its own) or `"microemo-7b"` (bfloat16).
-        folder (`str` or `Path`): Where to; it must not exist, or be empty. It appears when all of it is written.
-        llm_tokenizer, qformer_tokenizer (`str`, *optional*):
-            Folder or Hub id of the tokenizers of the language model and of the image Q-Former (a BERT one).
-            Needed for every preset but the tiny one.
+        folder (`str` or `Path`):
+            The folder, which must not exist or be empty. It appears when all of its files are written.
+        llm_tokenizer (`str`, *optional*):
+            The folder or Hub id of the tokenizer of the language model. Only the tiny preset does not need it.
+        qformer_tokenizer (`str`, *optional*):
+            The folder or Hub id of the tokenizer of the image Q-Former, which is BERT's. Only the tiny preset does not
+            need it.
         seed (`int`, *optional*, defaults to 0): The seed of the random weights.
-        max_shard_size (`int`, *optional*, defaults to 10**9): Bytes of a file of weights.
+        max_shard_size (`int`, *optional*, defaults to 1000000000): The largest size of a file of weights in bytes.
 
     Returns:
-        `Path`: The folder. Memory stays at a module and a shard, whatever the model's size.
+        `Path`: The folder.
 
     Raises:
-        ValueError: for an unknown preset or missing tokenizers.
-        FileExistsError: if the folder holds something.
-        NoSpaceError: if there is no room for it.
+        ValueError: if the preset is unknown or a tokenizer is missing.
+        FileExistsError: if the folder holds files.
+        NoSpaceError: if the disk has not enough space.
     """
     config = MicroEmoConfig.from_preset(preset)
     folder = check_new_folder(folder)
@@ -70,6 +83,7 @@ def initialize(preset, folder, llm_tokenizer=None, qformer_tokenizer=None, seed=
         model.generation_config.save_pretrained(part)
         weights = ((name, weight.to(config.dtype)) for name, weight in initial_weights(model, shapes, seed))
         write_shards(part, weights, max_shard_size)
+        write_code_bundle(part)
     return folder
 
 
@@ -77,11 +91,23 @@ def initialize(preset, folder, llm_tokenizer=None, qformer_tokenizer=None, seed=
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """The tokenizer of the tiny language model, as it was learned once: byte-level BPE with 1024 tokens from a few
-    hundred sentences about emotions, with each of "utterance 1" to "utterance 32" in one piece."""
+    """Loads the tokenizer of the tiny language model.
+
+    It is a byte-level BPE with 1024 tokens, trained on a few hundred sentences about emotions. Each of "utterance 1" to
+    "utterance 32" is one token.
+
+    Returns:
+        `PreTrainedTokenizerBase`: The tokenizer.
+    """
     return AutoTokenizer.from_pretrained(SHIPPED)
 
 
 def tiny_qformer_tokenizer() -> PreTrainedTokenizerBase:
-    """The tokenizer of the tiny image Q-Former: BERT's rules with the words of the timestamp sentence and all digits."""
+    """Loads the tokenizer of the tiny image Q-Former.
+
+    It follows BERT's rules, and its vocabulary consists of the words of the timestamp sentence and all digits.
+
+    Returns:
+        `PreTrainedTokenizerBase`: The tokenizer.
+    """
     return AutoTokenizer.from_pretrained(SHIPPED / "qformer_tokenizer")
