@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,11 +44,12 @@ class SourcePreset:
     """How a family of original checkpoints was meant to run.
 
     Attributes:
-        config (`dict`): Switches of [`MicroEmoConfig`].
-        timestamp_format (`str`): Field of the processor: the sentence that the image Q-Former reads.
-        short_audio_padding (`str`): Field of the feature extractor.
-        num_frames (`int`, *optional*): Field of the video processor; as many as there are frame positions if `None`.
-        repeat_last_frame (`bool`): Field of the video processor.
+        config (`dict`): Fields of [`MicroEmoConfig`].
+        timestamp_format (`str`): The processor's field: the sentence that the image Q-Former reads.
+        short_audio_padding (`str`): The feature extractor's field.
+        num_frames (`int`, *optional*):
+            The video processor's field. With `None` there are as many as there are frame positions.
+        repeat_last_frame (`bool`): The video processor's field.
         needs_audio (`bool`): Whether there is no such model without its audio branch.
     """
 
@@ -91,19 +93,22 @@ def original_config(
     text_config: PreTrainedConfig,
     preset: str = "microemo",
     base: MicroEmoConfig | None = None,
-    **overrides,
+    **overrides: Any,
 ) -> MicroEmoConfig:
-    """The configuration of a converted model.
+    """Makes the configuration of a converted model.
 
     Args:
-        files (`list[WeightFile]`): Their position tables give `max_frames` and `max_audio_segments`.
-        text_config (`PreTrainedConfig`): Of the language model.
+        files (`list[WeightFile]`): The sources. Their position tables give `max_frames` and `max_audio_segments`.
+        text_config (`PreTrainedConfig`): The configuration of the language model.
         preset (`str`, *optional*, defaults to `"microemo"`): A name of `SOURCE_PRESETS`.
-        base ([`MicroEmoConfig`], *optional*): Sizes; those of the paper by default.
-        overrides: Fields of [`MicroEmoConfig`], over all else.
+        base ([`MicroEmoConfig`], *optional*): The sizes, by default those of the paper.
+        overrides (`Any`, *optional*): Fields of [`MicroEmoConfig`], over all else.
+
+    Returns:
+        [`MicroEmoConfig`]: The configuration.
 
     Raises:
-        ConversionError: for an unknown preset.
+        ConversionError: If there is no such preset.
     """
     if preset not in SOURCE_PRESETS:
         raise ConversionError(f"no preset of sources named {preset!r}; there are: {', '.join(SOURCE_PRESETS)}")
@@ -123,26 +128,34 @@ def original_config(
 
 @dataclass
 class Filling:
-    """Where a tensor of the model comes from: the keys of one file."""
+    """Where a tensor of the model comes from.
+
+    Attributes:
+        file (`WeightFile`): The source.
+        keys (`tuple[str, ...]`): The keys of the source that fill it.
+    """
 
     file: WeightFile
     keys: tuple[str, ...]
 
 
 class Conversion:
-    """A checked plan: which tensor of which file fills what.
+    """A checked plan of which tensor of which file fills what.
 
     Args:
-        files (`list[WeightFile]`): From [`open_sources`].
-        config ([`MicroEmoConfig`]): From [`original_config`].
-        old_vocab_size (`int`): Rows of the language model's own tables. The rest of `config.text_config.vocab_size`
-            are new tokens; their rows become the mean of the old ones.
-        needs_audio (`bool`, *optional*, defaults to `True`): Off, an audio branch may be missing and is new then.
-        lora_alpha (`float`, *optional*): Of LoRA weights. By default what the checkpoint's own configuration says,
-            else 32, as TimeChat and AffectGPT were trained.
+        files (`list[WeightFile]`): What [`open_sources`] returned.
+        config ([`MicroEmoConfig`]): What [`original_config`] returned.
+        old_vocab_size (`int`):
+            The rows of the language model's own tables. The rest of `config.text_config.vocab_size` are new tokens,
+            whose rows become the mean of the old ones.
+        needs_audio (`bool`, *optional*, defaults to `True`):
+            Whether there must be an audio branch. With `False` it may be missing and is new then.
+        lora_alpha (`float`, *optional*):
+            The alpha of LoRA weights. By default what the checkpoint's own configuration says, else 32, as TimeChat
+            and AffectGPT were trained.
 
     Raises:
-        ConversionError: if a tensor is neither used nor ignored, a parameter neither filled nor new, or a shape does
+        ConversionError: If a tensor is neither used nor ignored, a parameter neither filled nor new, or a shape does
             not fit. The message names the tensors and both shapes.
     """
 
@@ -161,7 +174,7 @@ class Conversion:
         self.shapes = {name: t.shape for name, t in self.model.state_dict().items() if name not in tied}
         self.llm_names = _language_model_names(config.text_config, self.model.state_dict())
         self.tied_keys = {self.llm_names.pop(name) for name in tied}
-        self.new_parts = NEW
+        self.new_parts: tuple[str, ...] = NEW
         audio = [name for name in self.shapes if name.startswith(NEW_WITHOUT_AUDIO)]
         if not needs_audio and not any(self._candidates(name) for name in audio):
             self.new_parts = NEW + NEW_WITHOUT_AUDIO
@@ -273,12 +286,13 @@ class Conversion:
         problems = []
         reasons += [(re.compile(re.escape(key)), "tied to the embeddings") for key in self.tied_keys]
         for file in self.files:
-            ignored, unknown = self.ignored[id(file)], []
+            ignored = self.ignored[id(file)]
+            unknown: list[str] = []
             for key in file.shapes:
                 if (id(file), key) in used or LORA.fullmatch(key):
                     continue
                 if (id(file), key) in self.superseded:
-                    reason = f"superseded by {self.superseded[id(file), key].name}"
+                    reason: str | None = f"superseded by {self.superseded[id(file), key].name}"
                 else:
                     reason = next((reason for pattern, reason in reasons if pattern.fullmatch(key)), None)
                 if reason is None:
@@ -349,14 +363,26 @@ class Conversion:
     # - the weights
 
     def size(self, dtype: torch.dtype) -> int:
-        """Bytes of the weights to be written."""
+        """Returns the size of the weights to be written.
+
+        Args:
+            dtype (`torch.dtype`): The dtype that they are written in.
+
+        Returns:
+            `int`: The size in bytes, LoRA weights included.
+        """
         lora = sum(math.prod(f.file.shapes[f.keys[0]]) * 4 for f in self.lora.values())
         return sum(math.prod(shape) for shape in self.shapes.values()) * dtype.itemsize + lora
 
     def filled_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and values of all weights that come from a file (all but `new`), in memory of their own.
+        """Reads all weights that come from a file (all but `new`). The files are read one after another: one of them
+        is mapped at a time.
 
-        The files are read one after another: one of them is mapped at a time.
+        Args:
+            dtype (`torch.dtype`): The dtype that they are returned in.
+
+        Yields:
+            `tuple[str, torch.Tensor]`: The name and the value of a weight, in memory of its own.
         """
         for file in self.files:
             names = [name for name, filling in self.fillings.items() if filling.file is file]
@@ -367,7 +393,11 @@ class Conversion:
                         yield name, self._assemble(name, parts, dtype)
 
     def lora_weights(self) -> dict[str, torch.Tensor]:
-        """The LoRA weights of the sources, by their names in a PEFT adapter."""
+        """Reads the LoRA weights of the sources.
+
+        Returns:
+            `dict[str, torch.Tensor]`: The weights by their names in a PEFT adapter.
+        """
         tensors = {}
         for name, filling in self.lora.items():
             with filling.file.open() as source:
@@ -375,10 +405,13 @@ class Conversion:
         return tensors
 
     def lora_config(self, base: str | None) -> dict:
-        """The configuration of a PEFT adapter with [`~Conversion.lora_weights`], ready for JSON.
+        """Returns the configuration of a PEFT adapter with [`~Conversion.lora_weights`].
 
         Args:
-            base (`str`, *optional*): The checkpoint that the adapter belongs to.
+            base (`str`): The checkpoint that the adapter belongs to, or `None`.
+
+        Returns:
+            `dict`: The configuration, ready for JSON.
         """
         leaves = "|".join(sorted({re.escape(module.rpartition(".")[2]) for module in self.lora_modules}))
         return {
@@ -412,7 +445,11 @@ class Conversion:
     # - the report
 
     def report(self) -> dict:
-        """What became of every tensor, ready for JSON: `sources`, `new`, `copied`, `changed`, `adapter`."""
+        """Reports what became of every tensor.
+
+        Returns:
+            `dict`: The report, ready for JSON: `sources`, `new`, `copied`, `changed`, and `adapter` where there is one.
+        """
         sources = []
         for file in self.files:
             parts = {part_of(name)[0] for name, filling in self.fillings.items() if filling.file is file}
@@ -455,7 +492,25 @@ class Conversion:
 
 
 def resize_positions(table: torch.Tensor, rows: int) -> torch.Tensor:
-    """A position table (old rows, width) at another number of rows: each takes the nearest old one (TimeChat)."""
+    """Resizes a position table. Each row takes the nearest old one, as in TimeChat.
+
+    Args:
+        table (`torch.Tensor` of shape `(old rows, width)`): The table.
+        rows (`int`): The new number of rows.
+
+    Returns:
+        `torch.Tensor` of shape `(rows, width)`: The resized table.
+
+    Example:
+
+    ```python
+    >>> import torch
+
+    >>> from microemo.modeling_microemo.convert_original import resize_positions
+
+    >>> resize_positions(torch.tensor([[1.0], [2.0]]), 4).flatten().tolist()
+    [1.0, 1.0, 2.0, 2.0]
+    ```"""
     return nn.functional.interpolate(table.T[None].float(), size=rows, mode="nearest")[0].T.to(table.dtype)
 
 

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from ..configuration.model_inputs import inputs_of
 
 if TYPE_CHECKING:
-    from .modeling_microemo import MicroEmoModel
+    from .media_encoder import MediaEncoderMixin
 
 VIDEO_INPUTS = inputs_of("video", "media")
 AUDIO_INPUTS = inputs_of("audio", "media")
@@ -45,13 +45,13 @@ class MediaEncodings(dict):
         self,
         encodings: Mapping[str, BaseModelOutputWithPooling],
         media: dict[str, torch.Tensor] | None = None,
-        model: "MicroEmoModel | None" = None,
+        model: "MediaEncoderMixin | None" = None,
     ):
         super().__init__(encodings)
         self.media = media
         self._by_model = {id(model): self}
 
-    def of(self, model: "MicroEmoModel") -> "MediaEncodings":
+    def of(self, model: "MediaEncoderMixin") -> "MediaEncodings":
         """Returns the encodings that a model can read: these, or where another model made them, what `model` makes of
         the same media, once.
 

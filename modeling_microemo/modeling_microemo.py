@@ -289,7 +289,8 @@ class MicroEmoModel(MediaEncoderMixin, MicroEmoPreTrainedModel):
             encoded = mm_encoder_outputs or self.encode_media(**media)
             features = {modality: output.pooler_output for modality, output in encoded.items()}
             # A prompt with placeholders and no media would be read as if it were words.
-            expected = {"video_features": [], "audio_features": []} if input_ids is not None else {}
+            no_media: dict[str, list[torch.Tensor]] = {"video_features": [], "audio_features": []}
+            expected = no_media if input_ids is not None else {}
             expected |= {f"{modality}_features": rows for modality, rows in features.items()}
             masks = self.get_placeholder_mask(input_ids, inputs_embeds, **expected)
             for mask, rows in zip(masks, (features.get("video"), features.get("audio")), strict=True):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,8 +37,8 @@ class WeightFile:
         path (`Path`): Where it lies.
         name (`str`): Its name in messages and in the report, without the rest of the machine's folders.
         options (`set[str]`): The options that name it or its folder, see `PARTS`; "checkpoint" for a fine-tuned one.
-        shapes (`dict[str, torch.Size]`): Of its tensors.
-        beside (`dict`): What else the file holds; of it only the run's "config" is read.
+        shapes (`dict[str, torch.Size]`): The shapes of its tensors.
+        beside (`dict`): What else the file holds. Of it only the run's "config" is read.
     """
 
     path: Path
@@ -50,8 +51,16 @@ class WeightFile:
     def read(cls, path: Path, name: str, options: set[str]) -> "WeightFile":
         """Reads names and shapes of a .pth, .bin or .safetensors file; the content decides, not the ending.
 
+        Args:
+            path (`Path`): Where the file lies.
+            name (`str`): Its name in messages and in the report.
+            options (`set[str]`): The options that name it or its folder.
+
+        Returns:
+            `WeightFile`: The file, without the values of its tensors.
+
         Raises:
-            ConversionError: for a file that is missing, damaged, no checkpoint, or one with Python code in it.
+            ConversionError: If the file is damaged, is no checkpoint, or has Python code in it.
         """
         file = cls(path, name, options)
         with file.open() as tensors:
@@ -71,7 +80,14 @@ class WeightFile:
 
     @contextmanager
     def open(self) -> Iterator[Mapping[str, torch.Tensor]]:
-        """The tensors, mapped from the disk: only what is read takes memory, until the end of the context."""
+        """Opens the tensors, mapped from the disk: only what is read takes memory, until the end of the context.
+
+        Returns:
+            `Iterator[Mapping[str, torch.Tensor]]`: The tensors by their keys, as a context manager.
+
+        Raises:
+            ConversionError: If the file is damaged, is no checkpoint, or has Python code in it.
+        """
         if _starts_like_safetensors(self.path):
             try:
                 with safe_open(self.path, framework="pt") as handle:
@@ -120,20 +136,20 @@ class WeightFile:
 class _Safetensors(Mapping):
     """An open safetensors file as a mapping."""
 
-    def __init__(self, handle):
+    def __init__(self, handle: Any):
         self.handle = handle
         self.names = list(handle.keys())
 
     def shapes(self) -> dict[str, torch.Size]:
         return {name: torch.Size(self.handle.get_slice(name).get_shape()) for name in self.names}
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> torch.Tensor:
         return self.handle.get_tensor(key)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
 
@@ -144,17 +160,23 @@ def _starts_like_safetensors(path: Path) -> bool:
 
 
 def open_sources(**options: str | os.PathLike | None) -> list[WeightFile]:
-    """All files of weights behind the options of `microemo convert`.
+    """Opens all files of weights behind the options of `microemo convert`.
 
     Args:
-        options: Option → a file, a folder in Transformers' format, or the id of such a repository on the Hub.
+        options (`str` or `os.PathLike`, *optional*):
+            For each option a file, a folder in Transformers' format, or the id of such a repository on the Hub.
+
+    Returns:
+        `list[WeightFile]`: The files, each once, with the options that name it.
 
     Raises:
-        ConversionError: for a source that does not exist or cannot be read.
+        ConversionError: If a source does not exist or cannot be read.
     """
     files: dict[Path, WeightFile] = {}
     for option, source in options.items():
-        for path in [] if source is None else _weight_paths(source):
+        if source is None:
+            continue
+        for path in _weight_paths(source):
             if path in files:
                 files[path].options.add(option)
                 continue
@@ -185,7 +207,7 @@ def _weight_paths(source: str | os.PathLike) -> list[Path]:
             missing = [shard for shard, found in paths.items() if found is None]
             if missing:
                 raise ConversionError(f"{source}: {index} lists {', '.join(missing)}, which is not there")
-            return list(paths.values())
+            return [path for path in paths.values() if path is not None]
         if single_path := find(single):
             return [single_path]
     place = "the folder" if path.is_dir() else "no such folder; the Hub's repository, if it can be reached,"

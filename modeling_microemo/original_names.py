@@ -69,11 +69,14 @@ def _replace(name: str, parts: Mapping[str, str]) -> str:
 
 
 def original_names(name: str, llm_names: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """The keys that fill a tensor of the model: alternatives, each one key, or two for the image encoder's biases.
+    """Returns the keys that fill a tensor of the model.
 
     Args:
-        name (`str`): Of the model's tensor.
-        llm_names (`Mapping`): Names in the language model's own checkpoint, by ours.
+        name (`str`): The name of the model's tensor.
+        llm_names (`Mapping[str, str]`): The names in the language model's own checkpoint, by ours.
+
+    Returns:
+        `list[tuple[str, ...]]`: Alternatives, each of one key, or of two for the biases of the image encoder.
     """
     if name in llm_names:
         return [(llm_names[name],)]
@@ -111,7 +114,14 @@ def _bert(module: str, rest: str) -> str:
 
 
 def ignored_tensors(config: MicroEmoConfig) -> list[tuple[str, str]]:
-    """The stated ignore list: patterns of keys that no part of the model needs, and why."""
+    """Returns the keys that no part of the model needs, and why.
+
+    Args:
+        config ([`MicroEmoConfig`]): The configuration of the model.
+
+    Returns:
+        `list[tuple[str, str]]`: Patterns of keys, each with the reason.
+    """
     depth = config.vision_config.num_hidden_layers
     ignored = [
         (r"(.+\.)?position_ids", "indices, no weights"),
@@ -130,5 +140,12 @@ def ignored_tensors(config: MicroEmoConfig) -> list[tuple[str, str]]:
 
 
 def part_of(name: str) -> tuple[str, str]:
-    """Which part of the model a tensor belongs to, and the option that brings it."""
+    """Returns which part of the model a tensor belongs to, and the option that brings it.
+
+    Args:
+        name (`str`): The name of the model's tensor.
+
+    Returns:
+        `tuple[str, str]`: The part's name, and the option.
+    """
     return next(part for prefix, part in PARTS.items() if name.startswith(prefix))

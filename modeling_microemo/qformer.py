@@ -10,7 +10,7 @@ from transformers.models.instructblipvideo.modeling_instructblipvideo import Ins
 from ..configuration.configuration_microemo import MicroEmoImageQFormerConfig, MicroEmoVideoQFormerConfig
 
 
-class MaskedQFormerMixin:
+class MaskedQFormerMixin(PreTrainedModel):
     """Keeps a Q-Former on attention functions that take masks, whatever the language model runs on."""
 
     def _check_and_adjust_attn_implementation(

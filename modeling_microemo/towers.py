@@ -20,7 +20,7 @@ from transformers.utils.output_capturing import capture_outputs
 from ..configuration.configuration_microemo import MicroEmoAudioConfig, MicroEmoVisionConfig
 
 
-class EvalWhenFrozenMixin:
+class EvalWhenFrozenMixin(nn.Module):
     """Keeps a module that has nothing to learn in evaluation mode, whatever `model.train()` switches over: the outputs
     of a frozen tower do not depend on the mode of the model around it."""
 
@@ -37,7 +37,11 @@ class EvalWhenFrozenMixin:
 
 
 class MicroEmoVisionModel(EvalWhenFrozenMixin, InstructBlipVideoVisionModel):
-    """EVA-CLIP's image encoder. Its last LayerNorm has an epsilon of its own (`ln_vision` of the originals)."""
+    """EVA-CLIP's image encoder. Its last LayerNorm has an epsilon of its own (`ln_vision` of the originals).
+
+    Args:
+        config ([`MicroEmoVisionConfig`]): The configuration of the image encoder.
+    """
 
     config: MicroEmoVisionConfig
     _input_embed_layer = "patch_embedding"
@@ -147,6 +151,7 @@ class AudioTowerLayer(GradientCheckpointingLayer):
 )
 class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
     config: MicroEmoAudioConfig
+    log_logit_scale: torch.Tensor
     base_model_prefix = "model"
     main_input_name = "input_features"
     input_modalities = ("audio",)

@@ -2,8 +2,9 @@
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
-from ..configuration.configuration_microemo import MicroEmoConfig, MicroEmoVideoQFormerConfig
+from ..configuration.configuration_microemo import MicroEmoConfig
 from .qformer import MicroEmoQFormer
 
 
@@ -15,7 +16,7 @@ class WindowQFormer(nn.Module):
         num_query_tokens (`int`): How many learned queries read each window.
     """
 
-    def __init__(self, config: MicroEmoVideoQFormerConfig, num_query_tokens: int):
+    def __init__(self, config: PreTrainedConfig, num_query_tokens: int):
         super().__init__()
         self.query_tokens = nn.Parameter(torch.zeros(1, num_query_tokens, config.hidden_size))
         self.qformer = MicroEmoQFormer._from_config(config)

@@ -2,16 +2,23 @@
 
 import dataclasses
 import doctest
+import functools
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import typing
 
 import pytest
+from transformers import PreTrainedConfig
+from transformers.utils import ModelOutput
 
+import microemo.configuration
 import microemo.evaluation
 import microemo.inference
+import microemo.modeling_microemo
+import microemo.publishing
 import microemo.training.from_scratch
 import microemo.training.synthetic
 import microemo.utils
@@ -19,7 +26,13 @@ import microemo.utils
 MODULES = [
     *(
         f"{room.__name__}.{module.name}"
-        for room in (microemo.evaluation, microemo.utils)
+        for room in (
+            microemo.configuration,
+            microemo.evaluation,
+            microemo.modeling_microemo,
+            microemo.publishing,
+            microemo.utils,
+        )
         for module in pkgutil.iter_modules(room.__path__)
     ),
     *(
@@ -38,6 +51,7 @@ MODULES = [
 # Their examples name a model and files that only a user has.
 EXAMPLES_WITH_A_MODEL = {
     "microemo.inference.emotion_pipeline.EmotionPipeline",
+    "microemo.modeling_microemo.modeling_microemo.MicroEmoForConditionalGeneration.forward",
     "microemo.training.collator.MicroEmoCollator",
     "microemo.training.feature_cache.FeatureCache",
 }
@@ -55,7 +69,8 @@ def public_members():
                 yield f"{module_name}.{name}", value
                 for method_name in vars(value):
                     method = getattr(value, method_name)
-                    if not method_name.startswith("_") and inspect.isroutine(method):
+                    is_method = inspect.isroutine(method) and not isinstance(method, functools.cached_property)
+                    if not method_name.startswith("_") and is_method:
                         yield f"{module_name}.{name}.{method_name}", method
 
 
@@ -77,6 +92,11 @@ def documented_names(docstring, heading):
     section = re.search(rf"^{heading}:\n(.*?)(?=^\S|\Z)", docstring, re.DOTALL | re.MULTILINE)
     entries = re.findall(r"^    (\w+) \((.*?)\):(?=\s)", section[1], re.MULTILINE) if section else []
     return dict(entries)
+
+
+def is_unpacked(parameter):
+    """Whether the annotation of `**kwargs` is `Unpack[...]`."""
+    return typing.get_origin(parameter.annotation) is typing.Unpack
 
 
 WITH_EXAMPLES = {name for name, value in MEMBERS.items() if examples_of(inspect.getdoc(value) or "")}
@@ -104,9 +124,22 @@ def test_docstrings_name_what_the_signature_has(name):
     if (
         inspect.isclass(value)
         and "__init__" not in vars(value)
-        and value.__base__.__module__.startswith("transformers")
+        and value.__base__.__module__.startswith(("torch", "transformers"))
     ):
-        return  # Transformers documents what the class takes
+        return  # the library documents what the class takes
+
+    if inspect.isclass(value) and issubclass(value, PreTrainedConfig):
+        fields = {name: vars(value)[name] for name in vars(value)["__annotations__"]}
+        documented = documented_names(docstring, "Args")
+        assert list(documented) == list(fields)
+        for name, entry in documented.items():
+            default = "" if fields[name] is None else f", defaults to `?{re.escape(json.dumps(fields[name]))}`?"
+            assert re.search(rf"\*optional\*{default.replace('true', 'True').replace('false', 'False')}$", entry), name
+        return
+
+    if inspect.isclass(value) and issubclass(value, ModelOutput):
+        assert documented_names(docstring, "Args").keys() >= vars(value)["__annotations__"].keys()
+        return
 
     if (dataclasses.is_dataclass(value) and value.__base__ is not object) or is_documented_by_help(value):
         own = {
@@ -121,8 +154,13 @@ def test_docstrings_name_what_the_signature_has(name):
         return
 
     signature = inspect.signature(value)
-    parameters = {name: parameter for name, parameter in signature.parameters.items() if name != "self"}
-    documented = documented_names(docstring, "Args")
+    # Transformers' `auto_docstring` lists a model's own parameters, and no keywords of a `TypedDict`.
+    unpacked = {name for name, parameter in signature.parameters.items() if is_unpacked(parameter)}
+    parameters = {
+        name: parameter for name, parameter in signature.parameters.items() if name not in {"self", *unpacked}
+    }
+    documented = documented_names(docstring, "(?:Args|Parameters)")
+    documented = {name: entry for name, entry in documented.items() if name not in unpacked}
     assert list(documented) == list(parameters)
     for name, parameter in parameters.items():
         is_optional = parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD
