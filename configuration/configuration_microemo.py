@@ -1,4 +1,4 @@
-"""Configuration of MicroEmo: one flat class of switches over the sub-configurations of its parts."""
+"""Configuration of MicroEmo: a class with flat fields, and a sub-configuration for each part of the model."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +18,15 @@ from .remote_code import drop_code_references
 @strict
 class MicroEmoVisionConfig(InstructBlipVideoVisionConfig):
     r"""
-    The frozen image encoder (EVA-CLIP ViT-g/14 in the paper).
+    Configuration of the frozen image encoder, which is EVA-CLIP ViT-g/14 in the paper.
 
     Args:
-        post_layernorm_eps (`float`, *optional*, defaults to 1e-5):
-            Epsilon of the LayerNorm after the last block. The original `ln_vision` differs in it from the blocks
-            (`layer_norm_eps`, 1e-6).
+        post_layernorm_eps (`float`, *optional*, defaults to 1e-05):
+            The epsilon of the LayerNorm after the last block. The original `ln_vision` has another epsilon than the
+            blocks (`layer_norm_eps`, 1e-6).
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Of random weights. A small encoder that stays random wants about `hidden_size**-0.5`: with 0.02 its features
-            hardly tell one picture from another.
+            The standard deviation of random weights. A small encoder that is never trained needs about
+            `hidden_size**-0.5`: with 0.02 its features hardly depend on the picture.
     """
 
     model_type = "microemo_vision"
@@ -45,19 +45,21 @@ class MicroEmoVisionConfig(InstructBlipVideoVisionConfig):
 
     @property
     def num_patches(self) -> int:
-        """Patches P of a frame, the class token left out."""
+        """The number of patches P of a frame, without the class token."""
         return (self.image_size // self.patch_size) ** 2
 
 
 @strict
 class MicroEmoImageQFormerConfig(InstructBlipVideoQFormerConfig):
     r"""
-    The timestamp-bound image Q-Former (paper 3.2). `vocab_size` is BERT's 30,522 and one row for `[DEC]`.
+    Configuration of the timestamp-bound image Q-Former (paper 3.2).
 
     Args:
+        vocab_size (`int`, *optional*, defaults to 30523):
+            The number of text tokens: the 30,522 of BERT, and `[DEC]`.
         use_qformer_text_input (`bool`, *optional*, defaults to `False`):
-            Read by Transformers' text-free Q-Former only, which stands in for this one where
-            `MicroEmoConfig.use_frame_timestamps` is off.
+            Whether the Q-Former takes text. Only the text-free Q-Former of Transformers reads it, which is used if
+            `MicroEmoConfig.use_frame_timestamps` is `False`.
     """
 
     model_type = "microemo_image_qformer"
@@ -73,7 +75,14 @@ class MicroEmoImageQFormerConfig(InstructBlipVideoQFormerConfig):
 
 @strict
 class MicroEmoVideoQFormerConfig(Blip2QFormerConfig):
-    r"""The utterance-aware video Q-Former (paper 3.3): two layers, cross-attention in both."""
+    r"""
+    Configuration of the utterance-aware video Q-Former (paper 3.3).
+
+    Args:
+        num_hidden_layers (`int`, *optional*, defaults to 2): The number of layers.
+        cross_attention_frequency (`int`, *optional*, defaults to 1):
+            The distance between layers with cross-attention; with 1 every layer has it.
+    """
 
     model_type = "microemo_video_qformer"
     base_config_key = "video_qformer_config"
@@ -88,7 +97,10 @@ class MicroEmoVideoQFormerConfig(Blip2QFormerConfig):
 
 @strict
 class MicroEmoAudioQFormerConfig(MicroEmoVideoQFormerConfig):
-    r"""The audio Q-Former: as the video Q-Former, over the segment features of the audio tower."""
+    r"""
+    Configuration of the audio Q-Former, which is built as the video Q-Former and reads the segment features of the audio
+    tower.
+    """
 
     model_type = "microemo_audio_qformer"
     base_config_key = "audio_qformer_config"
@@ -97,18 +109,29 @@ class MicroEmoAudioQFormerConfig(MicroEmoVideoQFormerConfig):
 @strict
 class MicroEmoAudioConfig(PreTrainedConfig):
     r"""
-    ImageBind's audio tower: a ViT over the log-mel picture of a segment of sound.
+    Configuration of ImageBind's audio tower, a ViT over the log-mel spectrogram of a segment of sound.
 
     Args:
-        segment_duration (`float`, *optional*, defaults to 2.0): Seconds of a segment of sound, a mel frame every 10 ms.
-        num_mel_bins (`int`, *optional*, defaults to 128): Height of the mel picture.
-        num_mel_frames (`int`, *optional*, defaults to 204): Width of the mel picture; it must hold a whole segment.
-        kernel_size (`int`, *optional*, defaults to 16): Side of the convolution stem's square kernel.
-        stride (`int`, *optional*, defaults to 10): Its stride in both directions.
-        projection_dim (`int`, *optional*, defaults to 1024): Width of ImageBind's joint space, hence of a segment's features.
-        stem_layer_norm_eps (`float`, *optional*, defaults to 1e-5): Epsilon of the stem's LayerNorm only.
-        logit_scale_init_value (`float`, *optional*, defaults to 20.0): Length of a segment's features.
-        initializer_range (`float`, *optional*, defaults to 0.02): See [`MicroEmoVisionConfig`].
+        hidden_size (`int`, *optional*, defaults to 768): The width of the blocks.
+        intermediate_size (`int`, *optional*, defaults to 3072): The width of the feed-forward layers.
+        num_hidden_layers (`int`, *optional*, defaults to 12): The number of blocks.
+        num_attention_heads (`int`, *optional*, defaults to 12): The number of attention heads of a block.
+        segment_duration (`float`, *optional*, defaults to 2.0):
+            The duration of a segment of sound in seconds. A mel frame is computed every 10 ms.
+        num_mel_bins (`int`, *optional*, defaults to 128): The height of the spectrogram.
+        num_mel_frames (`int`, *optional*, defaults to 204):
+            The width of the spectrogram, which must hold a whole segment.
+        kernel_size (`int`, *optional*, defaults to 16): The side length of the convolution stem's square kernel.
+        stride (`int`, *optional*, defaults to 10): The stride of the convolution stem in both directions.
+        projection_dim (`int`, *optional*, defaults to 1024):
+            The width of ImageBind's joint space, which is the width of the features of a segment.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`): The activation function of the feed-forward layers.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-06): The epsilon of the LayerNorms of the blocks.
+        stem_layer_norm_eps (`float`, *optional*, defaults to 1e-05): The epsilon of the LayerNorm of the stem.
+        attention_dropout (`float`, *optional*, defaults to 0.0): The dropout probability of the attention weights.
+        logit_scale_init_value (`float`, *optional*, defaults to 20.0): The initial length of the features of a segment.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            The standard deviation of random weights, see [`MicroEmoVisionConfig`].
     """
 
     model_type = "microemo_audio"
@@ -138,7 +161,7 @@ class MicroEmoAudioConfig(PreTrainedConfig):
 
     @property
     def num_patches(self) -> int:
-        """Patches of a mel picture, the class token left out."""
+        """The number of patches of a spectrogram, without the class token."""
         height, width = (
             (side - self.kernel_size) // self.stride + 1 for side in (self.num_mel_bins, self.num_mel_frames)
         )
@@ -151,42 +174,64 @@ class MicroEmoConfig(PreTrainedConfig):
     Configuration of [`MicroEmoForConditionalGeneration`]. The defaults are the paper's sizes (`microemo-7b`).
 
     Args:
-        num_query_tokens (`int`, *optional*, defaults to 32): Queries of the image Q-Former, per frame.
-        num_video_query_tokens (`int`, *optional*, defaults to 32): Queries n of the video Q-Former, per window.
-        num_audio_query_tokens (`int`, *optional*, defaults to 8): Queries m of the audio Q-Former, per window.
-        max_frames (`int`, *optional*, defaults to 32): Rows of the frame position table.
-        max_audio_segments (`int`, *optional*, defaults to 8): Rows of the segment position table.
+        vision_config (`dict` or [`MicroEmoVisionConfig`], *optional*): The configuration of the image encoder.
+        image_qformer_config (`dict` or [`MicroEmoImageQFormerConfig`], *optional*):
+            The configuration of the image Q-Former.
+        video_qformer_config (`dict` or [`MicroEmoVideoQFormerConfig`], *optional*):
+            The configuration of the video Q-Former.
+        audio_config (`dict` or [`MicroEmoAudioConfig`], *optional*): The configuration of the audio tower.
+        audio_qformer_config (`dict` or [`MicroEmoAudioQFormerConfig`], *optional*):
+            The configuration of the audio Q-Former.
+        text_config (`dict` or `PreTrainedConfig`, *optional*):
+            The configuration of the language model. By default it is that of LLaMA-2-7B.
+        num_query_tokens (`int`, *optional*, defaults to 32): The number of queries of the image Q-Former, per frame.
+        num_video_query_tokens (`int`, *optional*, defaults to 32):
+            The number of queries n of the video Q-Former, per window.
+        num_audio_query_tokens (`int`, *optional*, defaults to 8):
+            The number of queries m of the audio Q-Former, per window.
+        max_frames (`int`, *optional*, defaults to 32): The number of rows of the frame position table.
+        max_audio_segments (`int`, *optional*, defaults to 8): The number of rows of the segment position table.
         num_regions (`int`, *optional*, defaults to 11):
-            Facial clue regions R: the paper's eleven, or 1 for the whole face as a control (the video processor's
-            `clue_regions`).
+            The number of facial clue regions R: the paper's eleven, or 1 for the whole face as a control (the video
+            processor's `clue_regions`).
         use_local_clue_attention (`bool`, *optional*, defaults to `True`):
-            The local view of the global-local visual encoder (paper 3.2). Off: global tokens only (Table 2).
-        local_view (`"frame"` or `"face_crop"`, *optional*, defaults to `"frame"`):
-            Whose patches the clue regions cover: the frame's own (paper), or those of a crop around the face.
-        local_clue_num_attention_heads (`int`, *optional*, defaults to 16): Heads of the local clue attention.
+            Whether to use the local view of the global-local visual encoder (paper 3.2). Otherwise there are global
+            tokens only (Table 2).
+        local_view (`str`, *optional*, defaults to `"frame"`):
+            Whose patches the clue regions cover: those of the frame (`"frame"`, as in the paper), or those of a crop
+            around the face (`"face_crop"`).
+        local_clue_num_attention_heads (`int`, *optional*, defaults to 16):
+            The number of attention heads of the local clue attention.
         fusion_gate_init (`float`, *optional*, defaults to 0.0):
-            Start of the gate in `global + gate * project(local)`. 0 for converted weights (the model then equals the
-            chain without the local view), 1 for a model trained from scratch.
+            The initial value of the gate in `global + gate * project(local)`. It is 0 for converted weights (the model
+            then equals the one without the local view), and 1 for a model trained from scratch.
         use_frame_timestamps (`bool`, *optional*, defaults to `True`):
-            Whether the image Q-Former reads "This frame is sampled at 2.0s."; off, it takes no text at all.
+            Whether the image Q-Former reads "This frame is sampled at 2.0s.". Otherwise it takes no text at all.
         keep_timestamp_tokens (`bool`, *optional*, defaults to `False`):
-            Pass the timestamp's rows on to the video Q-Former too, as TimeChat did.
-        windows (`"utterance"`, `"sliding"` or `"none"`, *optional*, defaults to `"utterance"`):
-            What the video Q-Former's windows are (paper 3.3; TimeChat slides; `"none"` is Table 2's ablation).
-            The processor makes the windows; the model refuses prompts made with another setting.
-        window_size (`float`, *optional*, defaults to 32): Length of a sliding window, in `window_unit`.
-        window_stride (`float`, *optional*, defaults to 32): Distance between starts of sliding windows.
-        window_unit (`"frames"` or `"seconds"`, *optional*, defaults to `"frames"`): Unit of both.
-        use_global_window (`bool`, *optional*, defaults to `True`): The pass over the whole clip. TimeChat has none.
+            Whether the video Q-Former reads the rows of the timestamp too, as in TimeChat.
+        windows (`str`, *optional*, defaults to `"utterance"`):
+            The windows of the video Q-Former: `"utterance"` (paper 3.3), `"sliding"` (as in TimeChat) or `"none"` (the
+            ablation of Table 2). The processor makes the windows, and the model refuses prompts of another setting.
+        window_size (`float`, *optional*, defaults to 32): The length of a sliding window, in `window_unit`.
+        window_stride (`float`, *optional*, defaults to 32):
+            The distance between the starts of sliding windows, in `window_unit`.
+        window_unit (`str`, *optional*, defaults to `"frames"`):
+            The unit of `window_size` and `window_stride`, `"frames"` or `"seconds"`.
+        use_global_window (`bool`, *optional*, defaults to `True`):
+            Whether the video Q-Former also reads the whole clip, which TimeChat's does not.
         share_video_qformer (`bool`, *optional*, defaults to `False`):
-            One set of weights for the global pass and for the windows.
+            Whether the whole clip and the windows are read with the same weights.
         use_utterance_audio (`bool`, *optional*, defaults to `False`):
-            Utterance windows over the sound as well (the paper's future work), whatever `windows` says of the frames.
-        video_token_id (`int`, *optional*, defaults to 32000): Id of the `<video>` placeholder.
-        audio_token_id (`int`, *optional*, defaults to 32001): Id of the `<audio>` placeholder.
+            Whether the audio Q-Former reads utterance windows too (the paper's future work), independently of
+            `windows`.
+        video_token_id (`int`, *optional*, defaults to 32000): The id of the `<video>` placeholder.
+        audio_token_id (`int`, *optional*, defaults to 32001): The id of the `<audio>` placeholder.
+        tie_word_embeddings (`bool`, *optional*, defaults to `False`):
+            Whether the language model uses its input embeddings as output embeddings. It is `True` if that of
+            `text_config` is.
 
     Raises:
-        ValueError: for sizes that do not fit together, naming the field and the value.
+        ValueError: if sizes do not fit together. The message names the field and the value.
 
     Example:
 
@@ -250,7 +295,7 @@ class MicroEmoConfig(PreTrainedConfig):
         super().__post_init__(**drop_code_references(kwargs))
         self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
 
-        # Each part reads the one before it: the widths follow and are not for the user to set.
+        # Each part reads the output of the one before it, so these widths cannot be chosen.
         self.image_qformer_config.encoder_hidden_size = self.vision_config.hidden_size
         self.video_qformer_config.encoder_hidden_size = self.image_qformer_config.hidden_size
         self.audio_qformer_config.encoder_hidden_size = self.audio_config.projection_dim
@@ -279,10 +324,17 @@ class MicroEmoConfig(PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "MicroEmoConfig":
-        """The shipped preset `name` ("microemo-7b", "microemo-tiny"), with `kwargs` overriding its fields.
+        """Loads a preset of the package.
+
+        Args:
+            name (`str`): The name of the preset, `"microemo-7b"` or `"microemo-tiny"`.
+            kwargs (`Any`, *optional*): Fields that take precedence over those of the preset.
+
+        Returns:
+            [`MicroEmoConfig`]: The configuration.
 
         Raises:
-            ValueError: if there is no preset of that name; the message lists those that there are.
+            ValueError: if there is no preset of that name. The message lists the presets.
         """
         presets = {path.parent.name: path.parent for path in Path(__file__).parent.glob("*/config.json")}
         if name not in presets:

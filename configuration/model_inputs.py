@@ -1,4 +1,4 @@
-"""The tensors that pass from the processor to the model: the one list of their names."""
+"""The list of the tensors that pass from the processor to the model."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ class ModelInput:
     """Describes one input of the model.
 
     Attributes:
-        modality (`str`): `"text"`, `"video"` or `"audio"`; `"media"` where it belongs to both of the latter.
+        modality (`str`): `"text"`, `"video"` or `"audio"`; `"media"` if it belongs to both video and audio.
         axis (`str`):
-            What its second dimension counts, after the clips (or, of text, the rows): `"token"`, `"frame"`, `"segment"`,
+            What its second dimension counts, after the clips (or the rows of text): `"token"`, `"frame"`, `"segment"`,
             `"window"` or `"citation"`; `"row"` for an input of one dimension.
         computed_from (`str`, *optional*):
-            The input in whose place it stands: precomputed features, which the processor does not make.
+            The input that it replaces, if it holds precomputed features, which the processor does not make.
     """
 
     modality: str
@@ -44,11 +44,11 @@ MODEL_INPUTS: dict[str, ModelInput] = {
 
 
 def inputs_of(*modalities: str, axis: str | None = None) -> tuple[str, ...]:
-    """The names of the inputs of some modalities, in order.
+    """Lists the names of the inputs of some modalities, in order.
 
     Args:
-        modalities (`str`): Of `"text"`, `"video"`, `"audio"`, `"media"`.
-        axis (`str`, *optional*): Only those whose second dimension counts this.
+        modalities (`str`): The modalities: `"text"`, `"video"`, `"audio"` or `"media"`.
+        axis (`str`, *optional*): What the second dimension of the inputs counts. By default any.
 
     Returns:
         `tuple[str, ...]`: The names.
@@ -56,6 +56,8 @@ def inputs_of(*modalities: str, axis: str | None = None) -> tuple[str, ...]:
     Example:
 
     ```python
+    >>> from microemo.configuration.model_inputs import inputs_of
+
     >>> inputs_of("audio", axis="segment")
     ('input_features', 'audio_segment_mask', 'audio_features')
     ```"""

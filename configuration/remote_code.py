@@ -1,4 +1,4 @@
-"""Whether this copy of the code came with a checkpoint, or is the installed package."""
+"""The difference between code that came with a checkpoint and the installed package."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ CODE_REFERENCES: tuple[str, ...] = ("auto_map", "custom_pipelines")
 def drop_code_references(fields: dict[str, Any]) -> dict[str, Any]:
     """Leaves out the fields that name modules beside a checkpoint, unless this code is one of these modules.
 
-    The classes of the package run their own code and save none: kept, these fields would name files that a folder saved by
-    the package does not have, and `pipeline` would ask for permission to run code that it does not need.
+    The classes of the package run their own code and save none. If these fields stayed, they would name files that a folder
+    saved by the package does not have, and `pipeline` would ask for permission to run code that it does not need.
 
     Args:
         fields (`dict[str, Any]`): The fields of a saved configuration.

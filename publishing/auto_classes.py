@@ -1,5 +1,7 @@
 """The classes of MicroEmo behind Transformers' Auto classes."""
 
+from typing import Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
 from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
 from transformers.models.auto.processing_auto import AutoProcessor
@@ -11,12 +13,12 @@ from ..processing.feature_extraction_microemo import MicroEmoFeatureExtractor
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.video_processing_microemo import MicroEmoVideoProcessor
 
-MODEL_CLASSES: dict[type, type] = {
+MODEL_CLASSES: dict[Any, type] = {
     AutoModel: MicroEmoModel,
     AutoModelForMultimodalLM: MicroEmoForConditionalGeneration,
     AutoModelForImageTextToText: MicroEmoForConditionalGeneration,
 }
-PROCESSING_CLASSES: dict[type, type] = {
+PROCESSING_CLASSES: dict[Any, type] = {
     AutoProcessor: MicroEmoProcessor,
     AutoVideoProcessor: MicroEmoVideoProcessor,
     AutoFeatureExtractor: MicroEmoFeatureExtractor,
@@ -24,7 +26,7 @@ PROCESSING_CLASSES: dict[type, type] = {
 
 
 def register_auto_classes() -> None:
-    """Register the classes as `Auto*.register` does for any other model.
+    """Registers the classes as `Auto*.register` does for any other model.
 
     Transformers goes through all registered classes by name, so a stand-in in their place would break the loading of other
     models, too.

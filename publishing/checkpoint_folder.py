@@ -1,4 +1,4 @@
-"""What every new checkpoint folder needs: initial values, weights in shards, a tokenizer with the media tokens."""
+"""The parts of every new checkpoint folder: initial values, weights in shards, a tokenizer with the media tokens."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..processing.processing_microemo import MicroEmoProcessor
@@ -16,14 +16,15 @@ from ..utils.files import write_text
 SHARD_SIZE = 10**9  # bytes
 
 
-def fit_tokenizer(tokenizer, text_config: PreTrainedConfig, rows: int = 0) -> dict[str, int]:
-    """Add the media tokens to a language model's tokenizer, and bring the model's configuration in line with it.
+def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, text_config: PreTrainedConfig, rows: int = 0) -> dict[str, int]:
+    """Adds the media tokens to the tokenizer of a language model, and adjusts the model's configuration to it.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): It is changed in place. Without a padding token it gets its end token.
-        text_config (`PreTrainedConfig`): The language model's configuration; it is changed in place.
+        tokenizer (`PreTrainedTokenizerBase`):
+            The tokenizer, which is changed in place. If it has no padding token, its end token becomes one.
+        text_config (`PreTrainedConfig`): The configuration of the language model, which is changed in place.
         rows (`int`, *optional*, defaults to 0):
-            Rows of the language model's embeddings. Some tables have more of them than the tokenizer has tokens.
+            The number of rows of the language model's embeddings, which can be larger than the number of tokens.
 
     Returns:
         `dict[str, int]`: `video_token_id` and `audio_token_id`, as [`MicroEmoConfig`] takes them.
@@ -38,15 +39,17 @@ def fit_tokenizer(tokenizer, text_config: PreTrainedConfig, rows: int = 0) -> di
 
 
 def initial_weights(model: PreTrainedModel, names: Collection[str], seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """The initial values of parameters, each by the rule of the model that it is a part of.
+    """Computes the initial values of parameters, each by the rule of the model that it is a part of.
 
     Args:
-        model (`PreTrainedModel`): A model on the meta device. At most one of its modules is in memory at a time.
+        model (`PreTrainedModel`):
+            A model on the meta device. At most one of its modules is in memory at a time.
         names (`Collection[str]`): The parameters and buffers whose values are wanted.
-        seed (`int`): The seed of the values. The state of torch's own generator stays as it is.
+        seed (`int`): The seed of the values. The state of torch's own generator does not change.
 
     Returns:
-        `Iterator[tuple[str, torch.Tensor]]`: Names and values, in the order of the model's modules, children first.
+        `Iterator[tuple[str, torch.Tensor]]`: The names and values, in the order of the modules of the model, children
+        first.
     """
     generator_state = torch.Generator().manual_seed(seed).get_state()
     for prefix, module, owner in _modules_with_tensors(model, model):
@@ -63,8 +66,10 @@ def initial_weights(model: PreTrainedModel, names: Collection[str], seed: int) -
         module.to_empty(device="meta", recurse=False)
 
 
-def _modules_with_tensors(module, owner, prefix="") -> Iterator[tuple[str, nn.Module, PreTrainedModel]]:
-    """Every module that has tensors of its own, children first, with the model whose rule initialises it."""
+def _modules_with_tensors(
+    module: nn.Module, owner: PreTrainedModel, prefix: str = ""
+) -> Iterator[tuple[str, nn.Module, PreTrainedModel]]:
+    """Yields every module that has tensors of its own, children first, with the model whose rule initialises it."""
     if isinstance(module, PreTrainedModel):
         owner = module
     for name, child in module.named_children():
@@ -78,12 +83,13 @@ def _own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def write_shards(folder: Path, weights: Iterable[tuple[str, torch.Tensor]], max_shard_size: int = SHARD_SIZE) -> None:
-    """Write weights as safetensors files, with an index where there are several. One shard is in memory at a time.
+    """Writes weights as safetensors files, with an index if there are several. One shard is in memory at a time.
 
     Args:
         folder (`Path`): An existing folder.
-        weights (`Iterable[tuple[str, torch.Tensor]]`): Names and values; no two share their memory.
-        max_shard_size (`int`, *optional*, defaults to `SHARD_SIZE`): Bytes of a file; a single tensor may exceed it.
+        weights (`Iterable[tuple[str, torch.Tensor]]`): The names and values, of which no two share their memory.
+        max_shard_size (`int`, *optional*, defaults to 1000000000):
+            The largest size of a file in bytes. A single tensor may exceed it.
     """
     files: list[tuple[Path, list[str]]] = []
     shard: dict[str, torch.Tensor] = {}

@@ -52,7 +52,7 @@ class ModelArguments(ModelConfig):
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.config_overrides = _as_dict(self.config_overrides, "config_overrides")
         if self.use_peft and "all" in self.modules_to_train:
@@ -139,7 +139,7 @@ class MicroEmoTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "The argument of DistributedDataParallel, see Transformers."}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # torch warns that pinned memory has no effect there

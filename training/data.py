@@ -30,7 +30,8 @@ from datasets.exceptions import DatasetGenerationError
 from ..evaluation.emotion_labels import parse_labels
 from ..processing.media import probe
 from ..utils.files import read_json, read_json_lines, read_table
-from .data_checks import COLUMNS, FILE_COLUMNS, DataError, report_problems, row_problems, suggestion
+from ..utils.keywords import suggestion
+from .data_checks import COLUMNS, FILE_COLUMNS, DataError, report_problems, row_problems
 
 READERS: dict[str, Any] = {".jsonl": read_json_lines, ".json": read_json, ".parquet": None, ".csv": read_table}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg")

@@ -13,6 +13,8 @@ from typing import Any
 from datasets import Dataset
 
 from ..evaluation.emotion_wheel import EmotionWheels
+from ..processing.prompt_microemo import ITEM_KEYS
+from ..utils.keywords import suggestion
 
 COLUMNS = (
     *("name", "split", "video", "audio", "subtitles", "utterances", "subtitle"),
@@ -20,7 +22,9 @@ COLUMNS = (
 )
 FILE_COLUMNS = ("video", "audio", "subtitles")
 ROLES = ("system", "user", "assistant")
-ITEM_KEYS = {"text": ("text",), "utterance": ("index",), "video": (), "audio": ()}
+# The keys of the items of a message, as in a call of the processor; but clips stand in the columns of the row.
+CLIP_KEYS = ("path", "url", "video", "audio")
+ROW_ITEM_KEYS = {kind: ("type", *CLIP_KEYS) if kind in FILE_COLUMNS else keys for kind, keys in ITEM_KEYS.items()}
 
 
 class DataError(ValueError):
@@ -183,13 +187,13 @@ def _content_problems(where: str, items: Any, utterances: Any) -> list[str]:
             problems.append(f"{item_name}: expected an object with a type, found {_found(item)}")
             continue
         kind = item.get("type")
-        if not isinstance(kind, str) or kind not in ITEM_KEYS:
-            problems.append(f"{item_name}: type must be {', '.join(ITEM_KEYS)}, found {_found(kind)}")
+        if not isinstance(kind, str) or kind not in ROW_ITEM_KEYS:
+            problems.append(f"{item_name}: type must be {', '.join(ROW_ITEM_KEYS)}, found {_found(kind)}")
             continue
-        if any(not _is_empty(item.get(key)) for key in ("path", "url", "video", "audio")):
+        if any(not _is_empty(item.get(key)) for key in CLIP_KEYS):
             problems.append(f"{where} names a file; files stand in the columns video and audio")
             continue
-        problems += _unknown_keys(item_name, item, ("type", *ITEM_KEYS[kind], "path", "url", "video", "audio"))
+        problems += _unknown_keys(item_name, item, (*ROW_ITEM_KEYS[kind], *CLIP_KEYS))
         if kind == "text" and not isinstance(item.get("text"), str):
             problems.append(f"{item_name}: text: expected text, found {_found(item.get('text'))}")
         index: Any = item.get("index")
@@ -304,17 +308,3 @@ def report_problems(table: Dataset | list[dict], broken: dict[int, list[str]], n
         clip = Path(clip).name if isinstance(clip, str) else "-"
         lines.append(f"{number + 1:>6} | {clip} | {'; '.join(row_errors)}")
     return "\n".join(lines)
-
-
-def suggestion(word: str, choices: Iterable[str]) -> str:
-    """Names the choice that is most similar to a word.
-
-    Args:
-        word (`str`): The word.
-        choices (`Iterable[str]`): The words that are known.
-
-    Returns:
-        `str`: A hint in parentheses, or an empty string if no choice is similar.
-    """
-    near = difflib.get_close_matches(word, choices, 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -41,7 +41,7 @@ from .data_checks import DataError
 
 SETTINGS = "settings.json"
 # The inputs that the towers' features replace.
-PIXELS = {MODEL_INPUTS[name].computed_from: name for name in ("vision_features", "face_features")}
+PIXELS = {str(MODEL_INPUTS[name].computed_from): name for name in ("vision_features", "face_features")}
 # The visual encoder's arguments, as the processor names them.
 FRAME_INPUTS = {
     "pixel_values" if name == "pixel_values_videos" else name: name
@@ -166,15 +166,15 @@ class FeatureCache:
         bar = tqdm(total=len(keys), initial=len(keys) - len(waiting), desc="Features", disable=not progress)
         loader = one_by_one(waiting, _Encode(self.processor, self.frame_tokens), num_workers)
         with bar:
-            for number, key, features, about, error in loader:
-                if error is None:
+            for number, key, features, about, problem in loader:
+                if problem is None:
                     tensors = {name: torch.as_tensor(value) for name, value in features.items()}
                     tensors = self._as_bytes(tensors) if model is None else self._through_towers(tensors, model)
-                    if self.frame_tokens and "frame_mask" in tensors:
+                    if model is not None and self.frame_tokens and "frame_mask" in tensors:
                         tensors = self._through_visual_encoder(tensors, model)
                     write_tensors(self._file(key), tensors, {"about": json.dumps(about)})
                 else:
-                    failed[number] = error
+                    failed[number] = problem
                 bar.update()
         return failed
 
@@ -200,11 +200,14 @@ class FeatureCache:
                 continue
             frames = tensors.pop(pixels)[0].to(vision_model.device)
             # The model itself passes over crops without a face.
-            real = has_face if name == "face_features" else torch.ones(len(frames), dtype=torch.bool)
+            is_read = torch.ones(len(frames), dtype=torch.bool)
+            if name == "face_features" and has_face is not None:
+                is_read = has_face
             shape = (len(frames), 1 + model.config.vision_config.num_patches, model.config.vision_config.hidden_size)
             output = torch.zeros(shape, dtype=vision_model.dtype)
-            if real.any():
-                output[real] = vision_model(frames[real.to(frames.device)]).last_hidden_state.to("cpu", output.dtype)
+            if is_read.any():
+                hidden_state = vision_model(frames[is_read.to(frames.device)]).last_hidden_state
+                output[is_read] = hidden_state.to("cpu", output.dtype)
             tensors[name] = output[None]
         if "input_features" in tensors:
             segments = tensors.pop("input_features")[0].to(audio_tower.device)
@@ -230,7 +233,7 @@ class FeatureCache:
             [`MicroEmoProcessor`]: The copy.
         """
         processor = copy.copy(self.processor)
-        processor.clip_reader = self
+        processor.clip_reader = self  # type: ignore[assignment]  # it has the methods of a ClipReader
         return processor
 
     def read(
@@ -270,7 +273,9 @@ class FeatureCache:
             contents.append(content)
         return pad_together(tensors), contents
 
-    def _keep_frames(self, clip, features: dict, video_metadata: ClipMetadata, utterances: list[Utterance]) -> None:
+    def _keep_frames(
+        self, clip: ClipInput, features: dict, video_metadata: ClipMetadata, utterances: list[Utterance]
+    ) -> None:
         """Keeps the frames that this kind of windows samples, of a clip that was read for another kind."""
         sampler = self.processor.video_processor
         if _frames_for(self.processor) == "clip":  # the frames that were added for utterances are dropped
@@ -315,7 +320,7 @@ class FeatureCache:
     # --- keys ------------------------------------------------------------------------------------------------------
 
     def _clip_input(self, row: dict) -> ClipInput:
-        return PromptBuilder(self.processor).read_conversation(to_conversation(row), with_media=True)[0]
+        return _read_clip(self.processor, row)
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
@@ -357,6 +362,13 @@ def _frames_for(processor: MicroEmoProcessor) -> str:
     return "utterances" if processor.windows == "utterance" else "clip"
 
 
+def _read_clip(processor: MicroEmoProcessor, row: dict) -> ClipInput:
+    clip, _ = PromptBuilder(processor).read_conversation(to_conversation(row), with_media=True)
+    if clip is None:
+        raise ValueError("a row without video and audio has no features")
+    return clip
+
+
 class _Encode:
     """Runs the processor on the clip of one waiting row, in any process. It is a collator."""
 
@@ -366,8 +378,7 @@ class _Encode:
     def __call__(self, waiting: list[tuple[int, dict, str]]) -> tuple:
         ((number, row, key),) = waiting
         try:
-            clip, _ = PromptBuilder(self.processor).read_conversation(to_conversation(row), with_media=True)
-            features, (content,) = self.processor.clip_reader.read([clip])
+            features, (content,) = self.processor.clip_reader.read([_read_clip(self.processor, row)])
         except (ValueError, OSError) as error:
             return number, key, None, None, str(error)
         video = content.video_metadata
@@ -409,13 +420,13 @@ def cache_settings(
         "video_processor": processor.video_processor.to_dict(),
         "feature_extractor": processor.feature_extractor.to_dict(),
     }
-    settings = {"max_utterances": processor.max_utterances}
+    settings: dict[str, Any] = {"max_utterances": processor.max_utterances}
     for part, fields in parts.items():
         settings |= {f"{part}.{name}": value for name, value in fields.items()}
     if model is not None:
         settings["vision_model"] = _hash_weights(model.model.visual_encoder.vision_model)
         settings["audio_tower"] = _hash_weights(model.model.audio_branch.audio_tower)
-    if frame_tokens:
+    if model is not None and frame_tokens:
         settings["visual_encoder"] = _hash_weights(model.model.visual_encoder)
         settings["timestamp_format"] = processor.timestamp_format if processor.use_frame_timestamps else None
         settings["keep_timestamp_tokens"] = model.config.keep_timestamp_tokens

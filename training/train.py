@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ def load_config_and_processor(args: ModelArguments) -> tuple[MicroEmoConfig, Mic
     Raises:
         ValueError: if neither of the two has a field of that name, or if they do not agree.
     """
-    name, config_overrides = args.model_name_or_path, args.config_overrides
+    name, config_overrides = args.model_name_or_path, cast(dict[str, Any], args.config_overrides)
     processor = MicroEmoProcessor.from_pretrained(name, revision=args.model_revision)
     in_config = {
         key: value for key, value in config_overrides.items() if key in {f.name for f in fields(MicroEmoConfig)}
@@ -164,7 +164,7 @@ def prepare_model(
         raise ValueError(f"modules_to_train: the model has no module named {', '.join(sorted(unknown))}")
     model.requires_grad_(False)
     if args.use_peft:
-        config: LoraConfig = get_peft_config(args)
+        config = cast(LoraConfig, get_peft_config(args))
         config.modules_to_save = present
         trained = get_peft_model(model, config)
         _drop_originals(trained)
@@ -217,12 +217,12 @@ class _WithZeroGradients(torch.autograd.Function):
     """Returns a loss unchanged, and gives parameters a gradient of 0: one broadcast 0, whatever their size."""
 
     @staticmethod
-    def forward(ctx, loss, *parameters):
+    def forward(ctx: Any, loss: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         ctx.parameters = parameters
         return loss.clone()  # the Trainer scales it in place
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         zeros = {(p.dtype, p.device): gradient.new_zeros((), dtype=p.dtype, device=p.device) for p in ctx.parameters}
         return gradient, *(zeros[p.dtype, p.device].expand_as(p) for p in ctx.parameters)
 
@@ -539,7 +539,7 @@ def check(
         DataError: as [`check_table`] does.
     """
 
-    def tried(rows):
+    def tried(rows: Dataset) -> Iterator[str | None]:
         return try_rows(rows, collator, args.dataloader_num_workers)
 
     with warnings.catch_warnings():

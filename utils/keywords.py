@@ -22,6 +22,28 @@ LOADING_KEYWORDS: frozenset[str] = frozenset(
 )
 
 
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """Names the choice that is most similar to a word.
+
+    Args:
+        word (`str`): The word.
+        choices (`Iterable[str]`): The words that are known.
+
+    Returns:
+        `str`: A hint in parentheses after a space, or an empty string if no choice is similar.
+
+    Example:
+
+    ```python
+    >>> from microemo.utils.keywords import suggestion
+
+    >>> suggestion("subtitels", ["video", "subtitles"])
+    " (did you mean 'subtitles'?)"
+    ```"""
+    near = difflib.get_close_matches(word, list(choices), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
 def refuse_unknown(
     keywords: Iterable[str], accepted: Collection[str], owner: str, alternatives: Mapping[str, str] | None = None
 ) -> None:
@@ -52,13 +74,11 @@ def refuse_unknown(
         return
     messages, hints = [], []
     for word in unknown:
-        near = (alternatives or {}).get(word) or next(iter(difflib.get_close_matches(word, list(accepted), 1)), None)
-        if near is None:
-            hint = ""
-        elif " " in near:
-            hint = f" ({near})"
+        alternative = (alternatives or {}).get(word)
+        if alternative is None:
+            hint = suggestion(word, accepted)
         else:
-            hint = f" (did you mean {near!r}?)"
+            hint = f" ({alternative})" if " " in alternative else f" (did you mean {alternative!r}?)"
         messages.append(f"{word!r}{hint}")
         hints.append(hint)
     listing = "" if any(hints) else f"; it takes {', '.join(sorted(accepted))}"

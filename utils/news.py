@@ -1,12 +1,12 @@
-"""What the package has to say while it works."""
+"""The log messages of the package."""
 
 import logging
 
 
 def show_news() -> None:
-    """Print what the package's own loggers say on the standard error stream, news (`logger.info`) included.
+    """Prints the messages of the package's own loggers on the standard error stream, those of level INFO included.
 
-    A program calls this, never a library: others decide for themselves what they want to read.
+    Programs call this function. A library does not, since its users choose which messages they want to see.
     """
     logger = logging.getLogger(__name__.partition(".")[0])
     logger.setLevel(logging.INFO)

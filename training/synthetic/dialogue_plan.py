@@ -213,7 +213,8 @@ def plan_dialogue(seed: int, split: str, index: int) -> Dialogue:
     ]
     blinks, time = [], face_rng.uniform(0, 3)
     while time < seconds - 0.3:
-        blinks.append(Expression("blink", *(round(time + step, 3) for step in (0, 0.1, 0.14, 0.28)), 1.0))
+        onset, apex, decline, offset = (round(time + step, 3) for step in (0, 0.1, 0.14, 0.28))
+        blinks.append(Expression("blink", onset, apex, decline, offset, strength=1.0))
         time += face_rng.uniform(1.5, 4)
     pitch = voice_rng.uniform(110, 220)
     speeches = [
@@ -270,7 +271,7 @@ def _draw_spans(rng: np.random.Generator) -> tuple[list[tuple[float, float]], fl
 def _draw_pairs(count: int, has_unseen: bool, rng: np.random.Generator) -> list[tuple[str, str]]:
     """Draws a clue and a prosody for each utterance; some stay those of the utterance before."""
     stays = 1.0 if rng.random() < 0.08 else 0.15
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for _ in range(count):
         again = pairs and rng.random() < stays
         pairs.append(pairs[-1] if again else SEEN_PAIRS[rng.integers(len(SEEN_PAIRS))])
@@ -292,6 +293,5 @@ def _express(action: str, start: float, end: float, rng: np.random.Generator) ->
     """Draws an expression inside a stretch of time, with its apex in the middle of it."""
     length = end - start
     marks = np.cumsum([rng.uniform(0, 0.08), rng.uniform(0.1, 0.2), rng.uniform(0.45, 0.55), rng.uniform(0.1, 0.17)])
-    return Expression(
-        action, *(round(start + float(mark) * length, 3) for mark in marks), round(rng.uniform(0.65, 1), 3)
-    )
+    onset, apex, decline, offset = (round(start + float(mark) * length, 3) for mark in marks)
+    return Expression(action, onset, apex, decline, offset, strength=round(rng.uniform(0.65, 1), 3))

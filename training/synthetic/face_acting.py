@@ -15,7 +15,7 @@ from ...processing.faces.face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
 try:
     import cv2
 except ImportError:
-    cv2 = None
+    cv2 = None  # type: ignore[assignment]
 else:
     _LINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
@@ -122,8 +122,8 @@ class FaceActor:
         size = np.array(photograph.shape[1::-1])
         face = (find_face(photograph) if face is None else face)[:, :2] * size
         large = cv2.resize(photograph, None, fx=_DETAIL, fy=_DETAIL, interpolation=cv2.INTER_CUBIC)
-        mouth = np.zeros(large.shape[:2], np.float32)
-        cv2.fillPoly(mouth, [np.round(face[list(_MOUTH)] * _DETAIL).astype(np.int32)], 1.0)
+        mouth: np.ndarray = np.zeros(large.shape[:2], np.float32)
+        cv2.fillPoly(mouth, [np.round(face[list(_MOUTH)] * _DETAIL).astype(np.int32)], (1.0,))
         mouth = cv2.GaussianBlur(mouth, (0, 0), 0.6 * _DETAIL)[..., None]
         large = (large * (1 - mouth) + _MOUTH_COLOR * mouth).astype(np.uint8)
 
@@ -133,8 +133,8 @@ class FaceActor:
         source = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) - motion
         part = large[_DETAIL * top : _DETAIL * top + height, _DETAIL * left : _DETAIL * left + width]
         self._rest = large.copy()
-        self._rest[_DETAIL * top : _DETAIL * top + height, _DETAIL * left : _DETAIL * left + width] = cv2.remap(
-            part, source.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        self._rest[_DETAIL * top : _DETAIL * top + height, _DETAIL * left : _DETAIL * left + width] = _look_up(
+            part, source.astype(np.float32), cv2.INTER_CUBIC
         )
         self.landmarks = face.astype(np.float64)
         for _ in range(20):  # each goes to where the pixel comes from that was under it
@@ -147,7 +147,7 @@ class FaceActor:
         amplitudes: np.ndarray,
         cameras: np.ndarray,
         size: tuple[int, int],
-        light: Sequence[float] = (1.0, 1.0, 1.0),
+        light: Iterable[float] = (1.0, 1.0, 1.0),
     ) -> Iterator[np.ndarray]:
         """Renders the frames of a performance.
 
@@ -157,7 +157,7 @@ class FaceActor:
             cameras (`np.ndarray` of shape `(T, 2, 3)`):
                 The transforms from pixels of the frame to those of the photograph; see [`~FaceActor.camera`].
             size (`tuple[int, int]`): The width and height of a frame.
-            light (`Sequence[float]`, *optional*, defaults to `(1.0, 1.0, 1.0)`):
+            light (`Iterable[float]`, *optional*, defaults to `(1.0, 1.0, 1.0)`):
                 The factors of the brightness of red, green and blue.
 
         Yields:
@@ -166,9 +166,9 @@ class FaceActor:
         motions = self._motions.reshape(len(self._motions), -1)
         height, width = self._motions.shape[1:3]
         corners = self._corner + np.array([[0, 0], [width, 0], [0, height], [width, height]])
-        tables = [np.clip(np.arange(256) * gain, 0, 255) for gain in light]
-        tables = np.stack(tables, -1).round().astype(np.uint8)[:, None]
-        for amplitude, view in zip(np.float32(amplitudes), cameras, strict=True):
+        levels = [np.clip(np.arange(256) * gain, 0, 255) for gain in light]
+        tables = np.stack(levels, -1).round().astype(np.uint8)[:, None]
+        for amplitude, view in zip(np.asarray(amplitudes, np.float32), cameras, strict=True):
             to_photograph = _DETAIL * view + [[0, 0, _OFFSET], [0, 0, _OFFSET]]
             frame = cv2.warpAffine(self._rest, to_photograph, size, flags=_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             # Only the part of the frame where the face is moves.
@@ -183,16 +183,14 @@ class FaceActor:
                 across = to_photograph[:, 0] * np.arange(left, right)[:, None] + to_photograph[:, 2]
                 down = to_photograph[:, 1] * np.arange(top, bottom)[:, None]
                 source = (across.astype(np.float32) + down.astype(np.float32)[:, None]) - motion
-                frame[top:bottom, left:right] = cv2.remap(
-                    self._rest, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-                )
+                frame[top:bottom, left:right] = _look_up(self._rest, source, cv2.INTER_LINEAR)
             yield cv2.LUT(frame, tables)
 
     def camera(
         self,
         size: Sequence[int],
         face_width: float,
-        shift: Sequence[float] = (0.0, 0.0),
+        shift: Sequence[float] | np.ndarray = (0.0, 0.0),
         roll: float = 0.0,
         flip: bool = False,
     ) -> np.ndarray:
@@ -201,7 +199,7 @@ class FaceActor:
         Args:
             size (`Sequence[int]`): The width and height of the frame.
             face_width (`float`): The share of the frame's width that the face takes.
-            shift (`Sequence[float]`, *optional*, defaults to `(0.0, 0.0)`):
+            shift (`Sequence[float]` or `np.ndarray`, *optional*, defaults to `(0.0, 0.0)`):
                 The shift of the face from the middle of the frame to the right and down, as shares of its width and
                 height.
             roll (`float`, *optional*, defaults to 0.0): The clockwise rotation of the head in radians.
@@ -235,6 +233,12 @@ def find_face(photograph: np.ndarray) -> np.ndarray:
     if face is None:
         raise ValueError(f"no face in the photograph of {photograph.shape[1]} x {photograph.shape[0]} pixels")
     return face
+
+
+def _look_up(image: np.ndarray, source: np.ndarray, interpolation: int) -> np.ndarray:
+    """Reads the pixels of an image at the float32 positions `source` of shape (h, w, 2)."""
+    # OpenCV's annotations do not allow the missing second map.
+    return cv2.remap(image, source, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
 
 def _motions(landmarks: np.ndarray, actions: Iterable[_Moves]) -> tuple[np.ndarray, np.ndarray]:
@@ -276,7 +280,7 @@ def _motion(landmarks: np.ndarray, moves: _Moves, points: np.ndarray) -> np.ndar
     return _kernel(points, arrived[used], eye_width) @ weights
 
 
-def _kernel(points: np.ndarray, centers: np.ndarray, eye_width: float) -> np.ndarray:
+def _kernel(points: np.ndarray, centers: np.ndarray, eye_width: float | np.floating) -> np.ndarray:
     """Computes Matern's function of smoothness 3/2. Unlike Gaussians it does not overshoot between landmarks."""
     square = (points**2).sum(-1)[:, None] + (centers**2).sum(-1) - 2 * points @ centers.T
     distance = np.sqrt(square.clip(0)) * (3**0.5 / (_RADIUS * eye_width))

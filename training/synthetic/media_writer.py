@@ -18,7 +18,7 @@ from .voice import SOUND_RATE, plan_speech, speak
 try:
     import av
 except ImportError:
-    av = None
+    av = None  # type: ignore[assignment]
 
 _TICK = Fraction(1, 90_000)
 # Centre and width of the astronaut's face in `skimage.data.astronaut()`, in pixels.
@@ -165,7 +165,7 @@ def to_srt(lines: Iterable[Line]) -> str:
 def write_media(
     path: Path,
     pictures: Iterable[np.ndarray],
-    times: Sequence[float],
+    times: Sequence[float] | np.ndarray,
     sound: np.ndarray | None = None,
     sound_start: float = 0.0,
     sound_rate: int = SOUND_RATE,
@@ -177,7 +177,7 @@ def write_media(
         path (`Path`): The file to write. Its suffix names the container.
         pictures (`Iterable[np.ndarray]`):
             The uint8 RGB frames of shape `(H, W, 3)` with even sides, one for each of `times`.
-        times (`Sequence[float]`): The presentation times in seconds, increasing, at least a millisecond apart.
+        times (`Sequence[float]` or `np.ndarray`): The presentation times in seconds, increasing, at least a millisecond apart.
         sound (`np.ndarray` of shape `(n,)`, *optional*): The float32 mono samples.
         sound_start (`float`, *optional*, defaults to 0.0): The presentation time of the first sample in seconds.
         sound_rate (`int`, *optional*, defaults to 16000): The samples per second.
@@ -189,21 +189,18 @@ def write_media(
         if comment is not None:
             container.metadata["comment"] = comment
         if first is not None:
-            video = container.add_stream(_video_encoder(), rate=25)
+            video: av.VideoStream = container.add_stream(_video_encoder(), rate=25)  # type: ignore[assignment]
             video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
             video.codec_context.time_base = _TICK
             if video.codec_context.name == "libx264":
                 video.options = {"preset": "veryfast"}  # a third of the time
         if sound is not None:
             # All of it first: it waits in the muxer for the frames it belongs to.
-            audio = container.add_stream("aac", rate=sound_rate, layout="mono")
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, np.float32)[None], "fltp", "mono")
-            frame.rate, frame.pts, frame.time_base = (
-                sound_rate,
-                round(sound_start * sound_rate),
-                Fraction(1, sound_rate),
-            )
-            container.mux([*audio.encode(frame), *audio.encode()])
+            audio: av.AudioStream = container.add_stream("aac", rate=sound_rate, layout="mono")
+            samples = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, np.float32)[None], "fltp", "mono")
+            samples.rate, samples.time_base = sound_rate, Fraction(1, sound_rate)
+            samples.pts = round(sound_start * sound_rate)
+            container.mux([*audio.encode(samples), *audio.encode()])
         if first is not None:
             for picture, time in zip(chain([first], pictures), times, strict=True):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

@@ -36,12 +36,14 @@ try:
     import av
     import cv2
 except ImportError:
-    av = cv2 = None
+    av = cv2 = None  # type: ignore[assignment]
 
 TABLE, TRUTH = "dialogues.jsonl", "truth.jsonl"
 # How a question names its utterance, see `cite_as`.
 CITATIONS = ("tokens", "times", "index")
 _DEMO_SEED = 2025
+# The face of a process that makes clips, see `_set_actor`.
+_actor: FaceActor
 # Clips of another recipe are not kept: count up when pictures or sounds change.
 _RECIPE = 1
 
@@ -168,9 +170,11 @@ def _emotions(dialogue: Dialogue) -> list[str]:
 
 def _turns(dialogue: Dialogue, rng: np.random.Generator) -> list[tuple[dict, dict, dict]]:
     """Returns the truth of each question, the question and its answer."""
-    whole = ({"kind": "whole", "emotions": _emotions(dialogue)}, [_pick(_ASK_WHOLE, rng)], _answer_about_all(dialogue))
-    change = ({"kind": "change", "emotions": []}, [_pick(_ASK_CHANGE, rng)], _answer_about_changes(dialogue))
-    each = []
+    about_all = {"kind": "whole", "emotions": _emotions(dialogue)}
+    whole = (about_all, [_text(_pick(_ASK_WHOLE, rng))], _answer_about_all(dialogue))
+    about_changes = {"kind": "change", "emotions": []}
+    change = (about_changes, [_text(_pick(_ASK_CHANGE, rng))], _answer_about_changes(dialogue))
+    each: list[tuple[dict, list[dict], str]] = []
     for index in rng.permutation(len(dialogue.utterances)).tolist():
         utterance = dialogue.utterances[index]
         question = [_text(_pick(_ASK_UTTERANCE, rng) + "\n"), {"type": "utterance", "index": index + 1}]
@@ -180,12 +184,12 @@ def _turns(dialogue: Dialogue, rng: np.random.Generator) -> list[tuple[dict, dic
     if dialogue.split == "train" and rng.random() < 0.5:
         clue, voice = list(EMOTIONS)[rng.integers(len(EMOTIONS))]
         emotion = EMOTIONS[clue, voice]
-        question = f"In general, when {_clue_in_words(clue)} and the voice is {voice}, what does it suggest?"
-        turns.append(({"kind": "general", "emotions": [emotion]}, [question], _labels([emotion])))
+        general = f"In general, when {_clue_in_words(clue)} and the voice is {voice}, what does it suggest?"
+        turns.append(({"kind": "general", "emotions": [emotion]}, [_text(general)], _labels([emotion])))
     return [
         (
             turn,
-            {"role": "user", "content": [_text(item) if isinstance(item, str) else item for item in question]},
+            {"role": "user", "content": question},
             {"role": "assistant", "content": [_text(answer)]},
         )
         for turn, question, answer in turns
