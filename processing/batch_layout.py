@@ -5,6 +5,7 @@ from typing import Any
 
 from .clip_reader import ClipInput, as_clip_inputs, is_frames
 from .prompt_microemo import AUDIO_TOKEN, VIDEO_TOKEN
+from .utterances import Utterance
 
 
 def lay_out(
@@ -60,6 +61,38 @@ def lay_out(
     if texts is not None and len(texts) != len(clips):
         raise ValueError(f"{len(texts)} texts, but {len(clips)} clips")
     return clips if load_audio_from_video else [mute_video(clip) for clip in clips]
+
+
+def give_to_clips(clips: Sequence[ClipInput | None], belongings: dict[str, Any], is_batched: bool) -> None:
+    """Gives what a call says of clips to the clips of its conversations.
+
+    Args:
+        clips (`Sequence[ClipInput | None]`): The clip of each conversation; they are changed in place.
+        belongings (`dict[str, Any]`): What belongs to the clip, or a list with what belongs to each clip.
+        is_batched (`bool`): Whether a list of conversations was given.
+
+    Raises:
+        ValueError: If a conversation without a clip is given something, or a clip something that it has already.
+    """
+    for name, value in belongings.items():
+        values = [value]
+        if name == "sampling_rate" or (name == "audio_track" and isinstance(value, (int, str))):
+            values = [value if clip is not None and clip.has_media else None for clip in clips]
+        elif is_batched:
+            is_list = isinstance(value, (list, tuple)) and not any(
+                isinstance(entry, Utterance) or (isinstance(entry, dict) and "start" in entry) for entry in value
+            )
+            if not is_list or len(value) != len(clips):
+                raise ValueError(f"{name} of {len(clips)} conversations must be a list with those of each")
+            values = value
+        for clip, of_clip in zip(clips, values, strict=True):
+            if of_clip is None:
+                continue
+            if clip is None or not clip.has_media:
+                raise ValueError(f"{name} belong to a clip, but the conversation has none with a source")
+            if getattr(clip, name) is not None:
+                raise ValueError(f"{name} were given two times, in the conversation and by themselves")
+            setattr(clip, name, of_clip)
 
 
 def mute_video(clip: ClipInput) -> ClipInput:

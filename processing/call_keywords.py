@@ -1,5 +1,7 @@
 """The keywords of the processor's calls, merged the way Transformers merges them."""
 
+import difflib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers.processing_utils import AudioKwargs, TextKwargs
 
-from ..utils.keywords import refuse_unknown
+from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
+from .feature_extraction_microemo import MicroEmoFeatureExtractor
 from .prompt_microemo import OTHER_NAMES
 from .video_processing_microemo import FIELDS, FIXED, MicroEmoVideoProcessorKwargs
 
@@ -42,7 +45,7 @@ _ABOUT_CLIPS = {"video_metadata": "videos_kwargs", "sampling_rate": "audio_kwarg
 CALL_KEYWORDS = frozenset((*TEXT_KEYWORDS, *VIDEO_KEYWORDS, *AUDIO_KEYWORDS, *PROCESSOR_KEYWORDS))
 
 
-class MicroEmoProcessorKwargs(OmniModalProcessingKwargs, total=False):
+class MicroEmoProcessorKwargs(OmniModalProcessingKwargs, total=False):  # type: ignore[call-arg]
     """
     load_audio_from_video (`bool`, *optional*, defaults to `True`):
         Whether the sound of a video is read where no other sound is given for it.
@@ -155,6 +158,39 @@ def read_keywords(
         return_tensors=next((kind for kind in tensors if kind is not None), None),
         devices={name: device for name, device in devices.items() if device is not None},
         **flags,
+    )
+
+
+def split_loading_keywords(
+    processor_class: type["MicroEmoProcessor"], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Sorts the keywords of `from_pretrained` by the part of the processor that takes them.
+
+    Pipelines hand the model's arguments on to its processor, so that only a word that is nearly one of ours can be told to be
+    a mistake; the tokenizers get all the rest.
+
+    Args:
+        processor_class (`type`): The class that is loaded.
+        kwargs (`Mapping[str, Any]`): The keywords.
+
+    Returns:
+        `tuple[dict, dict, dict]`: The keywords of the video processor, the feature extractor and the tokenizers.
+
+    Raises:
+        TypeError: If a keyword is nearly one of ours.
+    """
+    video, sound = frozenset((*FIELDS, *FIXED)), MicroEmoFeatureExtractor.fields()
+    accepted = (inspect.signature(processor_class.__init__).parameters.keys() - {"self"}) | sound | video
+    mistaken = [
+        name
+        for name in kwargs.keys() - accepted
+        if name in OTHER_NAMES or difflib.get_close_matches(name, accepted, 1, 0.8)
+    ]
+    refuse_unknown(mistaken, accepted, f"{processor_class.__name__}.from_pretrained", OTHER_NAMES)
+    return (
+        {name: kwargs[name] for name in (video | LOADING_KEYWORDS) & kwargs.keys()},
+        {name: kwargs[name] for name in (sound | LOADING_KEYWORDS) & kwargs.keys()},
+        {name: kwargs[name] for name in kwargs.keys() - video - sound},
     )
 
 

@@ -50,8 +50,8 @@ def place_windows(
         spans.append(of_clip)
         # Without windows of its own the sound has the frames', which the model passes over.
         sound_spans.append(utterance_spans(content.utterances) if processor.use_utterance_audio else of_clip)
-        has_sound = content.segment_times is not None
-        sound.append(segment_windows(content.segment_times, sound_spans[-1]) if has_sound else no_windows)
+        times = content.segment_times
+        sound.append(no_windows if times is None else segment_windows(times, sound_spans[-1]))
     features = {"utterance_windows": _pad(frames, spans)}
     if any(content.segment_times is not None for content in contents):
         features["audio_windows"] = _pad(sound, sound_spans)

@@ -1,7 +1,5 @@
 """MicroEmo's processor: from a clip and a question to the tensors that the model reads."""
 
-import difflib
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
@@ -12,79 +10,63 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..configuration.model_inputs import MODEL_INPUTS, inputs_of
-from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
-from .batch_layout import lay_out, mute_video
-from .call_keywords import CALL_KEYWORDS, CallKeywords, MicroEmoProcessorKwargs, read_keywords
+from .batch_layout import give_to_clips, lay_out, mute_video
+from .call_keywords import CALL_KEYWORDS, CallKeywords, MicroEmoProcessorKwargs, read_keywords, split_loading_keywords
 from .clip_reader import ClipInput, ClipReader, deduplicate
 from .clip_windows import at_least_one_window, place_windows, timestamp_tokens
-from .faces.face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
-from .frame_sampling import uniform_indices
-from .prompt_microemo import (
-    AUDIO_TOKEN,
-    CHAT_TEMPLATE,
-    OTHER_NAMES,
-    SYSTEM_TEXT,
-    VIDEO_TOKEN,
-    ClipPrompt,
-    PromptBuilder,
-)
-from .prompt_tokens import tokenize_prompts
-from .utterances import Utterance, sliding_windows
-from .video_processing_microemo import FIELDS, FIXED, MicroEmoVideoProcessor
+from .model_switches import arguments_from_model, differences_from_model
+from .prompt_microemo import AUDIO_TOKEN, CHAT_TEMPLATE, SYSTEM_TEXT, VIDEO_TOKEN, ClipPrompt, PromptBuilder
+from .prompt_tokens import count_video_tokens, tokenize_prompts
+from .video_processing_microemo import MicroEmoVideoProcessor
 
 try:
     from transformers.processing_utils import OmniModalProcessorMixin
 except ImportError:  # Transformers before 5.23 has no class for processors of video and sound.
     OmniModalProcessorMixin = ProcessorMixin
 
-# Keywords that loading hands to the video processor.
-_VIDEO_FIELDS = frozenset((*FIELDS, *FIXED))
 # The arguments of a call besides its keywords, and those of them that belong to a clip.
 _OF_CLIPS = ("utterances", "landmarks", "audio_track")
 _CALL_ARGUMENTS = frozenset(("text", "videos", "audio", "audio_from_video_indices", "asr", *_OF_CLIPS))
-# What the processor and the model must agree on, by one name in both.
-SWITCHES = (
-    *("num_query_tokens", "num_video_query_tokens", "num_audio_query_tokens"),
-    *("windows", "window_size", "window_stride", "window_unit"),
-    *("use_global_window", "use_utterance_audio", "use_frame_timestamps"),
-)
 
 
 class MicroEmoProcessor(OmniModalProcessorMixin):
-    r"""
-    Bundles a [`MicroEmoVideoProcessor`], a [`MicroEmoFeatureExtractor`] and the tokenizers of the language model and
-    of the image Q-Former, and owns the prompt.
+    r"""Bundles a video processor, a feature extractor and two tokenizers, and owns the prompt.
 
     The switches below change the prompt and must agree with the model's configuration: take them from there with
     [`~MicroEmoProcessor.from_config`].
 
     Args:
-        video_processor ([`MicroEmoVideoProcessor`]): Clips to frames and clue regions.
-        feature_extractor ([`MicroEmoFeatureExtractor`]): Sound to log-mel segments.
-        tokenizer (`PreTrainedTokenizerBase`): Of the language model, with the tokens `<video>` and `<audio>`.
-        qformer_tokenizer (`PreTrainedTokenizerBase`): Of the image Q-Former (BERT's), for the timestamps.
-        num_query_tokens (`int`, *optional*, defaults to 32): Queries of the image Q-Former; in no count of the prompt.
-        num_video_query_tokens (`int`, *optional*, defaults to 32): Placeholders n of a window of frames.
-        num_audio_query_tokens (`int`, *optional*, defaults to 8): Placeholders m of a window of sound.
-        windows (`"utterance"`, `"sliding"` or `"none"`, *optional*, defaults to `"utterance"`): See [`MicroEmoConfig`].
-        window_size, window_stride (`float`, *optional*, default to 32): Of sliding windows, in `window_unit`.
-        window_unit (`"frames"` or `"seconds"`, *optional*, defaults to `"frames"`): Their unit.
+        video_processor ([`MicroEmoVideoProcessor`]): What turns clips into frames and clue regions.
+        feature_extractor ([`MicroEmoFeatureExtractor`]): What turns sound into mel segments.
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer of the language model, with the tokens `<video>` and `<audio>`.
+        qformer_tokenizer (`PreTrainedTokenizerBase`): The tokenizer of the image Q-Former (BERT's), for the timestamps.
+        num_query_tokens (`int`, *optional*, defaults to 32):
+            The number of queries of the image Q-Former; no placeholder stands for them.
+        num_video_query_tokens (`int`, *optional*, defaults to 32): The number n of placeholders of a window of frames.
+        num_audio_query_tokens (`int`, *optional*, defaults to 8): The number m of placeholders of a window of sound.
+        windows (`str`, *optional*, defaults to `"utterance"`):
+            What the windows of frames are: `"utterance"`, `"sliding"` or `"none"`, as in [`MicroEmoConfig`].
+        window_size (`float`, *optional*, defaults to 32): The length of a sliding window in `window_unit`.
+        window_stride (`float`, *optional*, defaults to 32): The distance of sliding windows in `window_unit`.
+        window_unit (`str`, *optional*, defaults to `"frames"`): `"frames"` or `"seconds"`.
         use_global_window (`bool`, *optional*, defaults to `True`): Whether n placeholders stand for the whole clip.
         use_utterance_audio (`bool`, *optional*, defaults to `False`): Whether each utterance has m placeholders.
         use_frame_timestamps (`bool`, *optional*, defaults to `True`): Whether the image Q-Former reads timestamps.
-        prompt_layout (`"concatenated"` or `"interleaved"`, *optional*, defaults to `"concatenated"`):
-            All windows before the transcript (paper 3.4), or each utterance's tokens behind its number in its transcript
-            line, where a small model finds them most easily. Windows of frames that are no utterances always come before it.
+        prompt_layout (`str`, *optional*, defaults to `"concatenated"`):
+            `"concatenated"` puts all windows before the transcript (paper 3.4). `"interleaved"` puts each utterance's
+            tokens behind its number in its line of the transcript, where a small model finds them most easily. Windows of
+            frames that are no utterances always come before it.
         timestamp_format (`str`, *optional*, defaults to `"This frame is sampled at {:.1f}s."`):
-            Filled with the frame's presentation time in seconds (paper 3.2). `"timechat"` stands for TimeChat's
-            sentence, whose time is frame index by frame rate.
-        max_utterances (`int`, *optional*, defaults to 32): Above it, short neighbours are merged, with a warning.
-        system_text (`str`, *optional*): First words of a prompt without a system message.
-        chat_template (`str`, *optional*): Jinja template of the prompt in place of [`CHAT_TEMPLATE`].
+            The sentence that is filled with the frame's presentation time in seconds (paper 3.2). `"timechat"` stands for
+            TimeChat's sentence, whose time is the frame's index by the frame rate.
+        max_utterances (`int`, *optional*, defaults to 32):
+            The largest number of utterances. Above it short neighbours are merged, with a warning.
+        system_text (`str`, *optional*): The first words of a prompt without a system message.
+        chat_template (`str`, *optional*): The Jinja template of the prompt in place of [`CHAT_TEMPLATE`].
 
     Raises:
-        ValueError: if a switch has an unknown value, or the tokenizer lacks `<video>` or `<audio>`.
+        ValueError: If a switch has an unknown value, or if the tokenizer lacks `<video>` or `<audio>`.
     """
 
     valid_processor_kwargs = MicroEmoProcessorKwargs
@@ -157,7 +139,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
 
     @property
     def clip_reader(self) -> ClipReader:
-        """What reads clips: a [`ClipReader`], or whatever else has its `read`, such as a [`FeatureCache`]."""
+        """The object that reads clips: a [`ClipReader`], or another one with its `read`, such as a [`FeatureCache`]."""
         return self._clip_reader or ClipReader(self)
 
     @clip_reader.setter
@@ -166,7 +148,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
 
     @classmethod
     def add_media_tokens(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Add `<video>` and `<audio>` to a tokenizer that lacks them.
+        """Adds `<video>` and `<audio>` to a tokenizer that lacks them.
 
         Args:
             tokenizer (`PreTrainedTokenizerBase`): The tokenizer of the language model; it is changed in place.
@@ -186,16 +168,20 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         qformer_tokenizer: PreTrainedTokenizerBase,
         **overrides: Any,
     ) -> "MicroEmoProcessor":
-        """The processor that fits a model.
+        """Makes the processor that fits a model.
 
         Args:
             config ([`MicroEmoConfig`]): The switches, the sizes and the ids of `<video>` and `<audio>`.
-            tokenizer, qformer_tokenizer (`PreTrainedTokenizerBase`):
-                See the class. `<video>` and `<audio>` are added to the first where it lacks them.
-            overrides: Arguments of the class; `video_processor` and `feature_extractor` among them.
+            tokenizer (`PreTrainedTokenizerBase`):
+                The tokenizer of the language model. `<video>` and `<audio>` are added where it lacks them.
+            qformer_tokenizer (`PreTrainedTokenizerBase`): The tokenizer of the image Q-Former.
+            overrides (`Any`, *optional*): Arguments of the class, `video_processor` and `feature_extractor` among them.
+
+        Returns:
+            `MicroEmoProcessor`: The processor.
 
         Raises:
-            ValueError: if the tokenizer gives `<video>` or `<audio>` another id than the configuration.
+            ValueError: If the tokenizer gives `<video>` or `<audio>` another id than the configuration.
         """
         expected_ids = (config.video_token_id, config.audio_token_id)
         ids = cls.add_media_tokens(tokenizer)
@@ -205,51 +191,22 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         context = getattr(config.text_config, "max_position_embeddings", tokenizer.model_max_length)
         tokenizer.model_max_length = min(tokenizer.model_max_length, context)
 
-        switches = {name: getattr(config, name) for name in SWITCHES}
-        parts = {}
-        if "video_processor" not in overrides:
-            side = config.vision_config.image_size
-            parts["video_processor"] = MicroEmoVideoProcessor(
-                num_frames=min(MicroEmoVideoProcessor.num_frames, config.max_frames),
-                size={"height": side, "width": side},
-                patch_size=config.vision_config.patch_size,
-                local_view=config.local_view,
-                clue_regions="whole_face" if config.num_regions == 1 else "facial",
-                max_frames=config.max_frames,
-            )
-        if "feature_extractor" not in overrides:
-            parts["feature_extractor"] = MicroEmoFeatureExtractor(
-                num_segments=config.max_audio_segments,
-                segment_duration=config.audio_config.segment_duration,
-                num_mel_bins=config.audio_config.num_mel_bins,
-                num_mel_frames=config.audio_config.num_mel_frames,
-            )
-        return cls(tokenizer=tokenizer, qformer_tokenizer=qformer_tokenizer, **{**parts, **switches, **overrides})
+        arguments = {**arguments_from_model(config), **overrides}
+        return cls(tokenizer=tokenizer, qformer_tokenizer=qformer_tokenizer, **arguments)
 
     def check_config(self, config: MicroEmoConfig) -> None:
-        """Refuse a model made with other switches. Where the numbers of placeholders differ the model refuses the
-        prompt itself; windows of another kind, but as many, it cannot tell.
+        """Refuses a model made with other switches.
+
+        Where the numbers of placeholders differ the model refuses the prompt itself; windows of another kind, but as many,
+        it cannot tell.
+
+        Args:
+            config ([`MicroEmoConfig`]): The configuration of the model.
 
         Raises:
-            ValueError: naming every field that differs, with both values.
+            ValueError: If a field differs; the error names each of them with both values.
         """
-        vision, video_processor = config.vision_config, self.video_processor
-        sound, feature_extractor = config.audio_config, self.feature_extractor
-        pairs = {name: (getattr(self, name), getattr(config, name)) for name in SWITCHES}
-        if config.windows != "sliding":
-            pairs = {name: pair for name, pair in pairs.items() if not name.startswith("window_")}
-        if config.use_local_clue_attention:
-            pairs["local_view"] = (video_processor.local_view, config.local_view)
-            pairs["num_regions"] = (len(find_regions(video_processor.clue_regions)), config.num_regions)
-        pairs["size"] = (video_processor.size["height"], vision.image_size)
-        pairs["patch_size"] = (video_processor.patch_size, vision.patch_size)
-        pairs["segment_duration"] = (feature_extractor.segment_duration, sound.segment_duration)
-        pairs["num_mel_frames"] = (feature_extractor.num_mel_frames, sound.num_mel_frames)
-        pairs["video_token_id"] = (self.video_token_id, config.video_token_id)
-        pairs["audio_token_id"] = (self.audio_token_id, config.audio_token_id)
-        wrong = [f"{name} is {ours!r}, the model's {its!r}" for name, (ours, its) in pairs.items() if ours != its]
-        if video_processor.max_frames > config.max_frames:
-            wrong.append(f"max_frames is {video_processor.max_frames}, the model has {config.max_frames} positions")
+        wrong = differences_from_model(self, config)
         if wrong:
             raise ValueError("the processor does not fit the model: " + "; ".join(wrong))
 
@@ -265,7 +222,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         audio_track: int | str | list | None = None,
         audio_from_video_indices: list[int | None] | None = None,
         asr: Callable | None = None,
-        **kwargs: Unpack[MicroEmoProcessorKwargs],
+        **kwargs: Unpack[MicroEmoProcessorKwargs],  # type: ignore[misc]
     ) -> BatchFeature:
         """Makes all that the model reads from clips and texts.
 
@@ -416,7 +373,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         if not conversation:
             raise ValueError("an empty conversation has no prompt")
         is_batched = not isinstance(conversation[0], dict)
-        conversations = conversation if is_batched else [conversation]
+        conversations: list[Any] = conversation if is_batched else [conversation]
         builder = PromptBuilder(self)
         repeated = (chat_template_kwargs or {}).keys() & kwargs.keys()
         if repeated:
@@ -443,7 +400,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         }
 
         pairs = [builder.read_conversation(messages, tokenize, CALL_KEYWORDS) for messages in conversations]
-        _give_to_clips([clip for clip, _ in pairs], belongings, is_batched)
+        give_to_clips([clip for clip, _ in pairs], belongings, is_batched)
         clips = [clip for clip, _ in pairs if clip is not None]
         if not keywords.load_audio_from_video:
             clips = [mute_video(clip) for clip in clips]
@@ -457,19 +414,17 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
             for (_, messages), prompt in zip(pairs, prompts, strict=True)
         ]
         if keywords.return_text_replacement_offsets and tokenize:
-            for row, (pair, prompt) in enumerate(zip(pairs, prompts, strict=True)):
-                rendered[row].replacements = builder.find_replacements(
-                    row, pair[1], prompt, rendered[row], **template_kwargs
-                )
-            features["text_replacement_offsets"] = [prompt.replacements for prompt in rendered]
+            for row, ((_, messages), prompt, finished) in enumerate(zip(pairs, found, rendered, strict=True)):
+                finished.replacements = builder.find_replacements(row, messages, prompt, finished, **template_kwargs)
+            features["text_replacement_offsets"] = [finished.replacements for finished in rendered]
         if keywords.text.pop("add_special_tokens", False):
-            for prompt in rendered:
-                prompt.begin_with(self.tokenizer.bos_token or "")
-        metadata["prompts"] = texts = [prompt.text for prompt in rendered]
+            for finished in rendered:
+                finished.begin_with(self.tokenizer.bos_token or "")
+        metadata["prompts"] = texts = [finished.text for finished in rendered]
         if not tokenize:
             return texts if is_batched else texts[0]
 
-        features |= tokenize_prompts(self, rendered, prompts, builder, return_assistant_tokens_mask, **keywords.text)
+        features |= tokenize_prompts(self, rendered, found, builder, return_assistant_tokens_mask, **keywords.text)
         if not is_batched and keywords.return_tensors == "pt":
             features = at_least_one_window(features)
         output = self._output(features, metadata, keywords)
@@ -496,7 +451,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
             ClipPrompt(content.has_video, content.has_audio, content.utterances, of_clip)
             for content, of_clip in zip(contents, spans, strict=True)
         ]
-        metadata = {
+        metadata: dict[str, list] = {
             "video_metadata": [contents[index].video_metadata for index in clip_index],
             "utterances": [contents[index].utterances for index in clip_index],
             "audio_segment_times": [contents[index].segment_times for index in clip_index],
@@ -558,24 +513,9 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         """
         if image_sizes is not None:
             raise ValueError("image_sizes: pictures are not read")
-        num_frames = self.video_processor.num_frames
-        counts: dict[str, list[int]] = {}
-        builder = PromptBuilder(self)
-        if video_sizes is not None:
-            counts["num_video_tokens"] = []
-            for total, *_ in video_sizes:
-                spans = np.zeros((0, 2))
-                if self.windows == "sliding":
-                    times = uniform_indices(total, num_frames) / 24
-                    _, spans = sliding_windows(
-                        times, self.window_size, self.window_stride, self.window_unit, total / 24
-                    )
-                counts["num_video_tokens"].append(builder.count_placeholders(ClipPrompt(True, False, [], spans))[0])
-        if audio_lengths is not None:
-            counts["num_audio_tokens"] = [
-                builder.count_placeholders(ClipPrompt(False, True))[1] for _ in audio_lengths
-            ]
-        return MultiModalData(**counts)
+        video = [count_video_tokens(self, num_frames) for num_frames, *_ in video_sizes or ()]
+        audio = [self.num_audio_query_tokens for _ in audio_lengths or ()]
+        return MultiModalData(num_video_tokens=video or None, num_audio_tokens=audio or None)
 
     @property
     def image_token_id(self) -> int:
@@ -613,10 +553,24 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
+        """The names of all tensors that a call may return and the model reads."""
         return [name for name, model_input in MODEL_INPUTS.items() if model_input.computed_from is None]
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-        # Transformers hides this class behind a stand-in where torchvision is absent.
+        """Checks the class of a part, as the base class does.
+
+        Transformers hides the class of video processors behind a stand-in where torchvision is absent.
+
+        Args:
+            argument_name (`str`): The name of the part.
+            argument (`Any`): The part.
+
+        Returns:
+            `type`: The class that was expected.
+
+        Raises:
+            TypeError: If the part has another class.
+        """
         if argument_name != "video_processor":
             return super().check_argument_for_proper_class(argument_name, argument)
         if not isinstance(argument, VideoProcessorMixin):
@@ -627,18 +581,8 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: Any, processor_dict: dict | None = None, **kwargs: Any
     ) -> list[Any]:
-        # The automatic class for video processors needs torchvision, too. The tokenizers get all the rest: pipelines hand
-        # the model's arguments on to its processor, so that only a word that is nearly ours can be told to be a mistake.
-        own = inspect.signature(cls.__init__).parameters.keys() - {"self"}
-        sound = MicroEmoFeatureExtractor.fields()
-        accepted = own | sound | _VIDEO_FIELDS
-        mistaken = [
-            n for n in kwargs.keys() - accepted if n in OTHER_NAMES or difflib.get_close_matches(n, accepted, 1, 0.8)
-        ]
-        refuse_unknown(mistaken, accepted, f"{cls.__name__}.from_pretrained", OTHER_NAMES)
-        video = {name: kwargs[name] for name in (_VIDEO_FIELDS | LOADING_KEYWORDS) & kwargs.keys()}
-        audio = {name: kwargs[name] for name in (sound | LOADING_KEYWORDS) & kwargs.keys()}
-        rest = {name: kwargs[name] for name in kwargs.keys() - _VIDEO_FIELDS - sound}
+        # The automatic class for video processors needs torchvision, too.
+        video, audio, rest = split_loading_keywords(cls, kwargs)
         return [
             MicroEmoVideoProcessor.from_pretrained(pretrained_model_name_or_path, **video),
             MicroEmoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **audio),
@@ -647,29 +591,6 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
                 for name in ("tokenizer", "qformer_tokenizer")
             ),
         ]
-
-
-def _give_to_clips(clips: Sequence[ClipInput | None], belongings: dict[str, Any], is_batched: bool) -> None:
-    """Gives what a call says of clips to the clips of its conversations, which may not say it themselves."""
-    for name, value in belongings.items():
-        values = [value]
-        if name == "sampling_rate" or (name == "audio_track" and isinstance(value, (int, str))):
-            values = [value if clip is not None and clip.has_media else None for clip in clips]
-        elif is_batched:
-            is_list = isinstance(value, (list, tuple)) and not any(
-                isinstance(entry, Utterance) or (isinstance(entry, dict) and "start" in entry) for entry in value
-            )
-            if not is_list or len(value) != len(clips):
-                raise ValueError(f"{name} of {len(clips)} conversations must be a list with those of each")
-            values = value
-        for clip, of_clip in zip(clips, values, strict=True):
-            if of_clip is None:
-                continue
-            if clip is None or not clip.has_media:
-                raise ValueError(f"{name} belong to a clip, but the conversation has none with a source")
-            if getattr(clip, name) is not None:
-                raise ValueError(f"{name} were given two times, in the conversation and by themselves")
-            setattr(clip, name, of_clip)
 
 
 __all__ = ["ClipPrompt", "MicroEmoProcessor", "MicroEmoProcessorKwargs"]

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .frame_sampling import uniform_indices
 from .prompt_microemo import ClipPrompt, PromptBuilder, RenderedPrompt
+from .utterances import sliding_windows
 
 if TYPE_CHECKING:
     from .processing_microemo import MicroEmoProcessor
@@ -69,9 +71,29 @@ def tokenize_prompts(
             [int(any(start < stop and end > first for first, stop in prompt.answers)) for start, end in of_prompt]
             for of_prompt, prompt in zip(offsets, rendered, strict=True)
         ]
-    if any(prompt.cited for prompt in rendered):
-        cited = np.full((len(rendered), max(len(prompt.cited) for prompt in rendered)), -1, dtype=np.int64)
-        for row, prompt in enumerate(rendered):
-            cited[row, : len(prompt.cited)] = prompt.cited
+    num_cited = max(len(finished.cited) for finished in rendered)
+    if num_cited:
+        cited = np.full((len(rendered), num_cited), -1, dtype=np.int64)
+        for row, finished in enumerate(rendered):
+            cited[row, : len(finished.cited)] = finished.cited
         features["cited_utterances"] = cited
     return features
+
+
+def count_video_tokens(processor: "MicroEmoProcessor", num_frames: int) -> int:
+    """Counts the placeholders of a clip without utterances.
+
+    Args:
+        processor ([`MicroEmoProcessor`]): The processor whose switches count.
+        num_frames (`int`): The number of frames of the clip, which are 1/24 s apart.
+
+    Returns:
+        `int`: The number of `<video>` placeholders.
+    """
+    spans = np.zeros((0, 2))
+    if processor.windows == "sliding":
+        times = uniform_indices(num_frames, processor.video_processor.num_frames) / 24
+        _, spans = sliding_windows(
+            times, processor.window_size, processor.window_stride, processor.window_unit, num_frames / 24
+        )
+    return PromptBuilder(processor).count_placeholders(ClipPrompt(has_video=True, spans=spans))[0]
