@@ -73,10 +73,3 @@ def test_what_has_a_fixed_length_is_exported_for_any_number_of_frames(made, part
         if part != "visual encoder":
             ours, theirs = ours["last_hidden_state"], theirs["last_hidden_state"]
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_a_prompt_is_read_in_chunks(made):
-    model, inputs = made
-    expected = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
-    assert torch.equal(model.generate(**inputs, max_new_tokens=NEW, do_sample=False, prefill_chunk_size=5), expected)

@@ -2,6 +2,8 @@ import pytest
 import torch
 from transformers import TextIteratorStreamer
 
+from microemo.modeling_microemo.generation_microemo import CACHE_NAME
+
 NEW = 6
 
 
@@ -54,6 +56,50 @@ def test_cached_decoding_equals_full_recomputation(tiny, attn_implementation):
         token = kept.sequences[:, inputs["input_ids"].shape[1] + step, None]
         again["input_ids"] = torch.cat([again["input_ids"], token], dim=1)
         again["attention_mask"] = torch.cat([again["attention_mask"], torch.ones_like(token)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("search", "way"),
+    [
+        ({"do_sample": False}, {"cache_implementation": "static"}),
+        ({"num_beams": 3}, {"cache_implementation": "static"}),
+        ({"num_beams": 2, "num_return_sequences": 2}, {"use_cache": False}),
+        ({"do_sample": False}, {"prompt_lookup_num_tokens": 3}),
+        ({"do_sample": False}, {"prefill_chunk_size": 7}),
+    ],
+    ids=["static cache", "static cache, beams", "no cache, beams", "prompt lookup", "prompt in chunks"],
+)
+def test_ways_to_generate_say_the_same(tiny, search, way):
+    model = tiny.model(local_view="frame")
+    rows = 1 if "prompt_lookup_num_tokens" in way else 2
+    inputs = {name: value[:rows] for name, value in tiny.inputs(model.config).items()}
+    calls = counted(model)
+    expected = model.generate(**inputs, max_new_tokens=NEW, **search)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=NEW, **search, **way), expected)
+    assert calls == {"vision": 2, "audio": 2}  # once for each call
+
+
+def test_a_conversation_goes_on_with_its_cache(tiny):
+    """The second turn has no media of its own: those of the first are in the cache."""
+    model = tiny.model()
+    inputs = {name: value[:1] for name, value in tiny.inputs(model.config).items()}
+    first = model.generate(**inputs, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True)
+    ids = torch.cat([first.sequences, torch.tensor([[20, 21, 22]])], dim=1)
+    whole = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    expected = model.generate(**whole, max_new_tokens=NEW, do_sample=False)
+    calls = counted(model)
+    turn = {"input_ids": ids, "attention_mask": torch.ones_like(ids), CACHE_NAME: first[CACHE_NAME]}
+    assert torch.equal(model.generate(**turn, max_new_tokens=NEW, do_sample=False), expected)
+    assert calls == {"vision": 0, "audio": 0}
+
+
+def test_a_prompt_without_its_media_is_refused(tiny):
+    model = tiny.model()
+    inputs = tiny.inputs(model.config)
+    text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    for way in ({}, {"cache_implementation": "static"}, {"num_beams": 2}):
+        with pytest.raises(ValueError, match=r"tokens: \[.*features: \[\]"):
+            model.generate(**text, max_new_tokens=NEW, **way)
 
 
 def test_a_clip_alone_and_in_a_batch_say_the_same(tiny):

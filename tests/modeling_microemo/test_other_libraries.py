@@ -73,6 +73,8 @@ def test_the_whole_model_may_be_offloaded(expected, tmp_path):
         disk_offload(copy.deepcopy(model), str(tmp_path / "disk"), execution_device="cpu"),
     ):
         torch.testing.assert_close(moved(**inputs).logits, logits, atol=1e-5, rtol=0)
+        options = {"max_new_tokens": 3, "num_beams": 2}
+        assert torch.equal(moved.generate(**inputs, **options), model.generate(**inputs, **options))
         no_frames = {**inputs, "frame_mask": torch.zeros_like(inputs["frame_mask"])}
         with pytest.raises(ValueError, match="do not match"):
             moved(**no_frames)
