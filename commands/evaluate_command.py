@@ -177,7 +177,8 @@ def score(
             notes = {key: list(note) if isinstance(note, tuple) else note for key, note in sheet.notes.items()}
             if as_json:
                 scores = {name: [e.value, e.low, e.high] for name, e in estimates.items()}
-                print(json.dumps({"file": str(file.path), "n": len(sheet.names), "scores": scores, "notes": notes}))
+                names = {"file": str(file.path), "references": references.name, "n": len(sheet.names)}
+                print(json.dumps({**names, "scores": scores, "notes": notes}))
                 continue
             score_table = Table("metric", "precision", "recall", "F", title=f"{file.path} ({len(sheet.names)} clips)")
             for metric in [*sheet.metrics, "EW"]:

@@ -18,9 +18,9 @@ from ..utils.files import read_json, read_json_lines, read_text
 from .completeness import ADAPTER_CONFIG, ADAPTER_MODEL_CONFIG, CARD, FolderContent
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-# Both the Hub and Transformers know it: `pipeline(model=...)` asks the Hub for it. "video-text-to-text" is the Hub's alone.
-PIPELINE_TAG = "any-to-any"
-TAGS = ["microemo", "emotion-recognition", "video", "audio"]
+# `pipeline(model=...)` asks the Hub for it. Transformers does not know "video-text-to-text", and its "any-to-any" needs torchvision.
+PIPELINE_TAG = "image-text-to-text"
+TAGS = ["microemo", "emotion-recognition", "video-text-to-text", "audio-text-to-text"]
 NOT_STATED = "not stated"
 RUN_FACTS = "training_run.json"
 CONVERSION_REPORT = "conversion_report.json"
@@ -28,6 +28,10 @@ CONVERSION_REPORT = "conversion_report.json"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PART = re.compile(r"<!-- microemo:begin (\w+)[^\n]*-->\n.*?<!-- microemo:end \1 -->", re.DOTALL)
 FRONT_MATTER = re.compile(r"\A\s*---[^\S\n]*\n(.*?)^---[^\S\n]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+# What PEFT adds to the empty card of `huggingface_hub`.
+ADDED_BY_PEFT = re.compile(
+    r"(### Framework versions|## Training procedure|- PEFT [\w.+-]+|The following `bitsandbytes` .*|- [a-z_0-9]+: .*|\s*)"
+)
 
 # The figures of `microemo evaluate score --json` that a card shows, and the factor to their unit.
 METRICS = {
@@ -186,9 +190,7 @@ def is_untouched(text: str, run: dict) -> bool:
     body = FRONT_MATTER.sub("", text, count=1)
     template = set(ModelCard.from_template(ModelCardData()).text.splitlines())
     added = [line for line in body.splitlines() if line not in template]
-    return "[More Information Needed]" in body and all(
-        re.match(r"(#|- |The following `bits|\s*$)", line) for line in added
-    )
+    return "[More Information Needed]" in body and all(ADDED_BY_PEFT.fullmatch(line) for line in added)
 
 
 # --- facts ---------------------------------------------------------------------------------------------------------

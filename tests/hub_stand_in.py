@@ -276,11 +276,15 @@ def is_large(path: str, content: bytes, size: int | None = None) -> bool:
     return path.endswith(LARGE_SUFFIXES) or (len(content) if size is None else size) >= LARGE or b"\0" in content
 
 
+def card_data(card: str):
+    match = re.match(r"\s*---[^\S\n]*\n(.*?)\n?---[^\S\n]*(\n|$)", card, re.DOTALL)
+    return yaml.safe_load(match[1]) if match else None
+
+
 def card_errors(card: str) -> list[str]:
     """What the Hub has to say against the YAML of a model card."""
-    match = re.match(r"\s*---[^\S\n]*\n(.*?)\n?---[^\S\n]*(\n|$)", card, re.DOTALL)
     try:
-        data = yaml.safe_load(match[1]) if match else None
+        data = card_data(card)
     except yaml.YAMLError as error:
         return [f"YAML: {error}"]
     if data is None:
@@ -453,6 +457,7 @@ class Handler(BaseHTTPRequestHandler):
         commit = found.at(revision)
         with_blobs = "blobs" in self.query
         config = json.loads(commit.files["config.json"].content) if "config.json" in commit.files else {}
+        card = card_data(commit.files["README.md"].content.decode()) if "README.md" in commit.files else None
         siblings = []
         for path, file in commit.files.items():
             entry = file.entry(path)
@@ -469,7 +474,10 @@ class Handler(BaseHTTPRequestHandler):
             "private": found.private,
             "gated": "manual" if found.gated else False,
             "disabled": False,
-            "tags": [],
+            "tags": (card or {}).get("tags", []),
+            "cardData": card or {},
+            "pipeline_tag": (card or {}).get("pipeline_tag"),
+            "library_name": (card or {}).get("library_name"),
             "downloads": 0,
             "likes": 0,
             "siblings": siblings,

@@ -40,7 +40,7 @@ model = MicroEmoForConditionalGeneration.from_pretrained("{folder.name}")"""
     data = ModelCardData(
         library_name="peft" if is_adapter else "transformers",
         base_model=base_model if not Path(base_model).exists() else None,
-        pipeline_tag="any-to-any",  # which the Hub and Transformers know
+        pipeline_tag="image-text-to-text",  # which the Hub and Transformers know
         tags=["microemo", "emotion-recognition"],
     )
     about = "An adapter on" if is_adapter else "Trained from"

@@ -12,9 +12,10 @@ import pytest
 import torch
 from huggingface_hub import _commit_api, constants, snapshot_download
 from safetensors.torch import load_file
-from transformers import AutoModelForMultimodalLM
+from transformers import AutoModelForMultimodalLM, pipeline
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
+from microemo.publishing.model_card_file import PIPELINE_TAG
 from microemo.publishing.publish import (
     IncompleteFolderError,
     PublishError,
@@ -61,6 +62,7 @@ def test_a_checkpoint_comes_back_byte_for_byte(hub, published_model, plan):
     model = AutoModelForMultimodalLM.from_pretrained("ada/tiny")
     assert type(model) is MicroEmoForConditionalGeneration
     MicroEmoProcessor.from_pretrained("ada/tiny").check_config(model.config)
+    assert pipeline(model="ada/tiny").task == PIPELINE_TAG  # as the Hub states it
 
 
 def test_an_upload_that_broke_off_goes_on_with_what_is_missing(hub, plan):

@@ -10,6 +10,7 @@ import torch
 from transformers import EvalPrediction, TrainerCallback
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
+from microemo.publishing.publish import make_plan
 from microemo.training.arguments import MODULES_TO_TRAIN, ModelArguments, parse_arguments
 from microemo.training.collator import IGNORED, MicroEmoCollator
 from microemo.training.feature_cache import precompute
@@ -230,6 +231,12 @@ def test_what_a_run_leaves_behind(run_training, world, batch_of, tmp_path):
 
     card = (run / "README.md").read_text()
     assert "library_name: peft" in card and "train.jsonl, 4 rows" in card and str(tmp_path) not in card
+    facts = (run / "training_run.json").read_text()
+    assert json.loads(facts)["steps"] == 2 and str(tmp_path) not in facts
+    published = make_plan(run, "ada/adapter", license="mit", base_model="lab/tiny")
+    card = published.files["README.md"].decode()
+    assert "| training data | train.jsonl, 4 rows |" in card and "| steps | 2 |" in card and "## Intended use" in card
+    assert {"samples.jsonl", "training_run.json", "checkpoint-2/"} <= published.left_out.keys()
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert [(sample["step"], sample["clip"]) for sample in samples] == [
         (step, word) for step in (1, 2) for word in ("happy", "sad")
