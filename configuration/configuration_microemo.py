@@ -249,12 +249,13 @@ class MicroEmoConfig(PreTrainedConfig):
     }
     # Lists of tensors, one of another length for each clip, which `Trainer.predict` cannot gather.
     keys_to_ignore_at_inference = ["past_key_values", "cache", "video_hidden_states", "audio_hidden_states"]
+    # Transformers before 5.22 wants the classes wrapped.
     sub_configs_defaults = {
-        "vision_config": MicroEmoVisionConfig,
-        "image_qformer_config": MicroEmoImageQFormerConfig,
-        "video_qformer_config": MicroEmoVideoQFormerConfig,
-        "audio_config": MicroEmoAudioConfig,
-        "audio_qformer_config": MicroEmoAudioQFormerConfig,
+        "vision_config": SubConfigSpec(config_class=MicroEmoVisionConfig),
+        "image_qformer_config": SubConfigSpec(config_class=MicroEmoImageQFormerConfig),
+        "video_qformer_config": SubConfigSpec(config_class=MicroEmoVideoQFormerConfig),
+        "audio_config": SubConfigSpec(config_class=MicroEmoAudioConfig),
+        "audio_qformer_config": SubConfigSpec(config_class=MicroEmoAudioQFormerConfig),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
