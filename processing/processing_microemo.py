@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 import numpy as np
-from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.video_processing_utils import VideoProcessorMixin
 
@@ -74,6 +74,8 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
     audio_token = AUDIO_TOKEN
     text_kwargs = {"padding": True, "padding_side": "left"}
     load_audio_from_video = True
+    return_mm_token_type_ids = False
+    return_text_replacement_offsets = False
 
     def __init__(
         self,
@@ -583,13 +585,13 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
     ) -> list[Any]:
         # The automatic class for video processors needs torchvision, too.
         video, audio, rest = split_loading_keywords(cls, kwargs)
+        # Without a configuration the second tokenizer's folder cannot be told from a missing one offline.
+        second = {"subfolder": "/".join(filter(None, (rest.get("subfolder"), "qformer_tokenizer")))}
         return [
             MicroEmoVideoProcessor.from_pretrained(pretrained_model_name_or_path, **video),
             MicroEmoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **audio),
-            *(
-                cls._load_tokenizer_from_pretrained(name, pretrained_model_name_or_path, **rest)
-                for name in ("tokenizer", "qformer_tokenizer")
-            ),
+            AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **rest),
+            AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **rest | second, config=PreTrainedConfig()),
         ]
 
 

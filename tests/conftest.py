@@ -1,5 +1,6 @@
 """Clips for all tests: the shared folder where there is one, and small real files made here."""
 
+import importlib.metadata
 import os
 import struct
 from fractions import Fraction
@@ -91,6 +92,31 @@ def make_clip(tmp_path_factory):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def torchvision_path(tmp_path_factory) -> str:
+    """A folder with a package that imports as torchvision and does nothing; the empty string where the real one is."""
+    try:
+        importlib.metadata.version("torchvision")
+    except importlib.metadata.PackageNotFoundError:
+        folder = tmp_path_factory.mktemp("site")
+    else:
+        return ""
+    for name in ("", "io", "transforms", "transforms/functional", "transforms/v2", "transforms/v2/functional"):
+        path = folder / "torchvision" / name
+        path.mkdir(parents=True)
+        (path / "__init__.py").write_text(
+            "import enum\n"
+            "class InterpolationMode(enum.Enum):\n"
+            "    NEAREST_EXACT, NEAREST, BILINEAR, BICUBIC, BOX, HAMMING, LANCZOS = range(7)\n"
+            "def pil_to_tensor(*_): ...\n"
+            "class Compose: ...\n"
+        )
+    metadata = folder / "torchvision-0.30.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.30.0\n")
+    return str(folder)
 
 
 def _state_pixel_aspect(path: Path, aspect: Fraction) -> None:

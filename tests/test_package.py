@@ -1,5 +1,4 @@
 import configparser
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -58,31 +57,6 @@ def other_video_processors(tmp_path_factory) -> list[str]:
         (folder / "video_preprocessor_config.json").write_text(json.dumps({"video_processor_type": name}))
         folders.append(str(folder))
     return folders
-
-
-@pytest.fixture(scope="module")
-def torchvision_path(tmp_path_factory) -> str:
-    """A folder with a package that imports as torchvision and does nothing; the empty string where the real one is."""
-    try:
-        importlib.metadata.version("torchvision")
-    except importlib.metadata.PackageNotFoundError:
-        folder = tmp_path_factory.mktemp("site")
-    else:
-        return ""
-    for name in ("", "io", "transforms", "transforms/functional", "transforms/v2", "transforms/v2/functional"):
-        path = folder / "torchvision" / name
-        path.mkdir(parents=True)
-        (path / "__init__.py").write_text(
-            "import enum\n"
-            "class InterpolationMode(enum.Enum):\n"
-            "    NEAREST_EXACT, NEAREST, BILINEAR, BICUBIC, BOX, HAMMING, LANCZOS = range(7)\n"
-            "def pil_to_tensor(*_): ...\n"
-            "class Compose: ...\n"
-        )
-    metadata = folder / "torchvision-0.30.0.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.30.0\n")
-    return str(folder)
 
 
 @pytest.mark.parametrize("installed", ["torchvision", "no torchvision"])
