@@ -53,16 +53,26 @@ def test_a_checkpoint_comes_back_byte_for_byte(hub, published_model, plan):
     folder = snapshot_download("ada/tiny")
     got = contents(folder)
     assert {name: content for name, content in got.items() if name != ".gitattributes"} == sent(plan)
-    assert {name for name, content in before.items() if got.get(name) != content} == {
-        "config.json",  # which names the code now
-        "processor_config.json",
-    }
+    # the two that name the code
+    assert {name for name in before if got.get(name) != before[name]} <= {"config.json", "processor_config.json"}
     assert contents(published_model) == before
     assert hub.commits("ada/tiny") == ["Upload a MicroEmo model", "initial commit"]
     model = AutoModelForMultimodalLM.from_pretrained("ada/tiny")
     assert type(model) is MicroEmoForConditionalGeneration
     MicroEmoProcessor.from_pretrained("ada/tiny").check_config(model.config)
     assert pipeline(model="ada/tiny").task == PIPELINE_TAG  # as the Hub states it
+
+
+def test_a_folder_without_its_code_is_published_with_it(checkpoint):
+    for path in checkpoint.glob("*.py"):
+        path.unlink()
+    config = json.loads((checkpoint / "config.json").read_text())
+    config.pop("auto_map", None)
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    files = sent(make_plan(checkpoint, "ada/tiny", license=LICENSE))
+    module = json.loads(files["config.json"])["auto_map"]["AutoModelForMultimodalLM"].split(".")[0]
+    assert f"{module}.py" in files and "configuration_microemo.py" in files
+    assert not list(checkpoint.glob("*.py"))
 
 
 def test_an_upload_that_broke_off_goes_on_with_what_is_missing(hub, plan):
