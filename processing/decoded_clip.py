@@ -13,7 +13,7 @@ from .media import Clip, MediaError, MediaInfo
 try:
     import av
 except ImportError:
-    av = None
+    av = None  # type: ignore[assignment]  # the error names what to install
 
 logger = logging.get_logger(__name__)
 

@@ -215,8 +215,8 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
     def _cut(self, waveform: torch.Tensor, rate: int) -> torch.Tensor:
         """Cuts the segments `(C, samples)` of channel 0 out of a waveform `(channels, samples)`, at 16 kHz, mean 0."""
         length = _resampled_length(waveform.shape[1], rate)
-        starts, segment_length = self._segment_starts(length)
-        starts = [int(start * SAMPLING_RATE) for start in starts]
+        seconds, segment_length = self._segment_starts(length)
+        starts = [int(start * SAMPLING_RATE) for start in seconds]
         # Two signals are all it takes: channel 0 for the picture, the mean of the channels for its offset.
         signals = torch.stack([waveform[0], waveform.mean(0)])
         if starts[-1] >= (self.num_segments - 1) * segment_length:

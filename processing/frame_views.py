@@ -16,7 +16,7 @@ try:
     import av
     from av.video.reformatter import VideoReformatter
 except ImportError:
-    av = None
+    av = None  # type: ignore[assignment]  # the error names what to install
 
 # The face mesh looks at a copy of the frame that is at most this high; it works at 192 pixels a face inside.
 MESH_HEIGHT = 360

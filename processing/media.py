@@ -1,5 +1,6 @@
 """Decode video and sound with PyAV: exact frame times, picked frames only, sound placed on the clip's own clock."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -17,6 +18,7 @@ from .decoding.container import (
     demux,
     is_counted,
     list_sound_tracks,
+    may_jump,
     open_container,
     read_packets,
     sound_stream,
@@ -29,9 +31,8 @@ from .decoding.sound_track import AudioTrack, TrackBuilder
 
 try:
     import av
-    from av.format import Flags
 except ImportError:
-    av = None
+    av = None  # type: ignore[assignment]  # the error names what to install
 
 T = TypeVar("T")
 
@@ -150,21 +151,20 @@ class Clip:
                 warnings.warn(f"{name}: {stream.type} in a format that cannot be decoded is left out", stacklevel=2)
         streams = [stream for stream in (video, audio) if stream is not None]
         packets = index_packets(demux(container, *streams), streams)
-        clock = ClipClock(
-            packets, longest_gap(container.format.name, bool(container.format.flags & Flags.ts_discont.value))
-        )
+        clock = ClipClock(packets, longest_gap(container.format.name, may_jump(container)))
         self._shifts = {stream.index: clock.shifts(stream.index) for stream in streams}
         self._wrong = clock.wrong
 
         rate = float(video.average_rate or video.base_rate or 25) if video else 0.0
-        stated = (container.duration or 0) / av.time_base
+        stated = float((container.duration or 0) / av.time_base)
         if 0 < rate * LONGEST_PAUSE < 1:  # a damaged unit of time
             stated = 0.0
             warnings.warn(f"{name}: a frame every {1 / rate:.0f} s cannot be: 25 per second are assumed", stacklevel=2)
             rate = 25.0
         pts = [] if video is None else clock.pts(video.index)
         self._in_order = bool(pts) and None in pts  # frames have no times, or wrong ones, that count
-        self._leading, self._keys, self._damaged = set(), np.zeros(0, np.int64), False
+        self._leading: set[int] = set()
+        self._keys, self._damaged = np.zeros(0, np.int64), False
         self._declared = len(packets[video.index].keys) if video else 0
         if self._in_order:  # a raw stream: its frames follow each other at the stated rate
             self._pts, self._time_base, self._start = np.arange(len(pts)), 1 / rate, 0.0
@@ -333,7 +333,8 @@ class Clip:
 
     def _decode(self, indices: np.ndarray) -> Iterator[Any]:
         """Yields the frames at `indices`. It decodes forward and seeks only to a keyframe between here and the target."""
-        frames, frame = None, None
+        frames: Iterator[Any] | None = None
+        frame: Any = None
         for index in indices:
             target = self._pts[index]
             before = self._keys[self._keys <= target]
@@ -385,7 +386,7 @@ class Clip:
             if packet.size:
                 number += 1
                 while number >= last:
-                    _, last, ticks = next(parts, (0, np.inf, ticks))
+                    _, last, ticks = next(parts, (0, sys.maxsize, ticks))
                 if number in self._wrong[stream.index]:
                     packet.pts = None
                 if ticks and packet.pts is not None:

@@ -1,4 +1,4 @@
-"""Who says what, when: subtitles of any kind to utterances, and utterances to the windows of the Q-Formers."""
+"""Utterances: they are read from subtitles of any kind, and turned into the windows of the Q-Formers."""
 
 import json
 import math
@@ -21,7 +21,9 @@ from .utterance_formats.transcripts import read_entries
 def read_utterances(
     source: Any, duration: float | None = None, fps: float | None = None, encoding: str | None = None
 ) -> list[Utterance]:
-    """Utterances from subtitles, in order of time and inside the clip.
+    """Reads utterances from subtitles.
+
+    Whatever has to be sorted, cut or dropped is named in one warning, as is a file without any utterance.
 
     Args:
         source (`str`, `Path`, `list` or `dict`):
@@ -30,19 +32,21 @@ def read_utterances(
             Transformers speech-recognition pipeline, with utterances or words alone; what such JSON holds; or a list
             of [`Utterance`] or of dictionaries with `start`, `end`, `text` and perhaps `speaker`. The content decides,
             not the name of the file.
-        duration (`float`, *optional*): Length of the clip in seconds. Utterances that reach over it are cut there.
-        fps (`float`, *optional*): Frames per second, for a MicroDVD file that does not begin with them.
-        encoding (`str`, *optional*): Of a file that is neither UTF-8 nor UTF-16, as `"cp1252"` or `"gb18030"`.
+        duration (`float`, *optional*):
+            The length of the clip in seconds. Utterances that reach over it are cut there.
+        fps (`float`, *optional*): The number of frames per second, for a MicroDVD file that does not begin with it.
+        encoding (`str`, *optional*):
+            The encoding of a file that is neither UTF-8 nor UTF-16, such as `"cp1252"` or `"gb18030"`.
 
     Returns:
-        `list[Utterance]`: Overlapping ones stay as they are: two people may talk at once. Words that captions repeat
-        while they roll are there once. Whatever had to be sorted, cut or dropped is told in one warning, as is a file
-        without any utterance.
+        `list[Utterance]`: The utterances in order of time and inside the clip. Overlapping ones stay as they are, since
+        two people may talk at once. Words that rolling captions repeat are there once.
 
     Raises:
         FileNotFoundError: If `source` names no file.
         IsADirectoryError: If `source` is a folder.
-        ValueError: If timestamps are malformed, keys are unknown or the text is no subtitles. The message has file and line.
+        ValueError: If timestamps are malformed, if keys are unknown, or if the text is no subtitles. The message has the
+            file and the line.
         ImportError: If pysubs2 is needed for the format and is not installed.
 
     Example:
@@ -65,11 +69,11 @@ def transcribe(asr: Any, audio: Any, duration: float | None = None) -> list[Utte
 
     Args:
         asr (`Callable`): A Transformers `automatic-speech-recognition` pipeline that can return timestamps.
-        audio (`AudioTrack`): The sound of the clip: `samples` (channels, n) float32 and `rate`.
-        duration (`float`, *optional*): Length of the clip in seconds.
+        audio (`AudioTrack`): The sound of the clip: `samples` `(channels, n)` float32 and `rate`.
+        duration (`float`, *optional*): The length of the clip in seconds.
 
     Returns:
-        `list[Utterance]`: One for each chunk the pipeline returns.
+        `list[Utterance]`: An utterance for each chunk that the pipeline returns.
     """
     # The pipeline itself resamples with torchaudio only.
     rate = asr.feature_extractor.sampling_rate
@@ -82,7 +86,9 @@ def transcribe(asr: Any, audio: Any, duration: float | None = None) -> list[Utte
 
 
 def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[Utterance]:
-    """Merges utterances until there are at most `max_utterances`, always the two neighbours that are shortest together.
+    """Merges utterances until there are at most `max_utterances`.
+
+    The two neighbours that are shortest together are merged first.
 
     Args:
         utterances (`list[Utterance]`): The utterances in order of time.
@@ -114,8 +120,8 @@ def frame_windows(frame_times: ArrayLike, spans: ArrayLike) -> np.ndarray:
         spans (`np.ndarray` of shape `(K, 2)`): The start and end of each utterance in seconds.
 
     Returns:
-        `np.ndarray`: (K, 2) int64, frame indices [start, end) of the frames with start <= time < end. Where there is
-        none, the frame on screen at the middle of the utterance, so that no window is empty.
+        `np.ndarray` of shape `(K, 2)`: The int64 frame indices [start, end) of the frames with start <= time < end. An
+        utterance without such a frame gets the frame on screen at its middle, so that no window is empty.
     """
     times = np.asarray(frame_times, dtype=np.float64)
     spans = np.asarray(spans, dtype=np.float64).reshape(-1, 2)
@@ -138,7 +144,8 @@ def sliding_windows(
         duration (`float`, *optional*): The length of the clip in seconds, by default the time of its last frame.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: frame indices [start, end) (K, 2) int64, and their seconds (K, 2).
+        `tuple[np.ndarray, np.ndarray]`: The int64 frame indices [start, end) of the windows, `(K, 2)`, and their seconds,
+        `(K, 2)`.
     """
     times = np.asarray(frame_times, dtype=np.float64)
     end_of_clip = max(times[-1], duration or 0.0)
@@ -161,15 +168,14 @@ def segment_windows(segment_times: ArrayLike, spans: ArrayLike) -> np.ndarray:
         spans (`np.ndarray` of shape `(K, 2)`): The start and end of each utterance in seconds.
 
     Returns:
-        `np.ndarray`: (K, 2) int64, segment indices [start, end) of the segments that overlap the utterance; where there is
-        none, the nearest one.
+        `np.ndarray` of shape `(K, 2)`: The int64 indices [start, end) of the segments that overlap the utterance, or of
+        the nearest segment if there is none.
     """
     segments = np.asarray(segment_times, dtype=np.float64).reshape(-1, 2)
     spans = np.asarray(spans, dtype=np.float64).reshape(-1, 2)
-    start = np.searchsorted(
-        segments[:, 1], spans[:, 0], side="right"
-    )  # first segment that ends after the utterance begins
-    end = np.searchsorted(segments[:, 0], spans[:, 1], side="left")  # first segment that begins after it has ended
+    # From the first segment that ends after the utterance begins to the first that begins after it has ended.
+    start = np.searchsorted(segments[:, 1], spans[:, 0], side="right")
+    end = np.searchsorted(segments[:, 0], spans[:, 1], side="left")
     nearest = np.abs(segments.mean(1) - spans.mean(1)[:, None]).argmin(1) if len(spans) else start
     empty = start >= end
     return np.stack([np.where(empty, nearest, start), np.where(empty, nearest + 1, end)], axis=1).astype(np.int64)
@@ -181,7 +187,7 @@ _LARGEST = 2**28  # bytes; above it somebody gave a video in place of its subtit
 
 
 def _load(source: Any, encoding: str | None) -> tuple[str, object]:
-    """A name for messages, and the text or the decoded JSON."""
+    """Returns a name for messages, and the text or the decoded JSON."""
     if not isinstance(source, (str, Path)):
         return "utterances", source
     if isinstance(source, str) and not _is_file(source) and re.search(r"-->|[\n\r]|^\s*[\[{]", source):
@@ -207,7 +213,7 @@ def _load(source: Any, encoding: str | None) -> tuple[str, object]:
 
 
 def _is_file(source: str) -> bool:
-    """Whether a text names a file; names may begin with a bracket."""
+    """Tells whether a text names a file, whose name may begin with a bracket."""
     try:
         return Path(source).is_file()
     except (OSError, ValueError):
@@ -215,7 +221,7 @@ def _is_file(source: str) -> bool:
 
 
 def _decode(name: str, data: bytes, encoding: str | None) -> str:
-    """UTF-8, UTF-16 or UTF-32 by its mark, UTF-16 without one, or what the user says."""
+    """Decodes UTF-8, UTF-16 or UTF-32 by its mark, UTF-16 without a mark, or the encoding that the user names."""
     if encoding is None:
         marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
         detected = next((codec for mark, codec in marks.items() if data.startswith(mark)), None)
@@ -235,13 +241,13 @@ def _decode(name: str, data: bytes, encoding: str | None) -> str:
 
 
 def _begins_as_json(text: str) -> bool:
-    """Whether it is a list or an object, and none of the formats whose lines begin with a bracket."""
+    """Tells whether a text is a list or an object, and none of the formats whose lines begin with a bracket."""
     first = text.lstrip().partition("\n")[0]
     return first[:1] in ("[", "{") and not re.match(r"\[\s*[A-Za-z#]|\[\d+:|\{\s*\d*\s*\}\s*\{", first)
 
 
 def _tidy(name: str, found: list[Utterance], duration: float | None, notes: list[str]) -> list[Utterance]:
-    """In order, inside the clip, and one warning for all that was not so."""
+    """Sorts utterances and cuts them to the clip, with one warning for all that is changed."""
     limit = math.inf if duration is None else duration
     ordered = sorted(found, key=lambda u: (u.start, u.end))
     if ordered != found:

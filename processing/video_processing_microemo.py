@@ -29,7 +29,7 @@ from .tensor_output import as_features
 try:
     from av.video.reformatter import VideoReformatter
 except ImportError:
-    VideoReformatter = None
+    VideoReformatter = None  # type: ignore[assignment,misc]  # opening a clip names what to install
 
 FIELDS = (
     *("num_frames", "fps", "max_frames", "do_sample_frames", "repeat_last_frame", "size", "patch_size"),
@@ -52,7 +52,8 @@ _OTHER_NAMES = {
 }
 
 
-class MicroEmoVideoProcessorKwargs(VideosKwargs, total=False):
+# mypy does not read Transformers, and takes the base class for no TypedDict.
+class MicroEmoVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """
     max_frames (`int`, *optional*, defaults to `self.max_frames`):
         The largest number of frames of a clip. If the utterances need more, uniformly sampled frames make room.
@@ -262,7 +263,9 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         """
         settings = self._settings(kwargs)
         rows = _as_batch(videos, ("spans", spans), ("landmarks", landmarks), ("video_metadata", video_metadata))
-        processed = [self._process_video(*row, settings) for row in rows]
+        processed = [
+            self._process_video(clip, of_clip, points, metadata, settings) for clip, of_clip, points, metadata in rows
+        ]
 
         shape = (len(processed), max(len(video.pixels) for video in processed))
         grid = settings["size"]["height"] // settings["patch_size"]
@@ -504,7 +507,7 @@ def _scale_and_shift(settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return 1 / (np.float32(levels) * std), mean / std
 
 
-def _as_batch(videos: Any, *per_clip: tuple[str, Any]) -> list[tuple]:
+def _as_batch(videos: Any, *per_clip: tuple[str, Any]) -> list[tuple[Any, ...]]:
     """Returns rows of a clip and what belongs to it, out of one clip or out of a list of clips and lists as long."""
     if getattr(videos, "ndim", 0) == 5:  # decoded clips of one size in one array
         videos = list(videos)

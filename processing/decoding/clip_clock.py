@@ -134,9 +134,9 @@ class ClipClock:
         row, wrong = self._packets[index], self.wrong[index]
         wanted = row.keys if keys else [not discarded for discarded in row.discarded]
         return [
-            None if row.pts[number] is None else row.pts[number] + ticks
+            None if time is None else time + ticks
             for first, last, ticks in self.shifts(index)
-            for number in range(first, last)
+            for number, time in enumerate(row.pts[first:last], start=first)
             if wanted[number] and number not in wrong
         ]
 
@@ -178,22 +178,24 @@ class ClipClock:
         complete, so that late ones of the old clock may follow early ones of the new clock.
         """
         rows = self._packets
-        places = {index: np.array(row.places, object) for index, row in rows.items()}
-        if not all(None not in place and (np.diff(place.astype(np.int64)) >= 0).all() for place in places.values()):
-            places = {index: np.array(row.order) for index, row in rows.items()}
+        known = {index: [place for place in row.places if place is not None] for index, row in rows.items()}
+        is_ordered = all(
+            len(known[index]) == len(row.places) and (np.diff(known[index]) >= 0).all() for index, row in rows.items()
+        )
+        places = {index: np.array(known[index] if is_ordered else row.order, np.int64) for index, row in rows.items()}
         parts: list[tuple[int, dict[int, int]]] = []
         for place, index, number in sorted((int(places[index][number]), index, number) for index, number in jumps):
             if parts and index not in parts[-1][1]:
                 start, firsts = parts[-1]
-                if np.searchsorted(places[index].astype(np.int64), start) == number:
+                if np.searchsorted(places[index], start) == number:
                     firsts[index] = number
                     continue
             parts.append((place, {index: number}))
-        firsts = {}
-        for index, place in places.items():
-            starts = [first.get(index, np.searchsorted(place.astype(np.int64), at)) for at, first in parts]
-            firsts[index] = np.maximum.accumulate([0, *map(int, starts)]).tolist()
-        return firsts
+        firsts_of_stream: dict[int, list[int]] = {}
+        for index, of_packets in places.items():
+            starts = [firsts.get(index, int(np.searchsorted(of_packets, at))) for at, firsts in parts]
+            firsts_of_stream[index] = np.maximum.accumulate([0, *starts]).tolist()
+        return firsts_of_stream
 
     def _lay_out(self) -> tuple[list[float], list[float], float]:
         """Returns the seconds that each part is shifted by, where the later parts begin, and where the last one ends."""
@@ -213,7 +215,9 @@ class ClipClock:
                 if spans_of_packets:
                     span[0] = min(span[0], min(start for start, _ in spans_of_packets) * row.tick)
                     span[1] = max(span[1], max(stop for _, stop in spans_of_packets) * row.tick)
-        shifts, restarts, end = [], [], None
+        shifts: list[float] = []
+        restarts: list[float] = []
+        end: float | None = None
         for start, stop in spans:
             shift = 0.0 if not shifts else shifts[-1]
             if start <= stop:

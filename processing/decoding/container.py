@@ -17,7 +17,7 @@ try:
     from av.format import Flags
     from av.stream import Disposition
 except ImportError:
-    av = None
+    av = None  # type: ignore[assignment]  # the error names what to install
 
 # Streams that start nearer to each other than this start together, and sound packets that end and start nearer than
 # this touch: encoders put up to 48 ms of silence before the sound and muxers round times, which says nothing about
@@ -59,6 +59,31 @@ class SoundTrack:
         return ", ".join([f"{self.index}: {self.codec}", *labels, f"{self.channels} channels", f"{self.rate} Hz"])
 
 
+def has_flag(container: "av.container.InputContainer", flag: "Flags") -> bool:
+    """Tells whether the format of a container has a flag.
+
+    Args:
+        container (`av.container.InputContainer`): An open container.
+        flag (`av.format.Flags`): The flag.
+
+    Returns:
+        `bool`: Whether it has the flag.
+    """
+    return bool(container.format.flags & flag.value)  # type: ignore[operator]  # PyAV's stubs: the value is a flag
+
+
+def may_jump(container: "av.container.InputContainer") -> bool:
+    """Tells whether the clock of a container may jump at any time, as that of a broadcast.
+
+    Args:
+        container (`av.container.InputContainer`): An open container.
+
+    Returns:
+        `bool`: Whether its format allows that.
+    """
+    return has_flag(container, Flags.ts_discont)
+
+
 def is_counted(container: "av.container.InputContainer") -> bool:
     """Tells whether the times of a container are counted by FFmpeg instead of stored in the file.
 
@@ -70,8 +95,7 @@ def is_counted(container: "av.container.InputContainer") -> bool:
     Returns:
         `bool`: Whether the times are counted.
     """
-    flags = container.format.flags
-    return bool(flags & Flags.generic_index.value) and not flags & Flags.ts_discont.value
+    return has_flag(container, Flags.generic_index) and not may_jump(container)
 
 
 def unwrap_source(source: Any) -> Any:
@@ -98,7 +122,7 @@ def unwrap_source(source: Any) -> Any:
             raise MediaError("a clip of a `datasets` row has neither a path nor bytes")
         return row["path"]
     file = BytesIO(row["bytes"])
-    file.name = row.get("path") or source_name(row["bytes"])  # type: ignore[misc]  # for messages
+    file.name = row.get("path") or source_name(row["bytes"])  # for messages
     return file
 
 
@@ -138,9 +162,10 @@ def open_container(source: Source) -> Iterator["av.container.InputContainer"]:
     with ExitStack() as files:
         try:
             if isinstance(source, str) and urlparse(source).scheme in ("http", "https"):
-                container = av.open(source, timeout=NETWORK_TIMEOUT, metadata_errors="replace")
+                container = av.open(source, "r", timeout=NETWORK_TIMEOUT, metadata_errors="replace")
             else:
-                container = av.open(_Content(files.enter_context(_stream(source))), metadata_errors="replace")
+                content = _Content(files.enter_context(_stream(source)))
+                container = av.open(content, "r", metadata_errors="replace")
         except (av.InvalidDataError, av.ArgumentError) as error:
             raise MediaError(f"{name} is not a media file, or is damaged beyond use: {error.strerror}") from error
         except (av.FFmpegError, OSError) as error:
@@ -238,7 +263,7 @@ def sound_stream(container: "av.container.InputContainer", track: int | str | No
     """
     if track is None:
         return best_stream(container, "audio")
-    streams = container.streams.audio
+    streams = list(container.streams.audio)
     if isinstance(track, str) and not track.isdigit():
         found = [stream for stream in streams if stream.language == track]
     else:
@@ -287,7 +312,8 @@ def start_time(
         `float`: The start in seconds.
     """
     video_start, audio_start = (
-        None if stream is None else float((stream.start_time or 0) * stream.time_base) for stream in (video, audio)
+        None if stream is None else float((stream.start_time or 0) * (stream.time_base or 0))
+        for stream in (video, audio)
     )
     video_start = video_start if first is None else first
     if video_start is None:

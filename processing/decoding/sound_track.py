@@ -11,7 +11,7 @@ from .container import PTS_TOLERANCE
 try:
     import av
 except ImportError:
-    av = None
+    av = None  # type: ignore[assignment]  # the error names what to install
 
 # Sound that pauses for more seconds than this has wrong times: the pause is not filled.
 LONGEST_SILENCE = 3600.0
@@ -150,7 +150,7 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels > 7:  # PyAV's own conversion reads beyond the eighth
         dtype = av.AudioFrame(frame.format, "mono", 1).to_ndarray().dtype
-        sound = np.stack([np.frombuffer(frame.planes[i], dtype)[: frame.samples] for i in range(channels)])
+        sound = np.stack([np.frombuffer(memoryview(frame.planes[i]), dtype)[: frame.samples] for i in range(channels)])
     else:
         sound = frame.to_ndarray()
     if not frame.format.is_planar:

@@ -30,8 +30,15 @@ FIRST_LOOK_REACH = 0.14
 # The side in pixels of the smallest face that the second look searches for.
 SMALLEST_FACE = 50
 
-# One MediaPipe graph per thread: a graph shared by threads crashes.
-_backends = threading.local()
+
+class _Backends(threading.local):
+    """Holds the MediaPipe graphs of one thread, since a graph that is shared by threads crashes."""
+
+    def __init__(self) -> None:
+        self.graphs: dict[tuple, BundledBackend | TasksBackend] = {}
+
+
+_backends = _Backends()
 # The process that has run a graph, and so, after a fork, also its children's knowledge that their parent has.
 _used_by: int | None = None
 
@@ -86,10 +93,10 @@ class FaceMesh:
         faces = [face for face in detected if face.score >= SURE]
         unsure = [face.box for face in detected if face.score < SURE]
         if unsure or not _any_large(faces, rgb):
-            whole = rgb if whole is None else np.ascontiguousarray(whole())
-            _look_closer(backend, whole, unsure, faces)
+            picture = rgb if whole is None else np.ascontiguousarray(whole())
+            _look_closer(backend, picture, unsure, faces)
             if not _any_large(faces, rgb):
-                _look_closer(backend, whole, _in_tiles(backend, whole), faces)
+                _look_closer(backend, picture, _in_tiles(backend, picture), faces)
         return faces
 
     def landmarks(self, rgb: np.ndarray) -> np.ndarray:
@@ -125,6 +132,7 @@ class FaceMesh:
         return np.array(shapes, np.float32).reshape(-1, len(BLENDSHAPE_NAMES))
 
     def _backend(self) -> BundledBackend | TasksBackend:
+        """Returns the graph of this process and thread."""
         global _used_by
         if _used_by not in (None, os.getpid()):
             raise RuntimeError(
@@ -132,19 +140,20 @@ class FaceMesh:
                 'Start the workers afresh: DataLoader(..., multiprocessing_context="spawn") or '
                 'multiprocessing.set_start_method("spawn"); or use the processor in the workers only.'
             )
-        backends = _backends.__dict__
         key = (self.model, self.checkpoint)
-        if key not in backends:
+        if key not in _backends.graphs:
             _used_by = os.getpid()
-            backends[key] = self._build()
-        return backends[key]
+            _backends.graphs[key] = self._build()
+        return _backends.graphs[key]
 
     def _build(self) -> BundledBackend | TasksBackend:
+        """Makes a graph."""
         if self.model is None and (modules := bundled_models()) is not None:
             return BundledBackend(*modules)
         return TasksBackend(self._find_model())
 
     def _find_model(self) -> str:
+        """Returns the path of the model file for the Tasks API."""
         name = str(self.model or MODEL_FILE)
         if self.model is not None and Path(name).expanduser().is_file():
             return str(Path(name).expanduser())
@@ -226,6 +235,7 @@ def _starts(length: int, side: int) -> np.ndarray:
 
 
 def _any_large(faces: list[Face], picture: np.ndarray) -> bool:
+    """Tells whether a face is large enough to be found by the first look for sure."""
     size = picture.shape[1::-1]
     return any(_side(face.box, size) >= FIRST_LOOK_REACH * max(size) for face in faces)
 

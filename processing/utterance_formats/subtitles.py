@@ -1,7 +1,7 @@
-"""Subtitle text to utterances: SubRip, WebVTT, SBV and LRC by their own rules, ASS, MicroDVD and TTML with pysubs2.
+"""Readers of subtitle text: SubRip, WebVTT, SBV and LRC by their own rules, ASS, MicroDVD and TTML with pysubs2.
 
 pysubs2 does read SubRip and WebVTT, but drops the last line of a caption that is a number, knows no voices, and repeats
-the captions that roll. What it does read is handed to it in the only form in which it loses nothing.
+the captions that roll. The formats that it does read are given to it in the only form in which it loses nothing.
 """
 
 import html
@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Utterance:
-    """What one speaker says without a break (paper 3.3).
+    """Holds what one speaker says without a break (paper 3.3).
 
-    Args:
-        start, end (`float`): Seconds from the start of the clip.
-        text (`str`): The words; may be empty where someone makes a sound without words.
-        speaker (`str`, *optional*): Who says it.
+    Attributes:
+        start (`float`): The start in seconds from the start of the clip.
+        end (`float`): The end in seconds from the start of the clip.
+        text (`str`, *optional*, defaults to `""`): The words. It is empty for a sound without words.
+        speaker (`str`, *optional*): The name of the speaker.
     """
 
     start: float
@@ -60,19 +61,19 @@ _SCREEN = 8  # lines, far more than captions show at once
 
 
 def read_subtitles(name: str, text: str, fps: float | None = None) -> tuple[list[Utterance], list[str]]:
-    """Utterances of a subtitle file, in its order.
+    """Reads the utterances of a subtitle file.
 
     Args:
-        name (`str`): What errors call it.
-        text (`str`): Its content.
-        fps (`float`, *optional*): Frames per second, for MicroDVD without a rate of its own.
+        name (`str`): The name of the file for errors.
+        text (`str`): The content of the file.
+        fps (`float`, *optional*): The number of frames per second, for MicroDVD without a rate of its own.
 
     Returns:
-        `tuple[list[Utterance], list[str]]`: The utterances, and what had to be mended, in words.
+        `tuple[list[Utterance], list[str]]`: The utterances in the order of the file, and a note for each kind of mending.
 
     Raises:
-        ValueError: for malformed timestamps or text that is no subtitles, with file and line.
-        ImportError: for a format that pysubs2 reads, where it is not installed.
+        ValueError: If timestamps are malformed or the text is no subtitles. The message has the file and the line.
+        ImportError: If pysubs2 is needed for the format and is not installed.
     """
     # The end of a line is LF, CR LF or CR; CR CR LF comes from writing CR LF in text mode.
     lines = re.split(r"\r*\n|\r", text.replace("\ufeff", "").replace("\0", "\ufffd"))
@@ -85,7 +86,14 @@ def read_subtitles(name: str, text: str, fps: float | None = None) -> tuple[list
 
 
 def seconds(timestamp: str) -> float:
-    """Seconds of `hours:minutes:seconds`, hours optional, with a point or a comma before the fraction."""
+    """Converts a timestamp to seconds.
+
+    Args:
+        timestamp (`str`): `hours:minutes:seconds` or `minutes:seconds`, with a point or a comma before the fraction.
+
+    Returns:
+        `float`: The seconds.
+    """
     sign = -1.0 if timestamp.startswith("-") else 1.0
     total = 0.0
     for part in timestamp.lstrip("-").replace(",", ".").split(":"):
@@ -94,12 +102,19 @@ def seconds(timestamp: str) -> float:
 
 
 def one_line(text: str) -> str:
-    """Words with single blanks between them; halves of a surrogate pair, which no file can hold, are replaced."""
+    """Puts single blanks between words, and replaces halves of a surrogate pair, which no file can hold.
+
+    Args:
+        text (`str`): The words.
+
+    Returns:
+        `str`: The words on one line.
+    """
     return " ".join(re.sub("[\ud800-\udfff]", "\ufffd", text).split())
 
 
 def _reader(name: str, lines: list[str]) -> Callable[[str, list[str], list[str], float | None], list[Utterance]]:
-    """The function that reads these lines. The content decides, not the name of the file."""
+    """Returns the function that reads these lines. The content decides, not the name of the file."""
     number, first = next(((i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()), (1, ""))
     if _VTT_HEADER.fullmatch(first):
         return _read_vtt
@@ -125,6 +140,7 @@ def _reader(name: str, lines: list[str]) -> Callable[[str, list[str], list[str],
 
 
 def _left_out(notes: list[str], outside: list[int], lines: list[str]) -> None:
+    """Adds a note about the lines that belong to no utterance."""
     if outside:
         notes.append(
             f"lines that belong to none of them were left out, {len(outside)} in all "
@@ -136,6 +152,7 @@ def _left_out(notes: list[str], outside: list[int], lines: list[str]) -> None:
 
 
 def _read_srt(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
+    """Reads SubRip."""
     timings = {}
     for at, line in enumerate(lines):
         if match := _TIMING.fullmatch(line):
@@ -148,6 +165,7 @@ def _read_srt(name: str, lines: list[str], notes: list[str], fps: float | None) 
 
 
 def _read_sbv(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
+    """Reads SBV."""
     timings = {}
     for at, line in enumerate(lines):
         if match := _SBV_TIMING.fullmatch(line):
@@ -157,8 +175,11 @@ def _read_sbv(name: str, lines: list[str], notes: list[str], fps: float | None) 
     return _read_blocks(lines, notes, timings)
 
 
-def _read_blocks(lines: list[str], notes: list[str], timings: dict[int, re.Match]) -> list[Utterance]:
-    cues, before, spaced, floor = [], None, False, 0
+def _read_blocks(lines: list[str], notes: list[str], timings: dict[int, re.Match[str]]) -> list[Utterance]:
+    """Reads entries that begin with the timing lines `timings` (line number to match)."""
+    cues: list[_Cue] = []
+    before: int | None = None
+    spaced, floor = False, 0
     for at, match in timings.items():
         number = _number_line(lines, floor, at, before, spaced)
         words = lines[floor : at if number is None else number]
@@ -175,7 +196,7 @@ def _read_blocks(lines: list[str], notes: list[str], timings: dict[int, re.Match
 
 
 def _is_bad_timing(lines: list[str], at: int) -> bool:
-    """Whether a line should be a timing line; an arrow between words is speech."""
+    """Tells whether a line should be a timing line. An arrow between words is speech."""
     line = lines[at]
     if "-->" not in line:
         return _OTHER_ARROW.fullmatch(line) is not None
@@ -191,7 +212,7 @@ def _bad_timing(
 
 
 def _number_line(lines: list[str], floor: int, timing: int, before: int | None, spaced: bool) -> int | None:
-    """Index of the line that numbers an entry, from `floor` on.
+    """Returns the index of the line that numbers an entry, from `floor` on.
 
     By the format's rule it is right above the timing line and below a blank line. Where the blank line above is
     missing, or one too many stands below, only the number that is due counts: any other is speech. In a file with a
@@ -215,6 +236,7 @@ def _number_line(lines: list[str], floor: int, timing: int, before: int | None, 
 
 
 def _read_vtt(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
+    """Reads WebVTT."""
     written = [at for at, line in enumerate(lines) if line.strip()]
     if "" not in lines[written[0] : written[-1]]:
         lines = [line if line.strip() else "" for line in lines]  # blanks were put in all the empty lines
@@ -223,7 +245,7 @@ def _read_vtt(name: str, lines: list[str], notes: list[str], fps: float | None) 
     at = 0
 
     def block(*, to_arrow: bool = True) -> list[int]:
-        """The lines from here to the end of the block, which is passed."""
+        """Returns the numbers of the lines up to the end of the block, and goes on behind it."""
         nonlocal at
         begin = at
         while at < len(lines) and lines[at] and not (to_arrow and "-->" in lines[at]):
@@ -269,7 +291,7 @@ def _read_vtt(name: str, lines: list[str], notes: list[str], fps: float | None) 
 
 
 def _stream_clock(header: list[str], clock: float) -> float:
-    """Seconds of the transport stream at 0 s of the cues (HLS); a file put together of segments has several."""
+    """Returns the seconds of the transport stream at 0 s of the cues (HLS). A file of several segments has several."""
     for line in header:
         if line.startswith("X-TIMESTAMP-MAP"):
             local, ticks = re.search(rf"LOCAL:({_TIME})", line), re.search(r"MPEGTS:(\d{1,20})", line)
@@ -282,7 +304,7 @@ def _stream_clock(header: list[str], clock: float) -> float:
 
 
 class _Line(NamedTuple):
-    """A line on screen, and when its words are said where it tells."""
+    """Holds a line on screen, with the times of its words if it states them."""
 
     text: str
     start: float | None = None
@@ -292,13 +314,15 @@ class _Line(NamedTuple):
 
 @dataclass
 class _Cue:
+    """Holds the times in seconds and the raw lines of a caption."""
+
     start: float
     end: float
     raw: list[str] | tuple[str, ...] = ()
     shift: float = 0.0  # of a later clock, WebVTT only
 
     def read(self) -> tuple[list[_Line], str | None]:
-        """Its lines without mark-up, and the speaker where a single voice tag names one."""
+        """Returns the lines without mark-up, and the speaker if a single voice tag names one."""
         text = _BREAK.sub("\n", "\n".join(self.raw))
         voices = list(dict.fromkeys(" ".join(_plain(voice).split()) for voice in _VOICE.findall(text)))
         if len(voices) > 1:  # several voices in one entry: their names stay in the text
@@ -319,15 +343,18 @@ class _Cue:
 
 
 def _plain(text: str) -> str:
+    """Removes tags and resolves entities."""
     return _ENTITY.sub(lambda entity: html.unescape(entity[0]), _TAG.sub("", text))
 
 
 def _spoken(cues: list[_Cue], notes: list[str]) -> list[Utterance]:
-    """One utterance for each cue, or for each new line of captions that roll."""
+    """Makes an utterance of each cue, or of each new line of captions that roll."""
     read = [cue.read() for cue in cues]
     screens = [lines for lines, _ in read]
     rolled = _are_rolling(cues, screens)
-    found, shown, shown_until, repeated = [], [], -math.inf, 0
+    found: list[Utterance] = []
+    shown: list[_Line] = []
+    shown_until, repeated = -math.inf, 0
     for cue, (lines, speaker) in zip(cues, read, strict=True):
         fresh = lines
         if rolled:
@@ -336,7 +363,7 @@ def _spoken(cues: list[_Cue], notes: list[str]) -> list[Utterance]:
             is_close = cue.start <= shown_until + _CLOSE
             repeats = _overlap(shown, lines)
             if repeats == len(lines) and not is_close:
-                repeats = 0  # said anew after a pause
+                repeats = 0  # the words come again after a pause
             grown = _growth(shown, lines) if not repeats and is_close and found else None
             if grown is not None:
                 repeats, rest = grown
@@ -355,7 +382,7 @@ def _spoken(cues: list[_Cue], notes: list[str]) -> list[Utterance]:
 
 
 def _are_rolling(cues: list[_Cue], screens: list[list[_Line]]) -> str | None:
-    """Whether captions show again what is on screen while new words come in below (automatic captions)."""
+    """Tells how captions show that they repeat lines while new words come in below (automatic captions), or `None`."""
     moved = 0
     for (cue, shown), (following, lines) in pairwise(zip(cues, screens, strict=True)):
         if not shown or not lines or not cue.start <= following.start <= cue.end + _CLOSE:
@@ -373,7 +400,7 @@ def _are_rolling(cues: list[_Cue], screens: list[list[_Line]]) -> str | None:
 
 
 def _overlap(shown: list[_Line], lines: list[_Line]) -> int:
-    """How many of the first lines are the last ones of those shown before; a line that times its words is new."""
+    """Counts the first lines that are the last ones of those shown before. A line that times its words is new."""
     for count in range(min(len(shown), len(lines), _SCREEN), 0, -1):
         same = all(a.text == b.text for a, b in zip(shown[-count:], lines, strict=False))
         if same and not any(line.is_timed for line in lines[:count]):
@@ -382,7 +409,7 @@ def _overlap(shown: list[_Line], lines: list[_Line]) -> int:
 
 
 def _growth(shown: list[_Line], lines: list[_Line]) -> tuple[int, str] | None:
-    """Lines known, and the words that came to the last of them, where it has grown."""
+    """Returns the number of repeated lines, and the words that the last of them has gained, or `None`."""
     for count in range(min(len(shown), len(lines), _SCREEN), 0, -1):
         *above, last = shown[-count:]
         same = all(a.text == b.text for a, b in zip(above, lines, strict=False))
@@ -395,6 +422,7 @@ def _growth(shown: list[_Line], lines: list[_Line]) -> tuple[int, str] | None:
 
 
 def _read_lrc(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
+    """Reads LRC."""
     entries, outside, offset, length = [], [], 0.0, math.inf
     for at, line in enumerate(lines):
         rest, times = line.strip(), []
@@ -432,6 +460,7 @@ def _read_lrc(name: str, lines: list[str], notes: list[str], fps: float | None) 
 
 
 def _pysubs2(name: str, format: str) -> Any:
+    """Imports pysubs2."""
     try:
         import pysubs2
     except ImportError:
@@ -440,8 +469,11 @@ def _pysubs2(name: str, format: str) -> Any:
 
 
 def _read_ass(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
-    """ASS and SSA. pysubs2 takes the usual order of fields for granted, ten seconds for missing ones, and fails on
-    styles that do not concern us: it is given the events alone, in the usual order."""
+    """Reads ASS and SSA.
+
+    pysubs2 expects the usual order of fields, takes ten seconds for missing ones, and fails on styles, which do not matter
+    here. It is given the events alone, in the usual order.
+    """
     pysubs2 = _pysubs2(name, "ASS")
     fields, script, section, outside = _ASS_FIELDS, ["[Events]"], "", []
     for at, line in enumerate(lines):
@@ -462,8 +494,8 @@ def _read_ass(name: str, lines: list[str], notes: list[str], fps: float | None) 
                 raise ValueError(
                     f"{name}, line {at + 1}: {key} must be hours:minutes:seconds.00, got {event[key][:40]!r}"
                 )
-        who = event.get("name", event.get("actor", "")).strip()
-        script.append(f"Dialogue: 0,{event['start']},{event['end']},Default,{who},0,0,0,,{event['text']}")
+        speaker = event.get("name", event.get("actor", "")).strip()
+        script.append(f"Dialogue: 0,{event['start']},{event['end']},Default,{speaker},0,0,0,,{event['text']}")
     _left_out(notes, outside, lines)
     found = []
     for event in pysubs2.SSAFile.from_string("\n".join(script), "ass"):
@@ -474,7 +506,7 @@ def _read_ass(name: str, lines: list[str], notes: list[str], fps: float | None) 
 
 
 def _ass_words(text: str) -> str:
-    """The words of an event: pysubs2 gives up all of them where some of it is a drawing."""
+    """Returns the words of an event. pysubs2 gives up all of them if a part is a drawing."""
     words, is_drawing = [], False
     for part in re.split(r"(\{[^{}]*\})", text):
         if part.startswith("{") and part.endswith("}"):
@@ -486,15 +518,18 @@ def _ass_words(text: str) -> str:
 
 
 def _read_microdvd(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
-    """MicroDVD, which counts frames. pysubs2 passes over lines that it does not know, so they are looked at first."""
+    """Reads MicroDVD, which counts frames. Lines are checked first, since pysubs2 skips those that it does not know."""
     pysubs2 = _pysubs2(name, "MicroDVD")
     entries = [(at, line) for at, line in enumerate(lines) if line.strip()]
+    fields = []
     for at, line in entries:
-        if not _MICRODVD.fullmatch(line):
+        match = _MICRODVD.fullmatch(line)
+        if match is None:
             raise ValueError(
                 f"{name}, line {at + 1}: expected '{{first frame}}{{last frame}}words', got {line[:80]!r}"
             )
-    start, end, rate = _MICRODVD.fullmatch(entries[0][1]).groups()
+        fields.append(match.groups())
+    start, end, rate = fields[0]
     if (int(start), int(end)) in ((1, 1), (0, 0)) and re.fullmatch(r"\s*\d{1,4}(?:[.,]\d{1,6})?\s*", rate):
         entries = entries[1:]
         fps = float(rate.replace(",", ".")) if fps is None else fps
@@ -510,6 +545,7 @@ def _read_microdvd(name: str, lines: list[str], notes: list[str], fps: float | N
 
 
 def _read_ttml(name: str, lines: list[str], notes: list[str], fps: float | None) -> list[Utterance]:
+    """Reads TTML."""
     pysubs2 = _pysubs2(name, "TTML")
     text = "\n".join(lines)
     try:

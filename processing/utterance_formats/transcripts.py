@@ -1,4 +1,4 @@
-"""What speech recognisers and users write, lists and dictionaries with times, to utterances."""
+"""Readers of what speech recognisers and users write: lists and dictionaries with times."""
 
 import difflib
 import math
@@ -13,7 +13,7 @@ _LISTS = ("segments", "chunks", "utterances", "transcription")
 _WORD_LISTS = ("words", "word_segments")
 _TEXTS = ("text", "sentence", "transcript", "punctuated_word", "word")
 _KNOWN = (*_TEXTS, "words", "start", "end", "duration", "timestamp", "timestamps", "offsets", "speaker")
-# What recognisers say besides, and we have no use for.
+# What recognisers write besides, which is not used.
 _PASSED_OVER = frozenset((
     "id", "index", "type", "seek", "tokens", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob",
     "score", "confidence", "speaker_confidence", "probability", "prob", "p", "chars", "channel", "language", "lang",
@@ -34,24 +34,34 @@ _CJK = "\u3000-\u30ff\u3400-\u9fff\uff00-\uffef"
 
 
 class _Word(NamedTuple):
+    """Holds a word with its times in seconds."""
+
     start: float | None
     end: float | None
     text: str
     speaker: str | None
 
 
+class _Group(NamedTuple):
+    """Holds the words of an utterance, and the start and end of those that have times."""
+
+    speaker: str | None
+    texts: list[str]
+    times: list[tuple[float, float]]
+
+
 def read_entries(name: str, content: Any) -> list[Utterance]:
-    """Utterances of decoded JSON or of a user's list.
+    """Reads the utterances of decoded JSON or of a user's list.
 
     Args:
-        name (`str`): What errors call it.
+        name (`str`): The name of the content for errors.
         content (`list` or `dict`):
             A list of utterances or words, or what Whisper and its kin (OpenAI, faster-whisper, WhisperX, whisper.cpp),
             a Transformers pipeline, Deepgram or AssemblyAI return. Words without utterances become utterances, which
             end with a sentence, at a pause and at a change of speaker.
 
     Returns:
-        `list[Utterance]`: In the order of the content.
+        `list[Utterance]`: The utterances in the order of the content.
 
     Raises:
         ValueError: If a key or a value is not known. The message has the number of its entry.
@@ -71,7 +81,7 @@ def read_entries(name: str, content: Any) -> list[Utterance]:
 
 
 def _find_list(name: str, content: dict) -> tuple[str, object]:
-    """The list that holds the utterances, or else the words, and its key."""
+    """Returns the list that holds the utterances, or else the words, and its key."""
     results = content.get("results")
     if isinstance(results, dict):  # Deepgram
         if results.get("utterances") is not None:
@@ -93,6 +103,7 @@ def _find_list(name: str, content: dict) -> tuple[str, object]:
 
 
 def _read_entry(where: str, entry: Any, unit: float) -> Utterance:
+    """Reads one utterance."""
     if isinstance(entry, Utterance):
         entry = vars(entry)
     if not isinstance(entry, dict):
@@ -103,9 +114,8 @@ def _read_entry(where: str, entry: Any, unit: float) -> Utterance:
     if start is None and end is None and not {"timestamp", "offsets", "timestamps"} & set(entry):
         start = min((word.start for word in words if word.start is not None), default=None)
         end = max((word.end for word in words if word.end is not None), default=None)
-    for key, value in (("start", start), ("end", end)):
-        if value is None:
-            raise ValueError(f"{where}: {key} must be a number of seconds, got None")
+    if start is None or end is None:
+        raise ValueError(f"{where}: {'start' if start is None else 'end'} must be a number of seconds, got None")
     text = _text(where, entry)
     return Utterance(
         start, end, _join([word.text for word in words]) if text is None else text, _speaker(where, entry)
@@ -113,6 +123,7 @@ def _read_entry(where: str, entry: Any, unit: float) -> Utterance:
 
 
 def _refuse_unknown(where: str, entry: dict) -> None:
+    """Refuses a key that nothing reads."""
     for key in entry:
         if key not in _KNOWN and key not in _PASSED_OVER:
             near = _OTHER_NAMES.get(key) or next(iter(difflib.get_close_matches(str(key), _KNOWN, 1)), None)
@@ -121,7 +132,7 @@ def _refuse_unknown(where: str, entry: dict) -> None:
 
 
 def _times(where: str, entry: dict, unit: float) -> tuple[float | None, float | None]:
-    """Start and end in seconds, however they are written; None where they are not."""
+    """Returns the start and end in seconds, however they are written; `None` for those that are not."""
     if entry.get("offsets") is not None:  # whisper.cpp: milliseconds, and the same once more as text
         return _number(where, "from", _get(where, entry, "offsets", "from"), 1e-3), _number(
             where, "to", _get(where, entry, "offsets", "to"), 1e-3
@@ -171,7 +182,7 @@ def _stamp(where: str, key: str, value: Any) -> float:
 
 
 def _text(where: str, entry: dict) -> str | None:
-    """The words under the first of their names that is there."""
+    """Returns the words under the first of their names that is there."""
     key = next((key for key in _TEXTS if entry.get(key) is not None), None)
     if key is not None and not isinstance(entry[key], str):
         raise ValueError(f"{where}: {key} must be a string, got {entry[key]!r}")
@@ -188,6 +199,7 @@ def _speaker(where: str, entry: dict) -> str | None:
 
 
 def _read_words(where: str, words: Any, unit: float) -> list[_Word]:
+    """Reads a list of words."""
     if not isinstance(words, (list, tuple)):
         raise ValueError(f"{where}: expected a list of words, got {type(words).__name__}")
     found = []
@@ -210,36 +222,41 @@ def _read_words(where: str, words: Any, unit: float) -> list[_Word]:
 
 
 def _group(name: str, words: list[_Word]) -> list[Utterance]:
-    """Words to utterances; a word without times (a number, with WhisperX) goes with the one before."""
+    """Groups words into utterances. A word without times (a number, with WhisperX) goes with the one before."""
     if words and all(word.start is None or word.end is None for word in words):
         raise ValueError(f"{name}: its words have no start and end")
-    groups: list[list[_Word]] = []
-    pending: list[_Word] = []
+    groups: list[_Group] = []
+    pending: list[str] = []
     for word in words:
         if word.start is None or word.end is None:
-            (groups[-1] if groups else pending).append(word)
+            (groups[-1].texts if groups else pending).append(word.text)
             continue
-        last = next((timed for timed in reversed(groups[-1]) if timed.end is not None), None) if groups else None
+        last = groups[-1] if groups else None
         if (
             last is None
-            or word.start - last.end > _PAUSE
-            or word.start < last.start
+            or word.start - last.times[-1][1] > _PAUSE
+            or word.start < last.times[-1][0]
             or word.speaker != last.speaker
-            or _SENTENCE_END.search(groups[-1][-1].text[-4:])
+            or _SENTENCE_END.search(last.texts[-1][-4:])
         ):
-            groups.append(pending)
+            last = _Group(word.speaker, pending, [])
+            groups.append(last)
             pending = []
-        groups[-1].append(word)
-    found = []
-    for group in groups:
-        timed = [word for word in group if word.start is not None and word.end is not None]
-        start, end = min(word.start for word in timed), max(word.end for word in timed)
-        found.append(Utterance(start, end, _join([word.text for word in group]), timed[0].speaker))
-    return found
+        last.texts.append(word.text)
+        last.times.append((word.start, word.end))
+    return [
+        Utterance(
+            min(start for start, _ in group.times),
+            max(end for _, end in group.times),
+            _join(group.texts),
+            group.speaker,
+        )
+        for group in groups
+    ]
 
 
 def _join(words: list[str]) -> str:
-    """Words as a sentence: with blanks unless they bring their own, and none between Chinese or Japanese ones."""
+    """Joins words by blanks, unless they bring their own, and by none between Chinese or Japanese words."""
     if any(word[:1].isspace() for word in words):
         return one_line("".join(words))
     return re.sub(rf"(?<=[{_CJK}]) (?=[{_CJK}])", "", one_line(" ".join(words)))
