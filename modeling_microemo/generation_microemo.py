@@ -4,10 +4,13 @@ import dataclasses
 from typing import Any
 
 import torch
-from transformers import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+from transformers import GenerationConfig, GenerationMixin
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 
 from .media_inputs import MEDIA_INPUTS, MediaEncodings, refuse_both
+from .shared_prefix import can_branch, find_shared_prefixes
 
 # Transformers 5.24 calls the key-value cache `cache` in keywords and outputs, and warns about the name before.
 CACHE_NAME = next(
@@ -53,6 +56,57 @@ class MicroEmoGenerationMixin(GenerationMixin):
         if mm_encoder_outputs is not None and (cache is None or cache.get_seq_length() == 0):
             inputs["mm_encoder_outputs"] = mm_encoder_outputs
         return inputs
+
+    def _prefill(
+        self,
+        input_ids: torch.LongTensor,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        **kwargs: Any,
+    ) -> ModelOutput:
+        """As Transformers reads prompts into the cache, and what several of them begin with is read once: the questions
+        about one clip, beams, several answers to a question."""
+        cache, attention_mask = model_kwargs.get(CACHE_NAME), model_kwargs.get("attention_mask")
+        shared = None
+        if (
+            len(input_ids) > 1
+            and can_branch(cache)
+            and model_kwargs.get("inputs_embeds") is None
+            and (attention_mask is None or attention_mask.ndim == 2)
+            and generation_config.prefill_chunk_size is None
+            # Who asks for them expects those of the whole prompt.
+            and not (generation_config.output_hidden_states or generation_config.output_attentions)
+            # Parallel processes must run equally many forward passes.
+            and not (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self))
+        ):
+            if attention_mask is None:  # which is dropped where nothing is padded
+                attention_mask = torch.ones_like(input_ids)
+            inputs_embeds = self.model.embed_prompts(input_ids, model_kwargs.get("mm_encoder_outputs"))
+            shared = find_shared_prefixes(inputs_embeds, attention_mask)
+        if shared is None:
+            return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
+
+        # The layout holds for all later steps: their mask grows from this one.
+        model_kwargs["attention_mask"] = shared.attention_mask
+        inputs = self.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
+        for name in ("input_ids", "mm_encoder_outputs", "token_type_ids", "mm_token_type_ids"):
+            inputs.pop(name, None)
+        position_ids = (shared.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        num_columns = shared.prefix_mask.shape[1]
+        inputs |= {
+            "inputs_embeds": shared.prefix_embeds,
+            "attention_mask": shared.prefix_mask,
+            "position_ids": (shared.prefix_mask.cumsum(dim=1) - 1).clamp(min=0),
+        }
+        cache = self(**inputs, return_dict=True)[CACHE_NAME]
+        cache.reorder_cache(shared.group)
+        inputs |= {
+            "inputs_embeds": shared.suffix_embeds,
+            "attention_mask": shared.attention_mask,
+            "position_ids": position_ids[:, num_columns:],
+            CACHE_NAME: cache,
+        }
+        return self(**inputs, return_dict=True)
 
     def _expand_multimodal_outputs(
         self,

@@ -87,6 +87,11 @@ class MicroEmoPreTrainedModel(PreTrainedModel):
         self._keep_in_fp32_modules = list(_parts_beside(self, self._large_parts()))
         super().post_init()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """`torch.dtype`: The dtype of the language model. In float16 the parts before it are of another one."""
+        return self.get_decoder().dtype
+
     def _large_parts(self) -> set[nn.Module]:
         """The modules that quantised loading converts, and the head, which follows the language model."""
         parts = {self.get_encoder("video"), self.get_encoder("audio"), self.get_decoder()}
@@ -248,6 +253,39 @@ class MicroEmoModel(MediaEncoderMixin, MicroEmoPreTrainedModel):
             + "; the processor's fields must be the same"
         )
 
+    def embed_prompts(
+        self, input_ids: torch.LongTensor, mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None
+    ) -> torch.Tensor:
+        """Embeds prompts, with the tokens of their media where the placeholders stand.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, S)`): The prompts.
+            mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
+                What [`~MicroEmoModel.encode_media`] returned.
+
+        Returns:
+            `torch.Tensor`: What the language model reads, of shape `(B, S, width)`.
+
+        Raises:
+            ValueError: If a prompt has another number of placeholders than of features.
+        """
+        features = {modality: output.pooler_output for modality, output in (mm_encoder_outputs or {}).items()}
+        return self._fill_placeholders(input_ids, self.get_input_embeddings()(input_ids), features)
+
+    def _fill_placeholders(
+        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor, features: dict[str, list[torch.Tensor]]
+    ) -> torch.Tensor:
+        # A prompt with placeholders and no media would be read as if it were words.
+        no_media: dict[str, list[torch.Tensor]] = {"video_features": [], "audio_features": []}
+        expected = no_media if input_ids is not None else {}
+        expected |= {f"{modality}_features": rows for modality, rows in features.items()}
+        masks = self.get_placeholder_mask(input_ids, inputs_embeds, **expected)
+        for mask, rows in zip(masks, (features.get("video"), features.get("audio")), strict=True):
+            if rows is not None and len(rows):
+                flat = torch.cat(list(rows)).to(inputs_embeds.device, inputs_embeds.dtype)
+                inputs_embeds = inputs_embeds.masked_scatter(mask, flat)
+        return inputs_embeds
+
     @can_return_tuple
     @auto_docstring(
         custom_intro="""
@@ -288,15 +326,7 @@ class MicroEmoModel(MediaEncoderMixin, MicroEmoPreTrainedModel):
             refuse_both(mm_encoder_outputs, media)
             encoded = mm_encoder_outputs or self.encode_media(**media)
             features = {modality: output.pooler_output for modality, output in encoded.items()}
-            # A prompt with placeholders and no media would be read as if it were words.
-            no_media: dict[str, list[torch.Tensor]] = {"video_features": [], "audio_features": []}
-            expected = no_media if input_ids is not None else {}
-            expected |= {f"{modality}_features": rows for modality, rows in features.items()}
-            masks = self.get_placeholder_mask(input_ids, inputs_embeds, **expected)
-            for mask, rows in zip(masks, (features.get("video"), features.get("audio")), strict=True):
-                if rows is not None and len(rows):
-                    flat = torch.cat(list(rows)).to(inputs_embeds.device, inputs_embeds.dtype)
-                    inputs_embeds = inputs_embeds.masked_scatter(mask, flat)
+            inputs_embeds = self._fill_placeholders(input_ids, inputs_embeds, features)
 
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from transformers import TextIteratorStreamer
+from transformers.generation import utils
 
 from microemo.modeling_microemo.generation_microemo import CACHE_NAME
 
@@ -65,7 +66,12 @@ def test_cached_decoding_equals_full_recomputation(tiny, attn_implementation):
         ({"num_beams": 3}, {"cache_implementation": "static"}),
         ({"num_beams": 2, "num_return_sequences": 2}, {"use_cache": False}),
         ({"do_sample": False}, {"prompt_lookup_num_tokens": 3}),
-        ({"do_sample": False}, {"prefill_chunk_size": 7}),
+        pytest.param(
+            *({"do_sample": False}, {"prefill_chunk_size": 7}),
+            marks=pytest.mark.skipif(
+                not hasattr(utils, "_slice_mm_encoder_output"), reason="this Transformers deals out no media to chunks"
+            ),
+        ),
     ],
     ids=["static cache", "static cache, beams", "no cache, beams", "prompt lookup", "prompt in chunks"],
 )

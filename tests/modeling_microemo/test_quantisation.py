@@ -40,13 +40,15 @@ def test_half_precision_keeps_the_parts_between_in_float32(tiny, tmp_path):
     model = tiny.model()
     model.save_pretrained(tmp_path)
     half = MicroEmoForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float16)
+    assert half.dtype == half.model.dtype == torch.float16
     for name, value in half.named_parameters():
         expected = torch.float16 if is_large(name) or name.startswith("lm_head") else torch.float32
         assert value.dtype == expected, name
     inputs = tiny.inputs(model.config)
     difference = (half(**inputs).logits - model(**inputs).logits)[inputs["attention_mask"].bool()]
     assert difference.abs().max() < 0.05
-    assert half.generate(**inputs, max_new_tokens=2).shape[0] == 2
+    for way in ({}, {"cache_implementation": "static"}):
+        assert half.generate(**inputs, max_new_tokens=2, **way).shape[0] == 2
 
 
 def bitsandbytes(**options):
