@@ -87,7 +87,9 @@ def read_item(item: Any) -> tuple[ClipInput, str | None]:
     if _is_row_of_datasets(item):
         item = {"audio" if "array" in item else "video": item}
     refuse_unknown(item, INPUT_KEYS, "the emotion pipeline", _OTHER_NAMES)
-    fields = {key: value for key, value in item.items() if value is not None and value != ""}
+    fields = {
+        key: value for key, value in item.items() if not (value is None or (isinstance(value, str) and not value))
+    }
     for names in (("question", "instruction"), ("utterances", "subtitles", "subtitle")):
         given = [name for name in names if name in fields]
         if len(given) > 1:
