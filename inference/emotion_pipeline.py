@@ -53,7 +53,7 @@ class EmotionPipeline(Pipeline):
             `device`, `batch_size` and `num_workers` as any pipeline takes them, and arguments of the calls to come.
 
     Raises:
-        ValueError: if there is no processor, or if model and processor have different settings.
+        ValueError: if model and processor have different settings.
 
     Example:
 
@@ -71,17 +71,13 @@ class EmotionPipeline(Pipeline):
     def __init__(
         self,
         model: MicroEmoForConditionalGeneration,
-        processor: MicroEmoProcessor | None = None,
+        processor: MicroEmoProcessor,
         name: str = "MicroEmo",
         max_new_tokens: int = 256,
         use_subtitle: bool = True,
         task: str = TASK,
         **kwargs: Any,
     ):
-        if processor is None:
-            raise ValueError(
-                "the emotion pipeline needs the model's processor, got none: processor=MicroEmoProcessor..."
-            )
         processor.check_config(model.config)
         super().__init__(model=model.eval(), processor=processor, task=task, **kwargs)
         self.name = name

@@ -117,7 +117,7 @@ def as_queries(inputs: Any, **arguments: Any) -> Query | list[Query] | QueryData
         inputs (`Any`):
             One input as [`read_item`] takes it, a list of them, a data set (of torch or of the library `datasets`), or a
             generator. A list of pictures is one clip of decoded frames.
-        arguments (`Any`):
+        arguments (`Any`, *optional*):
             `utterances`, `audio` and `audio_track` of the clip, or lists with those of each clip; of a track one for all.
 
     Returns:
