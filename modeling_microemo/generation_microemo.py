@@ -37,6 +37,7 @@ class MicroEmoGenerationMixin(GenerationMixin):
         self,
         input_ids: torch.LongTensor,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Prepares the inputs of a forward pass as Transformers does; the media go with every pass that reads the
@@ -46,16 +47,41 @@ class MicroEmoGenerationMixin(GenerationMixin):
             input_ids (`torch.LongTensor` of shape `(B, S)`): The tokens so far.
             mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
                 What [`~MicroEmoModel.encode_media`] returned.
+            inputs_embeds (`torch.Tensor` of shape `(B, S, width)`, *optional*): The embedded prompts.
             kwargs (`Any`, *optional*): What Transformers' own method takes.
 
         Returns:
             `dict[str, Any]`: The keywords of [`~MicroEmoForConditionalGeneration.forward`].
         """
-        inputs = super().prepare_inputs_for_generation(input_ids, mm_encoder_outputs=mm_encoder_outputs, **kwargs)
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, mm_encoder_outputs=mm_encoder_outputs, inputs_embeds=inputs_embeds, **kwargs
+        )
         cache = kwargs.get(CACHE_NAME)
-        if mm_encoder_outputs is not None and (cache is None or cache.get_seq_length() == 0):
+        if mm_encoder_outputs is None:
+            return inputs
+        if cache is None or cache.get_seq_length() == 0:
             inputs["mm_encoder_outputs"] = mm_encoder_outputs
+        elif inputs.get("mm_encoder_outputs") and inputs["input_ids"] is not None:
+            inputs["mm_encoder_outputs"] = self._without_cached_media(
+                mm_encoder_outputs, input_ids, inputs["input_ids"].shape[1]
+            )
         return inputs
+
+    def _without_cached_media(
+        self, encodings: dict[str, BaseModelOutputWithPooling], input_ids: torch.LongTensor, num_new_tokens: int
+    ) -> dict[str, BaseModelOutputWithPooling]:
+        """The tokens of media whose placeholders stand in the last `num_new_tokens` of each prompt. A conversation that
+        goes on with its cache may bring the media of all its turns again."""
+        remaining = {}
+        for modality, output in encodings.items():
+            placeholders = input_ids == getattr(self.config, f"{modality}_token_id")
+            counts = zip(placeholders.sum(1).tolist(), placeholders[:, -num_new_tokens:].sum(1).tolist(), strict=True)
+            rows = [
+                row[total - new :] if len(row) == total else row
+                for row, (total, new) in zip(output.pooler_output, counts, strict=True)
+            ]
+            remaining[modality] = BaseModelOutputWithPooling(pooler_output=rows)
+        return remaining
 
     def _prefill(
         self,

@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import torch
 from transformers import TextIteratorStreamer
 from transformers.generation import utils
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from microemo.modeling_microemo.generation_microemo import CACHE_NAME
 
@@ -97,6 +100,39 @@ def test_a_conversation_goes_on_with_its_cache(tiny):
     turn = {"input_ids": ids, "attention_mask": torch.ones_like(ids), CACHE_NAME: first[CACHE_NAME]}
     assert torch.equal(model.generate(**turn, max_new_tokens=NEW, do_sample=False), expected)
     assert calls == {"vision": 0, "audio": 0}
+    # Processors give the media of the whole conversation: those that the cache holds are not read twice.
+    again = model.generate(**inputs, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True)
+    everything = {**whole, CACHE_NAME: again[CACHE_NAME]}
+    assert torch.equal(model.generate(**everything, max_new_tokens=NEW, do_sample=False), expected)
+
+
+def test_a_second_clip_joins_a_conversation_with_its_cache(tiny):
+    model = tiny.model(local_view="frame")
+    inputs = {name: value[:1] for name, value in tiny.inputs(model.config).items()}
+    first = model.generate(**inputs, max_new_tokens=1, do_sample=False, return_dict_in_generate=True)
+    encoded = model.model.encode_media(**inputs)
+    turn = torch.cat([first.sequences, inputs["input_ids"][:, 1:]], dim=1)  # the same clip, once more
+    both = {
+        modality: BaseModelOutputWithPooling(pooler_output=[torch.cat([*output.pooler_output] * 2)])
+        for modality, output in encoded.items()
+    }
+    given = {"input_ids": turn, "attention_mask": torch.ones_like(turn), "max_new_tokens": NEW, "do_sample": False}
+    expected = model.generate(**given, mm_encoder_outputs=both)
+    for media in (both, encoded):  # those of both turns, or the new ones alone
+        cache = copy.deepcopy(first[CACHE_NAME])
+        assert torch.equal(model.generate(**given, mm_encoder_outputs=media, **{CACHE_NAME: cache}), expected)
+
+
+@pytest.mark.parametrize("way", [{}, {"cache_implementation": "static"}, {"num_beams": 2}])
+def test_prompts_may_be_embedded_beforehand(tiny, way):
+    model = tiny.model()
+    inputs = tiny.inputs(model.config)
+    expected = model.generate(**inputs, max_new_tokens=NEW, **way)
+    embeds = model.get_input_embeddings()(inputs["input_ids"])
+    assert torch.equal(model.generate(**inputs, inputs_embeds=embeds, max_new_tokens=NEW, **way), expected)
+    ids = inputs.pop("input_ids")
+    answer = model.generate(**inputs, inputs_embeds=embeds, max_new_tokens=NEW, **way)
+    assert torch.equal(answer, expected[:, ids.shape[1] :])
 
 
 def test_a_prompt_without_its_media_is_refused(tiny):
