@@ -23,7 +23,7 @@ def lay_out(
     Transformers gives them: nested, a list for each row, or in the order of the placeholders in the texts.
 
     Args:
-        texts (`Sequence[str]`, *optional*): The texts.
+        texts (`Sequence[str]` or `None`): The texts.
         videos (`Any`): One clip, a list of clips, or a list with a list for each row.
         audio (`Any`): The sound of the clip or of each clip, `None` for the clip's own, `False` for no sound.
         belongings (`dict[str, Any]`): The other arguments that belong to clips, of the clip or of each clip.

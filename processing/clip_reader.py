@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .clip_metadata import ClipMetadata
 from .decoded_clip import is_frames
 from .feature_extraction_microemo import as_samples, is_waveform
 from .media import AudioTrack, Clip, load_audio
 from .utterances import Utterance, merge_utterances, read_utterances, transcribe
 
 if TYPE_CHECKING:
-    from .clip_metadata import ClipMetadata
     from .processing_microemo import MicroEmoProcessor
 
 
@@ -65,7 +65,7 @@ class ClipContent:
     has_video: bool = False
     has_audio: bool = False
     utterances: list[Utterance] = field(default_factory=list)
-    video_metadata: "ClipMetadata | None" = None
+    video_metadata: ClipMetadata | None = None
     segment_times: np.ndarray | None = None
 
 
@@ -195,9 +195,9 @@ def as_clip_inputs(
         utterances (`Any`): The subtitles of the clip or of each clip.
         landmarks (`Any`): The landmarks of the clip or of each clip.
         video_metadata (`Any`): The times of decoded frames of the clip or of each clip.
-        sampling_rate (`int`, *optional*): The sampling rate of all waveforms.
-        texts (`Sequence[str]`, *optional*): The texts; they count the rows if there is no clip at all.
-        audio_track (`int`, `str` or a list of them, *optional*): The sound track of all clips or of each clip.
+        sampling_rate (`int` or `None`): The sampling rate of all waveforms.
+        texts (`Sequence[str]` or `None`): The texts; they count the rows if there is no clip at all.
+        audio_track (`int`, `str`, a list of them or `None`): The sound track of all clips or of each clip.
 
     Returns:
         `list[ClipInput]`: One row for each clip.

@@ -47,6 +47,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         short_audio_padding (`"waveform"` or `"mel"`, *optional*, defaults to `"waveform"`):
             Whether a sound shorter than a segment is filled with zeros in its samples (AffectGPT) or, after the filter
             bank, in its picture (Video-LLaMA).
+        kwargs (`Any`, *optional*): What a saved file holds beside the fields.
 
     Raises:
         TypeError: If a keyword is unknown.

@@ -31,7 +31,7 @@ class FrameProcessor:
     Args:
         info (`MediaInfo`): The description of the clip.
         sample (`Callable`): A function from the frame times `(n,)` to increasing indices into them.
-        landmarks (`Any`, *optional*): Precomputed landmarks, see [`MicroEmoVideoProcessor`].
+        landmarks (`Any`): Precomputed landmarks, see [`MicroEmoVideoProcessor`], or `None`.
         face_mesh (`FaceMesh`): The face mesh, which does not run with precomputed landmarks.
         settings (`dict`): The fields of the video processor for this call.
     """
@@ -149,7 +149,7 @@ class FrameProcessor:
         """Returns the landmarks on the view that the clue regions cover.
 
         Args:
-            face (`Face`, *optional*): The followed face, or `None` if it is not visible.
+            face (`Face` or `None`): The followed face, or `None` if it is not visible.
 
         Returns:
             `np.ndarray` of shape `(478, 2)`: The landmarks as fractions of the view; NaN without a face.

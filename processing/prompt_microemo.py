@@ -199,7 +199,7 @@ class PromptBuilder:
         """Lists the names that a template reads, apart from those that this class makes.
 
         Args:
-            chat_template (`str`, *optional*): A Jinja template or the name of one; the processor's own by default.
+            chat_template (`str` or `None`): A Jinja template or the name of one; `None` stands for the processor's own.
 
         Returns:
             `frozenset[str]`: The names of the variables.
@@ -211,7 +211,7 @@ class PromptBuilder:
         """Finds the template that a call names or gives, or else the processor's own.
 
         Args:
-            chat_template (`str`, *optional*): A Jinja template or the name of one.
+            chat_template (`str` or `None`): A Jinja template or the name of one.
 
         Returns:
             `str`: The Jinja template.
@@ -390,7 +390,7 @@ class PromptBuilder:
 
         Args:
             messages (`list[dict]`): The messages as [`PromptBuilder.read_conversation`] returns them.
-            prompt (`ClipPrompt`, *optional*): The description of the clip; `None` for media without a source.
+            prompt (`ClipPrompt` or `None`): The description of the clip; `None` for media without a source.
             chat_template (`str`, *optional*): A Jinja template or the name of one in place of the processor's own.
             options (`Any`, *optional*): The options of Transformers' rendering, and variables of the template.
 

@@ -52,6 +52,8 @@ def read_utterances(
     Example:
 
     ```python
+    >>> from microemo import read_utterances
+
     >>> read_utterances("1\\n00:00:00,500 --> 00:00:01,250\\nHello <i>there</i>")
     [Utterance(start=0.5, end=1.25, text='Hello there', speaker=None)]
     ```"""

@@ -131,6 +131,8 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
     Example:
 
     ```python
+    >>> from microemo import MicroEmoVideoProcessor
+
     >>> processor = MicroEmoVideoProcessor(num_frames=8)
     >>> features = processor("clip.mp4", spans=[[0.5, 2.0]], return_tensors="pt")
     >>> features["pixel_values_videos"].shape, features["region_masks"].shape

@@ -13,15 +13,21 @@ import typing
 import pytest
 from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
+from transformers.video_processing_utils import VideoProcessorMixin
+from transformers.video_utils import VideoMetadata
 
 import microemo.configuration
 import microemo.evaluation
 import microemo.inference
 import microemo.modeling_microemo
+import microemo.processing.decoding
+import microemo.processing.faces
+import microemo.processing.utterance_formats
 import microemo.publishing
 import microemo.training.from_scratch
 import microemo.training.synthetic
 import microemo.utils
+from microemo.processing.video_processing_microemo import FIELDS
 
 MODULES = [
     *(
@@ -39,6 +45,10 @@ MODULES = [
         f"{room.__name__}.{module.name}"
         for room in (
             microemo.inference,
+            microemo.processing,
+            microemo.processing.decoding,
+            microemo.processing.faces,
+            microemo.processing.utterance_formats,
             microemo.training,
             microemo.training.from_scratch,
             microemo.training.synthetic,
@@ -52,6 +62,7 @@ MODULES = [
 EXAMPLES_WITH_A_MODEL = {
     "microemo.inference.emotion_pipeline.EmotionPipeline",
     "microemo.modeling_microemo.modeling_microemo.MicroEmoForConditionalGeneration.forward",
+    "microemo.processing.video_processing_microemo.MicroEmoVideoProcessor",
     "microemo.training.collator.MicroEmoCollator",
     "microemo.training.feature_cache.FeatureCache",
 }
@@ -117,6 +128,14 @@ def test_examples_run(name, tmp_path, monkeypatch):
 def test_docstrings_name_what_the_signature_has(name):
     value = MEMBERS[name]
     docstring = inspect.getdoc(value) or ""
+    if typing.is_typeddict(value) and not docstring[:1].isupper():  # in Transformers' form: the keywords alone
+        entries = dict(re.findall(r"^(\w+) \((.*?)\):$", docstring, re.MULTILINE))
+        assert (
+            entries and list(entries) == list(value.__annotations__)[-len(entries) :]
+        )  # those of the base come first
+        assert all("*optional*" in entry for entry in entries.values())
+        return
+
     assert re.match(r"[A-Z`|].*?\.(?=\s|$)", docstring, re.DOTALL), "the first sentence says what it does"
     if inspect.isclass(value) and (issubclass(value, BaseException) or value.__base__ in MEMBERS.values()):
         return  # an error, or an adapter whose base class is documented
@@ -127,6 +146,14 @@ def test_docstrings_name_what_the_signature_has(name):
         and value.__base__.__module__.startswith(("torch", "transformers"))
     ):
         return  # the library documents what the class takes
+
+    if typing.is_typeddict(value):
+        return
+
+    if inspect.isclass(value) and issubclass(value, VideoProcessorMixin):
+        documented = documented_names(docstring, "Args")
+        assert documented.keys() == set(FIELDS) and all("*optional*" in entry for entry in documented.values())
+        return
 
     if inspect.isclass(value) and issubclass(value, PreTrainedConfig):
         fields = {name: vars(value)[name] for name in vars(value)["__annotations__"]}
@@ -139,6 +166,10 @@ def test_docstrings_name_what_the_signature_has(name):
 
     if inspect.isclass(value) and issubclass(value, ModelOutput):
         assert documented_names(docstring, "Args").keys() >= vars(value)["__annotations__"].keys()
+        return
+
+    if inspect.isclass(value) and issubclass(value, VideoMetadata):
+        assert documented_names(docstring, "Attributes").keys() == typing.get_type_hints(value).keys()
         return
 
     if (dataclasses.is_dataclass(value) and value.__base__ is not object) or is_documented_by_help(value):

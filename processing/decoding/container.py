@@ -251,7 +251,7 @@ def sound_stream(container: "av.container.InputContainer", track: int | str | No
 
     Args:
         container (`av.container.InputContainer`): An open container.
-        track (`int` or `str`, *optional*): The number of the track, counted from 0, or its language. `None` stands for
+        track (`int`, `str` or `None`): The number of the track, counted from 0, or its language. `None` stands for
             FFmpeg's best track.
         name (`str`): The name of the file for errors.
 
@@ -304,8 +304,8 @@ def start_time(
     """Finds where on the file's own clock the clip's clock starts.
 
     Args:
-        video (`av.stream.Stream`, *optional*): The stream of pictures.
-        audio (`av.stream.Stream`, *optional*): The stream of sound.
+        video (`av.stream.Stream` or `None`): The stream of pictures.
+        audio (`av.stream.Stream` or `None`): The stream of sound.
         first (`float`, *optional*): The seconds at which the first frame is shown, if that is not the stream's start.
 
     Returns:

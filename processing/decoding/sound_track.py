@@ -56,7 +56,7 @@ class TrackBuilder:
 
         Args:
             frame (`av.AudioFrame`): The frame.
-            seconds (`float`, *optional*): The time of the frame after the clip's start. `None` stands for the end of
+            seconds (`float` or `None`): The time of the frame after the clip's start. `None` stands for the end of
                 the frame before it.
         """
         sound = _to_float(frame)

@@ -74,7 +74,7 @@ def region_masks(
     covers no patch to that share gets the patch that it covers most, unless it lies outside the picture.
 
     Args:
-        landmarks (`np.ndarray` of shape `(T, 478, 2)` or `(T, 478, 3)`, *optional*):
+        landmarks (`np.ndarray` of shape `(T, 478, 2)` or `(T, 478, 3)`, or `None`):
             The landmarks as fractions of the picture's width and height; NaN for a frame without a face.
         grid (`int`, *optional*, defaults to 16): The number of patches along a side.
         coverage (`float`, *optional*, defaults to 0.25): The share of a patch that a region must cover.
