@@ -144,6 +144,10 @@ def card_problems(text: str, is_adapter: bool) -> list[str]:
     for base in bases if isinstance(bases, list) else [bases]:
         if not HUB_ID.fullmatch(str(base)):
             problems.append(f"{CARD}: base_model {base!r} is not the id of a model on the Hub")
+    data_sets = data.get("datasets") or []
+    for data_set in data_sets if isinstance(data_sets, list) else [data_sets]:
+        if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(data_set)) or data_set is None:
+            problems.append(f"{CARD}: datasets {data_set!r} is not the id of a data set on the Hub")
     if is_adapter and not bases:
         problems.append(f"{CARD}: base_model is missing")
     if text.count("<!-- microemo:begin ") != text.count("<!-- microemo:end "):

@@ -40,97 +40,14 @@ import struct
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import yaml
-
-LARGE = 5_000_000  # bytes from which on a text is a large file
-LARGE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz", ".gz", ".zip", ".model", ".task", ".png")
-GIT_ATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LARGE_SUFFIXES).encode()
-# Some of the values that the Hub accepts in a card.
-LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "llama2", "openrail", "other"}
-PIPELINE_TAGS = {"any-to-any", "image-text-to-text", "text-generation", "video-classification", "video-text-to-text"}
-
-
-class Answer(Exception):
-    """What a request is answered with, when it is not the usual."""
-
-    def __init__(self, status: int, message: str = "", code: str | None = None, **body):
-        self.status, self.message, self.code = status, message, code
-        self.body = {"error": message, **body}
-
-
-class Request(NamedTuple):
-    method: str
-    path: str
-    headers: dict[str, str]
-    size: int
-
-
-@dataclass
-class File:
-    content: bytes
-    is_large: bool
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        """The git id: of the content, or of the pointer that stands for a large file."""
-        data = self.content
-        if self.is_large:
-            data = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(data)}\n".encode()
-        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        return self.sha256 if self.is_large else self.oid
-
-    def entry(self, path: str) -> dict:
-        entry = {"type": "file", "path": path, "size": len(self.content), "oid": self.oid}
-        if self.is_large:
-            entry["lfs"] = {"oid": self.sha256, "size": len(self.content), "pointerSize": 134}
-        return entry
-
-
-@dataclass
-class Commit:
-    sha: str
-    message: str
-    files: dict[str, File]
-    parent: "Commit | None"
-
-
-@dataclass
-class Repo:
-    id: str
-    private: bool = False
-    gated: bool = False
-    branches: dict[str, Commit] = field(default_factory=dict)
-    history: dict[str, Commit] = field(default_factory=dict)
-    large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256, committed or not
-
-    def commit(self, branch: str, message: str, files: dict[str, File]) -> Commit:
-        parent = self.branches.get(branch)
-        names = "".join(f"{path}{file.oid}" for path, file in sorted(files.items()))
-        sha = hashlib.sha1(f"{parent and parent.sha}{message}{len(self.history)}{names}".encode()).hexdigest()
-        self.branches[branch] = self.history[sha] = commit = Commit(sha, message, files, parent)
-        self.large.update({file.sha256: file.content for file in files.values() if file.is_large})
-        return commit
-
-    def at(self, revision: str) -> Commit:
-        found = self.branches.get(revision) or self.history.get(revision)
-        if found is None:
-            raise Answer(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return found
+from microemo.tests.hub_card_rules import card_data, card_errors
+from microemo.tests.hub_repos import GIT_ATTRIBUTES, Answer, File, Repo, Request, is_large
 
 
 class HubStandIn:
@@ -269,53 +186,6 @@ class HubStandIn:
             message = f"Access to model {repo_id} is restricted. You must have access to it and be authenticated."
             raise Answer(401 if token is None else 403, message, "GatedRepo")
         return repo
-
-
-def is_large(path: str, content: bytes, size: int | None = None) -> bool:
-    """Whether the Hub keeps a file as a large one: by its name, its size, or for it is no text."""
-    return path.endswith(LARGE_SUFFIXES) or (len(content) if size is None else size) >= LARGE or b"\0" in content
-
-
-def card_data(card: str):
-    match = re.match(r"\s*---[^\S\n]*\n(.*?)\n?---[^\S\n]*(\n|$)", card, re.DOTALL)
-    return yaml.safe_load(match[1]) if match else None
-
-
-def card_errors(card: str) -> list[str]:
-    """What the Hub has to say against the YAML of a model card."""
-    try:
-        data = card_data(card)
-    except yaml.YAMLError as error:
-        return [f"YAML: {error}"]
-    if data is None:
-        return []
-    if not isinstance(data, dict):
-        return ["YAML: expected a mapping"]
-    errors = []
-    licences = data.get("license")
-    for licence in licences if isinstance(licences, list) else [licences]:
-        if licence is not None and licence not in LICENSES:
-            errors.append(f'"license" must be one of {sorted(LICENSES)}')
-    if data.get("pipeline_tag", "any-to-any") not in PIPELINE_TAGS:
-        errors.append(f'"pipeline_tag" must be one of {sorted(PIPELINE_TAGS)}')
-    bases = data.get("base_model") or []
-    for base in bases if isinstance(bases, list) else [bases]:
-        if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(base)):
-            errors.append(f'"base_model" with value "{base}" is not valid. Use a model id from https://hf.co/models.')
-    if not all(isinstance(tag, str) for tag in data.get("tags") or []):
-        errors.append('"tags" must be an array of strings')
-    for number, model in enumerate(data.get("model-index") or []):
-        where = f'"model-index[{number}]'
-        if not model.get("name"):
-            errors.append(f'{where}.name" is required')
-        for result in model.get("results") or [None]:
-            if result is None or not (result.get("task") or {}).get("type"):
-                errors.append(f'{where}.results[].task.type" is required')
-            elif not {"type", "name"} <= set(result.get("dataset") or {}):
-                errors.append(f'{where}.results[].dataset" needs a type and a name')
-            elif not result.get("metrics") or any({"type", "value"} - set(metric) for metric in result["metrics"]):
-                errors.append(f'{where}.results[].metrics[].value" is required')
-    return errors
 
 
 REPO = r"(?P<repo>[^/]+/[^/]+|[^/]+)"

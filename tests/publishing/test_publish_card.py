@@ -14,7 +14,7 @@ from microemo.evaluation.set_level import WheelGrouper
 from microemo.evaluation.systems import score_answers
 from microemo.publishing.completeness import read_folder
 from microemo.publishing.model_card_file import PIPELINE_TAG, card_problems, make_card, read_metadata
-from microemo.tests.hub_stand_in import card_errors
+from microemo.tests.hub_card_rules import card_errors
 
 LICENSE = "apache-2.0"
 BASE = "lab/microemo-tiny"
@@ -237,6 +237,8 @@ def test_new_results_take_the_place_of_old_ones_and_others_stay(checkpoint, tmp_
         ("license: other", "needs license_name and license_link"),
         ("license: mit\nbase_model: /home/ada/base", "'/home/ada/base' is not the id of a model"),
         ("license: mit\nbase_model: [lab/x, ./y]", "'./y' is not the id of a model"),
+        ("license: mit\ndatasets: [/var/data/clips/]", "'/var/data/clips/' is not the id of a data set"),
+        ("license: mit\ndatasets:\n- null", "None is not the id of a data set"),
         ("license: [mit", "the metadata cannot be read"),
         ("- license", "the metadata cannot be read"),
         ("license: mit\nmodel-index: [{name: x}]", "the metadata cannot be read"),
