@@ -141,7 +141,7 @@ def predict(
     check_sources(model)
     if by_utterance and subtitles is None:
         raise ValueError("--by-utterance needs --subtitles: they say when somebody speaks")
-    question_argument = {} if question is None else {"question": question}
+    question_argument: dict[str, Any] = {} if question is None else {"question": question}
     pipeline = _pipeline(model)
     if by_utterance:
         answer = pipeline.by_utterance(

@@ -13,7 +13,7 @@ ask([{"video": "a.mp4", "subtitles": "a.srt"}, {"video": "b.mp4", "question": "I
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class EmotionPipeline(Pipeline):
         num_workers: int | None = None,
         batch_size: int | None = None,
         **kwargs: Any,
-    ) -> dict | list[dict] | Iterator[dict]:
+    ) -> Any:
         """Answers a question about a clip, or about each of several clips.
 
         Args:
