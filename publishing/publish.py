@@ -346,7 +346,7 @@ def _plain_errors(repo_id: str, endpoint: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        logger.warning(f"Interrupted; {repo_id} was not changed. {AGAIN}.")
+        logger.warning(f"Interrupted. The commit to {repo_id} is made as a whole or not at all. {AGAIN}.")
         raise
     except LocalTokenNotFoundError:
         raise PublishError(
@@ -356,12 +356,10 @@ def _plain_errors(repo_id: str, endpoint: str) -> Iterator[None]:
         raise PublishError("HF_HUB_OFFLINE is set, so nothing can be sent; unset it, or pass --dry-run") from None
     except HfHubHTTPError as error:
         raise PublishError(_meaning(error, repo_id)) from error
-    except HTTPError as error:
-        raise PublishError(f"{endpoint} cannot be reached ({_reason(error)}). {AGAIN}") from error
-    except RuntimeError as error:  # of an upload; its cause is one of the above
-        if error.__cause__ is None:
-            raise
-        raise PublishError(f"{error} The transfer broke off ({_reason(error.__cause__)}). {AGAIN}") from error
+    except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # the last three of Xet, or of an upload
+        reason = _reason(error) if error.__cause__ is None else f"{_reason(error)} {_reason(error.__cause__)}"
+        hint = ". If the server has no Xet store, set HF_HUB_DISABLE_XET=1" if "xet-" in reason else ""
+        raise PublishError(f"{endpoint} cannot be reached, or broke off ({reason}). {AGAIN}{hint}") from error
 
 
 def _meaning(error: HfHubHTTPError, repo_id: str) -> str:
