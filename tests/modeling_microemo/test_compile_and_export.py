@@ -1,5 +1,6 @@
-"""Graphs: decoding compiles whole, and what has a fixed length is exported. Nothing runs a code generator: the graph is
-what a test can hold."""
+"""Graphs: decoding compiles whole, and what has a fixed length is exported. The fast tests run no code generator."""
+
+import shutil
 
 import pytest
 import torch
@@ -27,10 +28,13 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def test_decoding_with_a_static_cache_compiles_as_one_graph(made):
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_decoding_with_a_static_cache_compiles_as_one_graph(made, backend):
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("inductor needs a C++ compiler")
     model, inputs = made
     expected = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
-    compiled = CompileConfig(backend="eager", fullgraph=True)
+    compiled = CompileConfig(backend=backend, fullgraph=True)
     compiled._compile_all_devices = True  # `generate` compiles on accelerators only, unless a test asks
     answer = model.generate(
         **inputs, max_new_tokens=NEW, do_sample=False, cache_implementation="static", compile_config=compiled
