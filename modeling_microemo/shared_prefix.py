@@ -1,0 +1,107 @@
+"""Prompts that begin alike, such as the questions about one clip: their common beginning is read once."""
+
+import dataclasses
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+
+@dataclasses.dataclass
+class SharedPrefixes:
+    """B prompts of length S as G common prefixes of P tokens and B suffixes of S - P tokens.
+
+    Both are padded on the left, so that the tokens of a row read `[padding, prefix, padding, suffix]`.
+
+    Attributes:
+        prefix_embeds (`torch.Tensor` of shape `(G, P, width)`): The embedded prefixes.
+        prefix_mask (`torch.LongTensor` of shape `(G, P)`): 1 for the tokens of a prefix, 0 for its padding.
+        suffix_embeds (`torch.Tensor` of shape `(B, S - P, width)`): The embedded suffixes.
+        attention_mask (`torch.LongTensor` of shape `(B, S)`): 1 for the tokens of a prompt in this layout.
+        group (`torch.LongTensor` of shape `(B,)`): The prefix of each prompt.
+    """
+
+    prefix_embeds: torch.Tensor
+    prefix_mask: torch.Tensor
+    suffix_embeds: torch.Tensor
+    attention_mask: torch.Tensor
+    group: torch.Tensor
+
+
+def find_shared_prefixes(inputs_embeds: torch.Tensor, attention_mask: torch.Tensor) -> SharedPrefixes | None:
+    """Finds the neighbouring prompts of a batch that begin alike.
+
+    A prompt shares the prefix of the one before it if at least half of its tokens are those of its neighbour. The
+    embeddings are compared, so that prompts about different clips differ at the first token of the clip.
+
+    Args:
+        inputs_embeds (`torch.Tensor` of shape `(B, S, width)`): The prompts with their media.
+        attention_mask (`torch.LongTensor` of shape `(B, S)`): 1 for the tokens of a prompt, 0 for its padding.
+
+    Returns:
+        `SharedPrefixes`: The prompts in two parts, or `None` if no two begin alike or if they are not padded on the
+        left.
+    """
+    attention_mask = attention_mask.to(inputs_embeds.device)
+    size = attention_mask.shape[1]
+    lengths = attention_mask.sum(dim=1)
+    column = torch.arange(size, device=lengths.device)
+    is_padded_left = (attention_mask.bool() == (column >= (size - lengths)[:, None])).all()
+    if not is_padded_left or not lengths.all():
+        return None
+
+    # Token j of a prompt of length L stands in column S - L + j; here it comes to stand in column j.
+    tokens = _take(inputs_embeds, ((size - lengths)[:, None] + column).clamp(max=size - 1))
+    is_alike = (tokens[1:] == tokens[:-1]).all(dim=-1) & (column < torch.minimum(lengths[1:], lengths[:-1])[:, None])
+    in_common = is_alike.long().cumprod(dim=1).sum(dim=1)
+    # Each prompt keeps a token of its own: the first token of the answer comes from it.
+    prefix_lengths, group = [int(lengths[0]) - 1], [0]
+    for length, common in zip(lengths[1:].tolist(), in_common.tolist(), strict=True):
+        if 2 * common >= length:
+            prefix_lengths[-1] = min(prefix_lengths[-1], common, length - 1)
+        else:
+            prefix_lengths.append(length - 1)
+        group.append(len(prefix_lengths) - 1)
+    if len(prefix_lengths) == len(lengths):
+        return None
+
+    of_group, of_prompt = (
+        torch.tensor(prefix_lengths, device=lengths.device),
+        torch.tensor(group, device=lengths.device),
+    )
+    # The number of columns stays S: where another group needs long suffixes, a prefix gives tokens to its own.
+    num_prefix_columns = size - int((lengths - of_group[of_prompt]).max())
+    of_group = of_group.clamp(max=num_prefix_columns)
+    first_of_group = torch.searchsorted(of_prompt, torch.arange(len(of_group), device=lengths.device))
+    prefix_token = column[:num_prefix_columns] - num_prefix_columns + of_group[:, None]
+    suffix_token = column[num_prefix_columns:] - size + lengths[:, None]
+    is_suffix = suffix_token >= of_group[of_prompt][:, None]
+    prefix_mask = (prefix_token >= 0).to(attention_mask.dtype)
+    return SharedPrefixes(
+        prefix_embeds=_take(tokens[first_of_group], prefix_token.clamp(min=0)),
+        prefix_mask=prefix_mask,
+        suffix_embeds=_take(tokens, suffix_token.clamp(min=0)),
+        attention_mask=torch.cat([prefix_mask[of_prompt], is_suffix.to(attention_mask.dtype)], dim=1),
+        group=of_prompt,
+    )
+
+
+def can_branch(cache: Cache | None) -> bool:
+    """Whether a key-value cache is empty and of a kind whose rows can be copied and may hold padding anywhere.
+
+    Args:
+        cache (`Cache`, *optional*): The cache.
+
+    Returns:
+        `bool`: `True` for an empty `DynamicCache` without sliding windows, recurrent states and offloading.
+    """
+    return (
+        type(cache) is DynamicCache
+        and not cache.offloading
+        and cache.get_seq_length() == 0
+        and all(type(layer) is DynamicLayer for layer in cache.layers)
+    )
+
+
+def _take(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The tokens `(B, n, width)` of rows `(B, S, width)` at the positions `(B, n)`."""
+    return tokens[torch.arange(len(index), device=index.device)[:, None], index]
