@@ -1,5 +1,6 @@
 """The description of the frames that were sampled from a clip."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,21 +55,32 @@ class ClipMetadata(VideoMetadata):
         return self.width, self.height
 
 
-def describe_clip(info: MediaInfo, **sampled: Any) -> ClipMetadata:
+def describe_clip(
+    info: MediaInfo, indices: Sequence[int] | np.ndarray = (), times: Sequence[float] | np.ndarray = (), **found: Any
+) -> ClipMetadata:
     """Makes the metadata of a clip.
+
+    Frames that were sampled from a longer clip before keep their places in it.
 
     Args:
         info (`MediaInfo`): The description of the file.
-        sampled (`Any`, *optional*): Fields of [`ClipMetadata`] about sampled frames. None are sampled by default.
+        indices (`Sequence[int]`, *optional*, defaults to `()`): The indices of the sampled frames.
+        times (`Sequence[float]`, *optional*, defaults to `()`): The times of the sampled frames in seconds.
+        found (`Any`, *optional*): Fields of [`ClipMetadata`] about what was found in the sampled frames.
 
     Returns:
         [`ClipMetadata`]: The metadata.
     """
+    places = np.asarray(indices, np.int64)
+    if info.frame_indices is not None:
+        places = info.frame_indices[places]
     return ClipMetadata(
-        total_num_frames=len(info.frame_times),
+        total_num_frames=info.total_frames or len(info.frame_times),
+        frames_indices=places.tolist(),
+        frame_times=[float(time) for time in times],
         fps=info.fps,
         duration=info.duration,
         source=info.source,
         has_audio=info.has_audio,
-        **{"frame_times": [], **sampled},
+        **found,
     )

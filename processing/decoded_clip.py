@@ -92,7 +92,7 @@ class DecodedClip:
         frames (`Any`): An array or tensor `(n, H, W, 3)` or `(n, 3, H, W)`, or a list of pictures.
         metadata (`dict` or `VideoMetadata`, *optional*):
             The times of the frames: `frame_times`, or `fps` and maybe `frames_indices`. The default is 24 frames per
-            second.
+            second. `frames_indices` are the places of the frames in a clip that they were sampled from, which they stay.
         channel_order (`"channels_first"` or `"channels_last"`, *optional*):
             Where the channels of the frames are. It is inferred from the shape by default.
 
@@ -115,9 +115,12 @@ class DecodedClip:
                 logger.warning("decoded frames without video_metadata: 24 frames per second are assumed")
             times = (np.arange(len(frames)) if indices is None else np.asarray(indices)) / (fps or 24)
         times = np.asarray(times, np.float64)
-        if times.shape != (len(frames),) or (np.diff(times) <= 0).any():
+        if indices is not None and len(indices) != len(frames):
+            raise ValueError(f"{len(frames)} decoded frames, but frames_indices for {len(indices)}")
+        if times.shape != (len(frames),) or (np.diff(times) < 0).any():
             raise ValueError(f"{len(frames)} decoded frames need as many increasing times, got {times}")
-        step = float(np.diff(times).mean()) if len(times) > 1 else 1 / (fps or 24)
+        # Times repeat where a clip was filled with copies of its last frame.
+        step = float(np.ptp(times)) / max(1, len(np.unique(times)) - 1) or 1 / (fps or 24)
         self._frames, self._channel_order = frames, channel_order
         self.info = MediaInfo(
             source=f"<{len(frames)} decoded frames>",
@@ -126,6 +129,8 @@ class DecodedClip:
             has_audio=False,
             duration=float(fields.get("duration") or times[-1] + step),
             fps=float(fps or 1 / step),
+            frame_indices=None if indices is None else np.asarray(indices, np.int64),
+            total_frames=None if indices is None else fields.get("total_num_frames"),
         )
 
     def read(

@@ -64,6 +64,9 @@ class MediaInfo:
         pixel_aspect (`float`, *optional*, defaults to 1.0):
             The width of a pixel as shown over its height, before any rotation. While a clip is read, it is that of the
             frame that was read last (a broadcast changes it with the programme).
+        frame_indices (`np.ndarray` of shape `(n,)`, *optional*):
+            The places of the frames in the clip that they were sampled from; `None` if these are all frames.
+        total_frames (`int`, *optional*): The number of frames of that clip.
         sound_tracks (`list[SoundTrack]`): All sound tracks of the file.
         audio_track (`int`, *optional*): The index of the sound track that is read; `None` without sound.
     """
@@ -75,6 +78,8 @@ class MediaInfo:
     duration: float
     fps: float
     pixel_aspect: float = 1.0
+    frame_indices: np.ndarray | None = None
+    total_frames: int | None = None
     sound_tracks: list[SoundTrack] = field(default_factory=list)
     audio_track: int | None = None
 

@@ -358,22 +358,19 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         reformatter = VideoReformatter()
         with open_clip(video_url_or_urls) as clip:
             info = clip.info
-            metadata = describe_clip(info)
 
             def choose(times: np.ndarray) -> np.ndarray:
                 if sample_indices_fn is None:
                     return np.arange(len(times))
-                return np.unique(np.asarray(sample_indices_fn(metadata=metadata), int))
+                return np.unique(np.asarray(sample_indices_fn(metadata=describe_clip(info)), int))
 
             def upright(frame: Any) -> np.ndarray:
                 width, height, turns = shown_size(frame, info.pixel_aspect)
                 return resize(reformatter, frame, width, height, turns)
 
             indices, times, frames = clip.read(choose, upright)
-        metadata.frames_indices = [int(index) for index in indices]
-        metadata.frame_times = [float(time) for time in times]
-        metadata.height, metadata.width = frames[0].shape[:2]
-        return np.stack(frames), metadata
+        height, width = frames[0].shape[:2]
+        return np.stack(frames), describe_clip(info, indices, times, width=width, height=height)
 
     def _settings(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """Returns this processor's fields with the `overrides` of a call, checked."""
@@ -435,10 +432,10 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         width, height = frame_processor.frame_size
         video_metadata = describe_clip(
             info,
+            indices,
+            times,
             width=width,
             height=height,
-            frames_indices=[int(index) for index in indices],
-            frame_times=[float(time) for time in times],
             faces_found=[len(of_frame) for of_frame in found],
             landmarks=np.stack([NO_FACE if face is None else face.landmarks for face in faces]),
             blendshapes=_blendshapes(faces),

@@ -12,6 +12,8 @@ RESTART = 0.2
 # So is one that goes forward by more than a recording may pause. In formats whose clock may jump at any time (FFmpeg's
 # own limit there) this is less than elsewhere; the tables of an mp4 are believed.
 LONGEST_GAP, LONGEST_PAUSE = 10.0, 600.0
+# A frame waits for fewer frames than this before it is shown (16 in H.264 and HEVC, and as many dts before the first).
+LONGEST_WAIT = 32
 # Damaged bytes give a wrong time to no more packets in a row than share one time stamp of the container.
 LONGEST_DAMAGE = 50
 
@@ -102,7 +104,7 @@ class ClipClock:
     def __init__(self, packets: dict[int, Packets], gap: float) -> None:
         self._packets = packets
         self._times = {index: _decoding_times(row, gap) for index, row in packets.items()}
-        self.wrong = {index: _shown_after_the_end(row, gap) for index, row in packets.items()}
+        self.wrong = {index: _shown_too_late(row, gap) for index, row in packets.items()}
         jumps = [(index, number) for index in packets for number in self._jumps(index, gap)]
         self._firsts = self._split(jumps)
         self._shifts, self.restarts, self.end = self._lay_out()
@@ -229,17 +231,17 @@ class ClipClock:
         return shifts, restarts, 0.0 if end is None else end
 
 
-def _shown_after_the_end(row: Packets, gap: float) -> set[int]:
-    """Returns the numbers of the packets that are shown long after the last packet is decoded.
+def _shown_too_late(row: Packets, gap: float) -> set[int]:
+    """Returns the numbers of the packets that are shown long after the packets that they may wait for are decoded.
 
-    In a file whose decoding times are a table of their own such a presentation time is damaged: a frame waits for the
-    frames that are decoded after it, and there are none.
+    In a file whose decoding times are a table of their own such a presentation time is damaged.
     """
-    dts = [time for time in row.dts if time is not None]
-    if gap != np.inf or len(dts) < 2:
+    if gap != np.inf or len(row.dts) < 2 or None in row.dts:
         return set()
-    latest = max(dts) + np.abs(np.diff(dts)).max() + LONGEST_GAP / row.tick
-    return {number for number, pts in enumerate(row.pts) if pts is not None and pts > latest}
+    dts = np.array(row.dts, np.float64)
+    end = dts.max() + np.abs(np.diff(dts)).max()
+    latest = np.append(dts[LONGEST_WAIT:], np.full(min(LONGEST_WAIT, len(dts)), end)) + LONGEST_GAP / row.tick
+    return {number for number, pts in enumerate(row.pts) if pts is not None and pts > latest[number]}
 
 
 def _believable_durations(row: Packets) -> list[int]:

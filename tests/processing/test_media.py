@@ -483,6 +483,16 @@ class TestClocks:
         packets.durations[number] = 10**7
         assert ClipClock({0: packets}, np.inf).end == pytest.approx(1.0)
 
+    @pytest.mark.parametrize("number", [0, 100, 249])
+    @pytest.mark.parametrize("seconds", [15, 9_500])
+    def test_a_frame_is_not_shown_long_after_those_it_waits_for(self, number, seconds):
+        """Composition offsets of a live recording that name times far later (Zibbp/ganymede#1330)."""
+        packets = self.packets(range(0, 10_000, 40))
+        packets.pts[number] += seconds * 1000
+        clock = ClipClock({0: packets}, np.inf)
+        assert clock.end == pytest.approx(10, abs=0.05)
+        assert clock.pts(0) == [time for time in packets.dts if time != number * 40]
+
     def test_a_packet_that_is_not_shown_does_not_count(self):
         packets = self.packets(range(0, 1000, 40))
         packets.discarded[20:] = [True] * 5

@@ -153,6 +153,27 @@ class TestMetadata:
         with pytest.raises(ValueError, match="needs the fps or the duration"):
             processor.sample_frames(VideoMetadata(total_num_frames=6), fps=1)
 
+    def test_frames_that_were_sampled_before_keep_their_places(self, processor):
+        """Frames 0, 30, ... of a clip of 300 frames (modelscope/ms-swift#10168, ByteDance-Seed/VeOmni#1165)."""
+        source = VideoMetadata(total_num_frames=300, fps=30.0, duration=10.0, frames_indices=list(range(0, 180, 30)))
+        (metadata,) = processor(FRAMES, video_metadata=source)["video_metadata"]
+        assert metadata.frames_indices == [0, 30, 90, 120] and metadata.total_num_frames == 300
+        assert metadata.timestamps == pytest.approx(np.array(metadata.frames_indices) / metadata.fps)
+        (again,) = processor(FRAMES[[0, 1, 3, 4]], video_metadata=metadata)["video_metadata"]
+        assert (again.frames_indices, again.frame_times) == (metadata.frames_indices, metadata.frame_times)
+        source.frames_indices = [0, 1]
+        with pytest.raises(ValueError, match="6 decoded frames, but frames_indices for 2"):
+            processor(FRAMES, video_metadata=source)
+
+    def test_copies_of_the_last_frame_may_come_again(self):
+        filling = MicroEmoVideoProcessor(**SMALL | {"num_frames": 8}, repeat_last_frame=True)
+        (metadata,) = filling(FRAMES, video_metadata=FPS)["video_metadata"]
+        assert metadata.frames_indices == [0, 1, 2, 3, 4, 5, 5, 5]
+        (again,) = filling(FRAMES[metadata.frames_indices], video_metadata=metadata)["video_metadata"]
+        assert again.frame_times == metadata.frame_times
+        still = filling([PICTURE] * 3, video_metadata={"frame_times": [0.0] * 3})["video_metadata"][0]
+        assert still.fps == 24
+
     def test_fetched_frames_are_those_of_the_file(self, processor, clip):
         frames, metadata = processor.fetch_videos(str(clip), sample_indices_fn=processor.sample_frames)
         assert frames.shape == (4, 48, 64, 3) and metadata.frames_indices == [0, 6, 12, 18]
