@@ -82,7 +82,7 @@ def publish(
     from ..publishing.publish import publish as send
 
     if merge:
-        from ..training.train import merge_adapter
+        from ..training.adapter import merge_adapter
 
         base_model = base_model or base_of(read_folder(folder))
     with merged_folder(folder, merge_adapter) if merge else nullcontext(folder) as source:

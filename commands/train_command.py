@@ -52,7 +52,7 @@ def merge(
     check_sources(base)
     load_libraries()
     from ..publishing.code_bundle import write_code_bundle
-    from ..training.train import merge_adapter
+    from ..training.adapter import merge_adapter
 
     merged = merge_adapter(adapter, output, base)
     write_code_bundle(merged)

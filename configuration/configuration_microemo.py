@@ -1,7 +1,7 @@
 """Configuration of MicroEmo: a class with flat fields, and a sub-configuration for each part of the model."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
@@ -247,6 +247,8 @@ class MicroEmoConfig(PreTrainedConfig):
         "max_audio_clips": "max_audio_segments",  # the name of version 0.1
         "image_token_id": "video_token_id",  # what libraries look for in a model that sees
     }
+    # TRL reads it when it loads a model by its path. Only code that came with a checkpoint has entries.
+    auto_map: ClassVar[dict[str, str]] = {}
     # Lists of tensors, one of another length for each clip, which `Trainer.predict` cannot gather.
     keys_to_ignore_at_inference = ["past_key_values", "cache", "video_hidden_states", "audio_hidden_states"]
     # Transformers before 5.22 wants the classes wrapped.

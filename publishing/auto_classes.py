@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+)
 from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
 from transformers.models.auto.processing_auto import AutoProcessor
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
@@ -34,3 +40,5 @@ def register_auto_classes() -> None:
     AutoConfig.register("microemo", MicroEmoConfig, exist_ok=True)
     for auto_class, own_class in (MODEL_CLASSES | PROCESSING_CLASSES).items():
         auto_class.register(MicroEmoConfig, own_class, exist_ok=True)
+    # Not in `auto_map`: where TRL loads a model by its path, this is the class for architectures that Transformers lacks.
+    AutoModelForCausalLM.register(MicroEmoConfig, MicroEmoForConditionalGeneration, exist_ok=True)

@@ -189,7 +189,7 @@ def merged_folder(folder: str | os.PathLike, merge: Callable[[Path, Path], Path]
 
     Args:
         folder (`str` or `Path`): The folder of the adapter.
-        merge (`Callable`): `microemo.training.train.merge_adapter`. It belongs to a room above this one.
+        merge (`Callable`): `microemo.training.adapter.merge_adapter`. It belongs to a room above this one.
 
     Yields:
         `Path`: A folder beside that of the adapter with the whole model, the adapter's card, licence, and the facts of its

@@ -10,6 +10,10 @@ from ..processing.processing_microemo import MicroEmoProcessor
 from .data import to_conversation
 
 IGNORED = -100  # no loss is taken there
+TRAINER_SETTINGS = (
+    "A trainer must leave the rows as they are: Trainer with remove_unused_columns=False, TRL's SFTTrainer with "
+    "SFTConfig(remove_unused_columns=False, dataset_kwargs={'skip_prepare_dataset': True})"
+)
 
 
 class MicroEmoCollator:
@@ -21,6 +25,9 @@ class MicroEmoCollator:
 
     Args:
         processor ([`MicroEmoProcessor`]): The processor of the model, or one that reads a [`FeatureCache`].
+        return_attention_mask (`bool`, *optional*, defaults to `True`):
+            Whether the batch has an `attention_mask`, which TRL's trainers need. The padding is on the right, where no
+            answer attends to it, so the loss is the same without, and attention kernels take their causal path.
 
     Example:
 
@@ -30,8 +37,9 @@ class MicroEmoCollator:
     ['labels']
     ```"""
 
-    def __init__(self, processor: MicroEmoProcessor):
+    def __init__(self, processor: MicroEmoProcessor, return_attention_mask: bool = True):
         self.processor = processor
+        self.return_attention_mask = return_attention_mask
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """Builds the batch.
@@ -41,11 +49,16 @@ class MicroEmoCollator:
 
         Returns:
             `BatchFeature`: The inputs of the model and `labels` of shape `(B, S)`, which are -100 on all tokens but
-            the answers. There is no `attention_mask`, because the padding is on the right.
+            the answers.
 
         Raises:
-            ValueError: if the chat template marks no answer of a row.
+            ValueError: if a row has no conversation, or the chat template marks no answer of it.
         """
+        for row in rows:
+            if not row.get("messages") and not row.keys() >= {"instruction", "response"}:
+                raise ValueError(
+                    f"a row needs messages, or instruction and response, found {', '.join(row)}. {TRAINER_SETTINGS}"
+                )
         batch = self.processor.apply_chat_template(
             [to_conversation(row) for row in rows],
             tokenize=True,
@@ -61,8 +74,8 @@ class MicroEmoCollator:
                 "{% generation %} and {% endgeneration %}"
             )
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORED)
-        # The padding comes last, where no answer looks: without a mask attention kernels take their causal path.
-        del batch["attention_mask"]
+        if not self.return_attention_mask:
+            del batch["attention_mask"]
         return batch
 
 

@@ -7,7 +7,6 @@ accelerate launch --config_file training/accelerate/fsdp2.yaml -m microemo.train
 A recipe is a YAML file with the fields of the three classes in `training/arguments.py`; the command line takes precedence.
 """
 
-import copy
 import json
 import os
 import sys
@@ -22,9 +21,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from peft.utils import ModulesToSaveWrapper
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     BitsAndBytesConfig,
@@ -41,8 +39,8 @@ from trl import get_peft_config, get_quantization_config
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
-from ..utils.files import atomic_file, atomic_folder, check_new_folder
 from ..utils.news import show_news
+from .adapter import IMAGE_QUERIES, MicroEmoPeftModel
 from .arguments import MODULES_TO_TRAIN, DataArguments, MicroEmoTrainingArguments, ModelArguments, parse_arguments
 from .collator import IGNORED, MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
 from .data import load_table, to_conversation
@@ -54,11 +52,6 @@ from .training_card import write_model_card
 logger = logging.get_logger("microemo.training.train")
 
 TOWERS = ("vision_model", "audio_tower")
-# The image Q-Former's queries are a parameter of the visual encoder, which holds the frozen image encoder, too.
-IMAGE_QUERIES = "visual_encoder.query_tokens"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# Beside an adapter, the configuration with its config_overrides. As `config.json` it would pass for a whole checkpoint's.
-ADAPTER_MODEL_CONFIG = "microemo_config.json"
 
 
 # --- the model -----------------------------------------------------------------------------------------------------
@@ -166,7 +159,8 @@ def prepare_model(
     if args.use_peft:
         config = cast(LoraConfig, get_peft_config(args))
         config.modules_to_save = present
-        trained = get_peft_model(model, config)
+        config.base_model_name_or_path = model.name_or_path
+        trained = MicroEmoPeftModel(model, config)
         _drop_originals(trained)
     else:
         trained = model
@@ -237,85 +231,6 @@ def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         `Iterator[tuple[str, nn.Parameter]]`: The names and the parameters that require a gradient.
     """
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
-
-
-class MicroEmoTrainer(Trainer):
-    """The `Trainer` of Transformers, which saves with an adapter also the image queries and the overridden
-    configuration.
-    """
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save and isinstance(self.model, PeftModel):
-            output_dir = output_dir or self.args.output_dir
-            _add_image_queries(self.model, output_dir, state_dict)
-            config = copy.deepcopy(self.model.get_base_model().config)
-            config.__dict__.pop("quantization_config", None)  # the base model's weights are on the disk in full
-            config.to_json_file(Path(output_dir, ADAPTER_MODEL_CONFIG), use_diff=False)
-
-
-def _add_image_queries(model: PeftModel, folder: str, state_dict: dict | None) -> None:
-    """Adds the image queries to a saved adapter. PEFT saves modules only; a parameter is saved under its own name, as
-    PEFT's resized embeddings are.
-    """
-    for name, parameter in trained_parameters(model):
-        if name.endswith(IMAGE_QUERIES):
-            value = (state_dict or {}).get(name, parameter)
-            file = Path(folder, ADAPTER_WEIGHTS)
-            weights = load_file(file) | {name: value.detach().cpu().contiguous()}
-            with atomic_file(file) as part:
-                save_file(weights, part, metadata={"format": "pt"})
-
-
-def load_adapter(
-    folder: str | Path, dtype: str | torch.dtype = "auto", base: str | None = None
-) -> tuple[PeftModel, MicroEmoProcessor]:
-    """Loads a trained adapter on its base model, and its processor.
-
-    Args:
-        folder (`str` or `Path`): The folder that a run with LoRA wrote.
-        dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`): The type of the weights of the base model.
-        base (`str`, *optional*):
-            The base model. By default the one that the adapter was trained on, where it was then.
-
-    Returns:
-        `tuple[PeftModel, MicroEmoProcessor]`: The model and the processor.
-    """
-    adapter = json.loads(Path(folder, "adapter_config.json").read_text(encoding="utf-8"))
-    model = MicroEmoForConditionalGeneration.from_pretrained(
-        base or adapter["base_model_name_or_path"],
-        config=MicroEmoConfig.from_json_file(Path(folder, ADAPTER_MODEL_CONFIG)),
-        dtype=dtype,
-    )
-    return PeftModel.from_pretrained(model, folder), MicroEmoProcessor.from_pretrained(folder)
-
-
-def merge_adapter(folder: str | Path, output: str | Path, base: str | None = None) -> Path:
-    """Merges an adapter into its base model, and saves a checkpoint that does not need PEFT.
-
-    Args:
-        folder (`str` or `Path`): The folder of the adapter.
-        output (`str` or `Path`): The new checkpoint folder.
-        base (`str`, *optional*):
-            The base model. By default the one that the adapter was trained on, where it was then.
-
-    Returns:
-        `Path`: The checkpoint folder.
-
-    Raises:
-        FileExistsError: if `output` holds files.
-        FileNotFoundError: if `folder` holds no adapter.
-    """
-    folder, output = Path(folder), Path(output)
-    if not (folder / "adapter_config.json").is_file():
-        raise FileNotFoundError(f"{folder}: no adapter_config.json in it, so no adapter")
-    check_new_folder(output)
-    model, processor = load_adapter(folder, base=base)
-    merged = model.merge_and_unload()
-    with atomic_folder(output, merged.get_memory_footprint()) as part:
-        merged.save_pretrained(part)
-        processor.save_pretrained(part)
-    return output
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
@@ -437,7 +352,7 @@ def train(
     data_args: DataArguments,
     args: MicroEmoTrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
-) -> MicroEmoTrainer:
+) -> Trainer:
     """Runs a training from tables to a saved adapter or checkpoint, with its processor and model card.
 
     Args:
@@ -447,7 +362,7 @@ def train(
         callbacks (`Sequence[TrainerCallback]`, *optional*): Further callbacks of the `Trainer`.
 
     Returns:
-        [`MicroEmoTrainer`]: The trainer after the run.
+        `Trainer`: The trainer after the run.
 
     Raises:
         ValueError: if the data, `config_overrides` or the feature cache cannot be used. The error is raised before the
@@ -464,7 +379,7 @@ def train(
     model, processor = load_model_and_processor(model_args)
     cache = FeatureCache(data_args.feature_cache, processor, model) if data_args.feature_cache else None
     reader = processor if cache is None else cache.reader()
-    collator = MicroEmoCollator(reader)
+    collator = MicroEmoCollator(reader, return_attention_mask=False)
     tables = {name: check(table, name, data_args, collator, args) for name, table in tables.items()}
 
     mixed_precision = args.bf16 or args.fp16
@@ -485,7 +400,7 @@ def train(
     if "eval" in tables and data_args.num_samples:
         rows = list(tables["eval"].select(range(min(data_args.num_samples, len(tables["eval"])))))
         callbacks.append(SampleGenerationCallback(rows, reader, data_args.sample_tokens, args.dataloader_num_workers))
-    trainer = MicroEmoTrainer(
+    trainer = Trainer(
         model=trained,
         args=args,
         data_collator=collator,
@@ -571,7 +486,7 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = ()) -> MicroEmoTrainer:
+def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = ()) -> Trainer:
     """Trains with `RECIPE [--option value ...]`; `--help` lists all options.
 
     Args:
@@ -579,7 +494,7 @@ def main(argv: list[str] | None = None, callbacks: Sequence[TrainerCallback] = (
         callbacks (`Sequence[TrainerCallback]`, *optional*): Further callbacks of the `Trainer`.
 
     Returns:
-        [`MicroEmoTrainer`]: The trainer after the run.
+        `Trainer`: The trainer after the run.
     """
     return train(*parse_arguments(sys.argv[1:] if argv is None else list(argv)), callbacks=callbacks)
 

@@ -136,7 +136,7 @@ def test_configurations_name_the_classes_and_the_pipeline(bundled):
 
 def test_the_package_loads_a_bundle_with_its_own_classes_and_saves_no_reference_to_it(bundled, tmp_path):
     config = microemo.MicroEmoConfig.from_pretrained(bundled)
-    assert not hasattr(config, "auto_map") and not hasattr(config, "custom_pipelines")
+    assert not config.auto_map and not hasattr(config, "custom_pipelines")
     processor = microemo.MicroEmoProcessor.from_pretrained(bundled)
     config.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)

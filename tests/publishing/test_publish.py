@@ -24,7 +24,7 @@ from microemo.publishing.publish import (
     merged_folder,
     publish,
 )
-from microemo.training.train import load_adapter, merge_adapter
+from microemo.training.adapter import load_adapter, merge_adapter
 from microemo.utils.files import NoSpaceError
 
 LICENSE = "apache-2.0"

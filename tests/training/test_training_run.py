@@ -11,6 +11,7 @@ from transformers import EvalPrediction, TrainerCallback
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.publishing.publish import make_plan
+from microemo.training.adapter import load_adapter, merge_adapter
 from microemo.training.arguments import MODULES_TO_TRAIN, ModelArguments, parse_arguments
 from microemo.training.collator import IGNORED, MicroEmoCollator
 from microemo.training.feature_cache import precompute
@@ -19,8 +20,6 @@ from microemo.training.train import (
     TOWERS,
     compute_metrics,
     find_checkpoint,
-    load_adapter,
-    merge_adapter,
     prepare_model,
     trained_parameters,
 )

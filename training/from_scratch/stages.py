@@ -36,7 +36,6 @@ from ..synthetic.described_dialogues import LAYOUTS, DescribedDialogues, Dictati
 from ..synthetic.synthetic_dialogues import TABLE, cite_as, read_truth
 from ..train import (
     DataArguments,
-    MicroEmoTrainer,
     MicroEmoTrainingArguments,
     ModelArguments,
     load_config_and_processor,
@@ -187,10 +186,10 @@ def _learn_from_words(
     prepare_model(model, ModelArguments(use_peft=False, modules_to_train=["language_model", "lm_head"]))
     for lesson, rows in lessons.items():
         arguments = run.arguments(run.recipe[lesson], folder)
-        MicroEmoTrainer(
+        Trainer(
             model=model,
             args=arguments,
-            data_collator=MicroEmoCollator(processor),
+            data_collator=MicroEmoCollator(processor, return_attention_mask=False),
             train_dataset=rows(arguments.max_steps * arguments.per_device_train_batch_size),
         ).train()
     _save(model, processor, folder)
