@@ -64,6 +64,12 @@ def precompute(
     model: Annotated[str, typer.Option(help="The checkpoint folder or Hub id of the model to train.")],
     cache: Annotated[Path, typer.Option(help="The folder of the features, which is made if it does not exist.")],
     media_folder: Annotated[str | None, typer.Option(help="The folder that relative file names start from.")] = None,
+    label_columns: Annotated[
+        list[str] | None, typer.Option(help="A column of labels, as in training; the option can be repeated.")
+    ] = None,
+    video_column: Annotated[
+        str | None, typer.Option(help="With --label-columns, the column of the clips' files.")
+    ] = None,
     emer_subtitles: Annotated[str | None, typer.Option(help="The subtitle table of an EMER annotation file.")] = None,
     num_workers: NumWorkers = 0,
     on_error: Annotated[
@@ -89,9 +95,11 @@ def precompute(
 
     from ..training.data import load_table
     from ..training.feature_cache import precompute as fill
+    from ..training.label_tables import LabelColumns
     from ..training.train import ModelArguments, load_model_and_processor
 
-    rows = [load_table(table, None, media_folder, emer_subtitles) for table in tables]
+    columns = LabelColumns(tuple(label_columns), video_column) if label_columns else None
+    rows = [load_table(table, None, media_folder, emer_subtitles, columns=columns) for table in tables]
     arguments = ModelArguments(model_name_or_path=model, dtype=dtype, config_overrides=config_overrides)
     loaded, processor = load_model_and_processor(arguments)
     if torch.cuda.is_available():

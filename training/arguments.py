@@ -77,6 +77,23 @@ class DataArguments:
     media_folder: str | None = field(
         default=None, metadata={"help": "The folder that relative file names start from."}
     )
+    label_columns: list[str] | None = field(
+        default=None,
+        metadata={"help": "The columns of the labels, for a table of clips with labels and no conversation."},
+    )
+    video_column: str | None = field(
+        default=None,
+        metadata={"help": "With label_columns, the column of the clips' files. By default video or file_name."},
+    )
+    speaker_column: str | None = field(
+        default=None, metadata={"help": "With label_columns, the column of the speakers. By default speaker, if any."}
+    )
+    eval_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "The share of train_data to evaluate on in place of eval_data. No speaker is in both parts."
+        },
+    )
     emer_subtitles: str | None = field(
         default=None, metadata={"help": "The subtitle table of an EMER annotation file."}
     )
@@ -101,6 +118,12 @@ class DataArguments:
         default=4, metadata={"help": "The number of rows of eval_data for which each evaluation generates an answer."}
     )
     sample_tokens: int = field(default=128, metadata={"help": "The maximum length of these answers, in tokens."})
+
+    def __post_init__(self) -> None:
+        if self.label_columns is None and (self.video_column or self.speaker_column):
+            raise ValueError("video_column and speaker_column belong to label_columns, which are missing")
+        if self.eval_share is not None and self.eval_data is not None:
+            raise ValueError("eval_share takes its rows from train_data, so there can be no eval_data")
 
 
 @dataclass

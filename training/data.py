@@ -8,8 +8,8 @@ A row holds a clip and a conversation about it:
 | `audio` | a sound file in place of the clip's own, or without a clip |
 | `subtitles` | an SRT, WebVTT or Whisper JSON file; or `utterances`, a list of `{start, end, text, speaker?}`; or `subtitle`, one sentence without times |
 | `messages` | a conversation, whose answers are all learned; or `instruction` and `response` |
-| `emotions` | open-vocabulary labels |
-| `name`, `split` | optional |
+| `emotions` | open-vocabulary labels; without a conversation they are asked for, see `training/label_tables.py` |
+| `name`, `split`, `speaker` | optional |
 
 {"video": "a.mp4", "subtitles": "a.srt", "instruction": "What does the speaker feel, and why?", "response": "...", "emotions": ["sad"]}
 
@@ -32,13 +32,19 @@ from ..processing.media import probe
 from ..utils.files import read_json, read_json_lines, read_table
 from ..utils.keywords import suggestion
 from .data_checks import COLUMNS, FILE_COLUMNS, DataError, report_problems, row_problems
+from .label_tables import (
+    CONVERSATION_COLUMNS,
+    LABELS_INSTRUCTION,
+    VIDEO_SUFFIXES,
+    LabelColumns,
+    labels_answer,
+    read_label_table,
+)
 
 READERS: dict[str, Any] = {".jsonl": read_json_lines, ".json": read_json, ".parquet": None, ".csv": read_table}
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg")
 
 # The EMER annotators named the emotions, and the clues for them (EMER, AffectGPT).
 EMER_INSTRUCTION = "What does the speaker feel, and which clues in the face, the voice and the words tell so?"
-LABELS_INSTRUCTION = "Which emotions does the speaker show? Name all that fit."
 
 
 FileName = str | Path
@@ -54,6 +60,7 @@ def load_table(
     subtitles: FileName | None = None,
     labels: FileName | None = None,
     language: str = "english",
+    columns: LabelColumns | None = None,
 ) -> Dataset:
     """Loads the rows of a data set, with absolute file names.
 
@@ -70,6 +77,9 @@ def load_table(
         subtitles (`str` or `Path`, *optional*): The subtitle table of an annotation file, see [`import_emer`].
         labels (`str` or `Path`, *optional*): The label table of an annotation file, see [`import_emer`].
         language (`str`, *optional*, defaults to `"english"`): The language of an annotation file, see [`import_emer`].
+        columns ([`LabelColumns`], *optional*):
+            The columns of a table of labels, see [`read_label_table`]. A table with `emotions` and without a conversation
+            is one by itself.
 
     Returns:
         `Dataset`: The rows.
@@ -87,7 +97,7 @@ def load_table(
     if path.is_dir():
         table = load_from_disk(str(path))
     elif path.is_file():
-        if is_emer(path):
+        if columns is None and is_emer(path):
             table = import_emer(path, media_folder or path.parent, subtitles, labels, language)
         else:
             table = _read_file(path)
@@ -96,12 +106,18 @@ def load_table(
     else:
         raise FileNotFoundError(f"{source}: no such file or folder, and no Hub id")
 
-    if "file_name" in table.column_names and "video" not in table.column_names:
+    if columns is None and "file_name" in table.column_names and "video" not in table.column_names:
         table = table.rename_column("file_name", "video")
     for name, feature in table.features.items():
         if isinstance(feature, Video):
             table = table.cast_column(name, Video(decode=False))
-    _check_columns(table.column_names, source)
+    root = Path(media_folder) if media_folder else path.parent
+    if columns is None:
+        _check_columns(table.column_names, source)
+        if "emotions" in table.column_names and not set(CONVERSATION_COLUMNS) & set(table.column_names):
+            columns = LabelColumns(("emotions",))
+    if columns is not None:
+        table = read_label_table(table, columns, root, str(source))
     if split is not None:
         if "split" not in table.column_names:
             raise DataError(f"{source}: split {split!r} was asked for, but there is no column `split`")
@@ -110,7 +126,6 @@ def load_table(
             splits = ", ".join(sorted({str(value) for value in table["split"]}))
             raise DataError(f"{source}: no rows of split {split!r}; there are {splits}")
         table = table.select(selected)
-    root = Path(media_folder) if media_folder else path.parent
     return table.map(lambda row: _resolve(row, root), desc="Reading rows") if path.exists() else table
 
 
@@ -251,7 +266,7 @@ def import_emer(
             name, answer, own_labels, sentence = row["name"], row[language], [], None
         elif {"name", "openset"} <= columns:
             name, own_labels, sentence = row["name"], parse_labels(row["openset"]), None
-            answer = f"The speaker feels {', '.join(own_labels)}." if own_labels else ""
+            answer = labels_answer(own_labels)
         else:
             raise DataError(
                 f"{annotation}: no annotation file of EMER or OV-MERD, columns {', '.join(sorted(columns))}"

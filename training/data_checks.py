@@ -4,6 +4,7 @@ import difflib
 import math
 import numbers
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -17,14 +18,14 @@ from ..processing.prompt_microemo import ITEM_KEYS
 from ..utils.keywords import suggestion
 
 COLUMNS = (
-    *("name", "split", "video", "audio", "subtitles", "utterances", "subtitle"),
+    *("name", "split", "speaker", "video", "audio", "subtitles", "utterances", "subtitle"),
     *("messages", "instruction", "response", "emotions"),
 )
 FILE_COLUMNS = ("video", "audio", "subtitles")
 ROLES = ("system", "user", "assistant")
 # The keys of the items of a message, as in a call of the processor; but clips stand in the columns of the row.
 CLIP_KEYS = ("path", "url", "video", "audio")
-ROW_ITEM_KEYS = {kind: ("type", *CLIP_KEYS) if kind in FILE_COLUMNS else keys for kind, keys in ITEM_KEYS.items()}
+ROW_ITEM_KEYS = {kind: ("type",) if kind in FILE_COLUMNS else keys for kind, keys in ITEM_KEYS.items()}
 
 
 class DataError(ValueError):
@@ -52,8 +53,9 @@ def row_problems(row: dict, allowed_labels: Iterable[str] | None = None) -> list
     for name in ("split", "subtitle", "instruction", "response"):
         if not isinstance(row.get(name), (str, type(None))):
             problems.append(f"{name}: expected text, found {_found(row[name])}")
-    if not isinstance(row.get("name"), (str, int, type(None))):
-        problems.append(f"name: expected text, found {_found(row['name'])}")
+    for name in ("name", "speaker"):
+        if not isinstance(row.get(name), (str, int, type(None))):
+            problems.append(f"{name}: expected text, found {_found(row[name])}")
     problems += _utterance_problems(row.get("utterances"))
     problems += _turn_problems(row)
     problems += _label_problems(row.get("emotions"), None if allowed_labels is None else list(allowed_labels))
@@ -123,6 +125,8 @@ def _label_problems(labels: Any, allowed: list[str] | None) -> list[str]:
     for label in labels:
         if not isinstance(label, str):
             problems.append(f"emotions: expected text, found {_found(label)}")
+        elif re.fullmatch(r"[\d.+-]+", label):
+            problems.append(f"emotions: expected a word, found {label!r}; write the name of the class")
         elif allowed is not None and label not in allowed:
             near = difflib.get_close_matches(label, allowed, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(allowed)}"
@@ -135,7 +139,9 @@ def _turn_problems(row: dict) -> list[str]:
     single = [row.get(name) for name in ("instruction", "response")]
     if _is_empty(turns):
         empty = (_is_empty(value) or (isinstance(value, str) and not value.strip()) for value in single)
-        return [f"empty {name}" for name, is_empty in zip(("instruction", "response"), empty, strict=True) if is_empty]
+        no_label = " (there is no label)" if "emotions" in row and _is_empty(row["emotions"]) else ""
+        names = ("instruction", f"response{no_label}")
+        return [f"empty {name}" for name, is_empty in zip(names, empty, strict=True) if is_empty]
     if not all(map(_is_empty, single)):
         return ["both messages and instruction/response"]
     if not isinstance(turns, (list, tuple)):

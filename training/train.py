@@ -46,6 +46,7 @@ from .collator import IGNORED, MicroEmoCollator, PromptCollator, one_by_one, que
 from .data import load_table, to_conversation
 from .data_checks import check_table
 from .feature_cache import FeatureCache
+from .label_tables import LabelColumns, split_off
 from .training_card import write_model_card
 
 # Also where this module is a program: `accelerate launch -m microemo.training.train`.
@@ -372,8 +373,8 @@ def train(
         raise ValueError("a run needs model_name_or_path and train_data, in the recipe or on the command line")
     if args.n_gpu > 1:
         raise ValueError(f"{args.n_gpu} GPUs are used with `accelerate launch -m microemo.training.train ...`")
-    if args.eval_strategy != "no" and data_args.eval_data is None:
-        raise ValueError(f"eval_strategy is {str(args.eval_strategy)!r}, but there is no eval_data")
+    if args.eval_strategy != "no" and data_args.eval_data is None and data_args.eval_share is None:
+        raise ValueError(f"eval_strategy is {str(args.eval_strategy)!r}, but there is no eval_data and no eval_share")
     torch.manual_seed(args.seed)  # LoRA starts at random
     tables = load_tables(data_args)
     model, processor = load_model_and_processor(model_args)
@@ -428,11 +429,18 @@ def load_tables(args: DataArguments) -> dict[str, Dataset]:
         `dict[str, Dataset]`: The tables by "train" and "eval".
     """
     sources = {"train": (args.train_data, args.train_split), "eval": (args.eval_data, args.eval_split)}
-    return {
-        name: load_table(source, split, args.media_folder, args.emer_subtitles, args.emer_labels, args.emer_language)
+    columns = None
+    if args.label_columns:
+        columns = LabelColumns(tuple(args.label_columns), args.video_column, args.speaker_column)
+    emer = (args.emer_subtitles, args.emer_labels, args.emer_language)
+    tables = {
+        name: load_table(source, split, args.media_folder, *emer, columns)
         for name, (source, split) in sources.items()
         if source is not None
     }
+    if args.eval_share is not None:
+        tables["train"], tables["eval"] = split_off(tables["train"], args.eval_share, str(args.train_data))
+    return tables
 
 
 def check(

@@ -114,7 +114,9 @@ def test_tables_that_cannot_be_read(tmp_path):
     (tmp_path / "broken.jsonl").write_text('{"video": "a.mp4"}\n{"video": ,}\n')
     with pytest.raises(DataError, match=r"broken.jsonl, line 2: not JSON"):
         load_table(tmp_path / "broken.jsonl")
-    with pytest.raises(DataError, match=r"'respnse' \(did you mean 'response'\?\); a row may have name, split, video"):
+    with pytest.raises(
+        DataError, match=r"'respnse' \(did you mean 'response'\?\); a row may have name, split, speaker, video"
+    ):
         load_table(write_rows(tmp_path / "u.jsonl", {"video": "a.mp4", "respnse": "x"}))
     (tmp_path / "t.csv").write_text('video,messages\na.mp4,"[{"\n')
     with pytest.raises(DataError, match="messages must hold JSON"):
@@ -174,7 +176,9 @@ def answer_with(**item):
 ODD = [3, 2.5, True, float("nan"), ["a"], ("a",), {"a": 1}, b"a", np.float32(1), np.array(["a"]), object()]
 
 
-@pytest.mark.parametrize("column", [name for name in COLUMNS if name not in ("name", "messages", "emotions")])
+@pytest.mark.parametrize(
+    "column", [name for name in COLUMNS if name not in ("name", "speaker", "messages", "emotions")]
+)
 @pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)
 def test_a_cell_of_the_wrong_type_is_told_with_its_column(tmp_path, column, value):
     clip = tmp_path / "a.mp4"
@@ -425,7 +429,8 @@ def test_importers_on_files_of_our_own(tmp_path):
     assert (row["response"], row["subtitle"], row["emotions"]) == ("他皱眉。", "为什么？", [])
 
     first, second = import_emer(tmp_path / "labels.csv", tmp_path)
-    assert first["response"] == "The speaker feels worried, tense." and "empty response" in row_problems(second)
+    assert first["response"] == "The speaker feels worried, tense."
+    assert "empty response (there is no label)" in row_problems(second)
     with pytest.raises(DataError, match="language must be"):
         import_emer(tmp_path / "v2.csv", tmp_path, language="german")
     (tmp_path / "x.csv").write_text("name,mood\na,sad\n")
