@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers.processing_utils import AudioKwargs, TextKwargs
+from transformers.processing_utils import AudioKwargs, ProcessingKwargs, TextKwargs
 
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
 from .prompt_microemo import OTHER_NAMES
 from .video_processing_microemo import FIELDS, FIXED, MicroEmoVideoProcessorKwargs
-
-try:
-    from transformers.processing_utils import OmniModalProcessingKwargs
-except ImportError:  # Transformers before 5.23 has no class for processors of video and sound.
-    from transformers.processing_utils import ProcessingKwargs as OmniModalProcessingKwargs
 
 if TYPE_CHECKING:
     from .processing_microemo import MicroEmoProcessor
@@ -45,7 +40,17 @@ _ABOUT_CLIPS = {"video_metadata": "videos_kwargs", "sampling_rate": "audio_kwarg
 CALL_KEYWORDS = frozenset((*TEXT_KEYWORDS, *VIDEO_KEYWORDS, *AUDIO_KEYWORDS, *PROCESSOR_KEYWORDS))
 
 
-class MicroEmoProcessorKwargs(OmniModalProcessingKwargs, total=False):  # type: ignore[call-arg]
+class MicroEmoPartKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
+    """The keywords of the processor's parts, which Transformers merges."""
+
+    _defaults = {}  # type: ignore[var-annotated]  # Transformers before 5.23 looks for it.
+
+    text_kwargs: TextKwargs
+    videos_kwargs: MicroEmoVideoProcessorKwargs
+    audio_kwargs: AudioKwargs
+
+
+class MicroEmoProcessorKwargs(MicroEmoPartKwargs, total=False):  # type: ignore[call-arg]
     """
     load_audio_from_video (`bool`, *optional*, defaults to `True`):
         Whether the sound of a video is read where no other sound is given for it.
@@ -56,9 +61,6 @@ class MicroEmoProcessorKwargs(OmniModalProcessingKwargs, total=False):  # type: 
         replaced it stands in the prompt.
     """
 
-    text_kwargs: TextKwargs
-    videos_kwargs: MicroEmoVideoProcessorKwargs
-    audio_kwargs: AudioKwargs
     load_audio_from_video: bool
     return_mm_token_type_ids: bool
     return_text_replacement_offsets: bool
@@ -137,7 +139,7 @@ def read_keywords(
     defaults = {name: init_kwargs[name] for name in TEXT_KEYWORDS - {"padding_side"} if name in init_kwargs}
     try:
         merged = processor._merge_kwargs(
-            MicroEmoProcessorKwargs, tokenizer_init_kwargs=defaults, **given, **{k: v for k, v in parts.items() if v}
+            MicroEmoPartKwargs, tokenizer_init_kwargs=defaults, **given, **{k: v for k, v in parts.items() if v}
         )
     except StrictDataclassError as error:
         raise ValueError(f"{error}: {error.__cause__}") from error
@@ -145,6 +147,7 @@ def read_keywords(
         {name: value for name, value in merged[part].items() if name in known and value is not None}
         for part, known in _BY_PART.items()
     )
+    text = {**processor.text_kwargs, **text}  # Transformers before 5.23 does not read them.
     if audio.get("load_audio_backend", "auto") not in ("auto", "pyav"):
         raise ValueError(f"load_audio_backend: sound is decoded by PyAV, not by {audio['load_audio_backend']!r}")
     tensors = [part.pop("return_tensors", None) for part in (text, video, audio)]
