@@ -125,8 +125,8 @@ def demo(tmp_path_factory) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def workplace(demo, tmp_path, monkeypatch) -> Path:
-    """A folder with the files that the pages name, in which their blocks run."""
+def workplace(demo, hub, tmp_path, monkeypatch) -> Path:
+    """A folder with the files that the pages name, in which their blocks run, beside a stand-in for the Hub."""
     clip = next((demo[0] / "demo").glob("*.mp4"))
     shutil.copy(clip, tmp_path / "clip.mp4")
     shutil.copy(clip.with_suffix(".srt"), tmp_path / "clip.srt")
@@ -139,6 +139,15 @@ def workplace(demo, tmp_path, monkeypatch) -> Path:
     (tmp_path / "train.jsonl").write_text(
         '{"video": "clip.mp4", "subtitles": "clip.srt", "instruction": "What does she feel?", "response": "Joy."}\n'
     )
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setattr(hub, "organizations", [*hub.organizations, "ORG"])
+    (tmp_path / "clips").mkdir()
+    for name in ("one", "two", "three", "four"):
+        shutil.copy(clip, tmp_path / "clips" / f"{name}.mp4")
+    shutil.copy(clip.with_suffix(".srt"), tmp_path / "clips" / "one.srt")
+    # The table that the page of journeys shows.
+    (table,) = blocks(ROOT / "docs" / "journeys.md", "text")
+    (tmp_path / "clips" / "labels.csv").write_text(table.code)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -173,7 +182,7 @@ def test_command_lines_have_options_that_exist(page):
 @pytest.mark.parametrize(
     "page", PAGES_WITH["python"] + [p for p in PAGES_WITH["bash"] if p not in PAGES_WITH["python"]], **ID
 )
-def test_blocks_run(page, workplace):
+def test_blocks_run(page, workplace, hub):
     """Python blocks in one namespace, and the `microemo` commands between them, in the order of the page."""
     names = {"__name__": "__main__"}
     found = sorted(blocks(page, "python") + blocks(page, "bash"), key=lambda block: block.line)
@@ -191,6 +200,8 @@ def test_blocks_run(page, workplace):
                     assert result.exit_code == 0, (
                         f"{where}: {shlex.join(command)}\n{result.output}\n{result.exception!r}"
                     )
+    if page.name == "journeys.md":  # whose last command is the only one that sends
+        assert {"model.safetensors", "config.json", "README.md"} <= set(hub.files("ORG/NAME"))
 
 
 @pytest.mark.parametrize(
