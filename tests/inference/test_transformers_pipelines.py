@@ -62,3 +62,15 @@ def test_pipelines_answer_in_batches_as_one_by_one(conversations, sound):
     single = [answerer(text=one, **options)[0]["generated_text"] for one in asked]
     batched = [answers[0]["generated_text"] for answers in answerer(text=asked, batch_size=2, **options)]
     assert batched == single
+
+
+def test_a_clip_with_utterances_and_one_without_are_answered_in_one_batch(conversations):
+    with_utterances, other = conversations(True)
+    without = [{"role": "user", "content": [{**other[0]["content"][0], "utterances": []}, QUESTION]}]
+    options = {"generate_kwargs": {"max_new_tokens": 8, "do_sample": False}, "return_full_text": False}
+    answerer = pipeline("image-text-to-text", model=str(SHIPPED), device="cpu")
+    asked = [with_utterances, without]
+    single = [answerer(text=one, **options)[0]["generated_text"] for one in asked]
+    for step in (1, -1):  # what is padded depends on which of them comes first
+        batched = answerer(text=asked[::step], batch_size=2, **options)
+        assert [answers[0]["generated_text"] for answers in batched] == single[::step]
