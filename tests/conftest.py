@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from microemo.tests.hub_stand_in import HubStandIn
 from microemo.training.synthetic.media_writer import (
@@ -18,6 +19,9 @@ from microemo.training.synthetic.media_writer import (
     write_demo_dialogue,
     write_media,
 )
+
+# Threads cost more than they bring on models this small, several times as much where others use the machine, too.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))  # processes that tests start inherit it
 
 
 @pytest.fixture(scope="session")
