@@ -20,10 +20,12 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from ..utils.news import show_news
+from .assemble_command import assemble
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
 from .from_scratch_command import ablation, from_scratch, score_dialogues
 from .publish_command import card, publish
+from .serve_command import serve
 from .shared_options import Tokens, check_files, check_sources, errors, load_libraries
 from .synthesize_command import synthesize
 from .train_command import TRAIN_CONTEXT, merge, precompute, train
@@ -62,11 +64,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="MicroEmo: open, explainable emotion recognition from video dialogue.",
 )
+app.command()(assemble)
 app.command()(convert)
 app.command()(synthesize)
 app.command()(precompute)
 app.command(context_settings=TRAIN_CONTEXT)(train)
 app.command()(merge)
+app.command()(serve)
 app.command()(publish)
 app.command()(card)
 app.command()(from_scratch)
@@ -246,6 +250,7 @@ def demo(
 EXTRAS = {
     **dict.fromkeys(("datasets", "peft", "pyarrow", "trl"), "training"),
     **dict.fromkeys(("evaluate", "openai", "openpyxl"), "evaluation"),
+    **dict.fromkeys(("fastapi", "uvicorn"), "serve"),
     "matplotlib": "plots",
     "skimage": "demo",
 }
