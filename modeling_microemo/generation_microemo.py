@@ -53,6 +53,8 @@ class MicroEmoGenerationMixin(GenerationMixin):
         Returns:
             `dict[str, Any]`: The keywords of [`~MicroEmoForConditionalGeneration.forward`].
         """
+        for name in ("tokenizer", "assistant_tokenizer"):  # which `generate` reads, for `stop_strings`, and hands on
+            kwargs.pop(name, None)
         inputs = super().prepare_inputs_for_generation(
             input_ids, mm_encoder_outputs=mm_encoder_outputs, inputs_embeds=inputs_embeds, **kwargs
         )

@@ -25,6 +25,8 @@ except ImportError:
 PTS_TOLERANCE = 0.05
 # Seconds that a server may take to answer, and to send the next bytes.
 NETWORK_TIMEOUT = (15.0, 60.0)
+# A play list (ffconcat, SDP) can be told by its content alone, and names files and ports of this machine.
+NO_OTHER_FILES = {"protocol_whitelist": ""}
 
 T = TypeVar("T")
 Source = str | os.PathLike | bytes | BinaryIO
@@ -165,7 +167,7 @@ def open_container(source: Source) -> Iterator["av.container.InputContainer"]:
                 container = av.open(source, "r", timeout=NETWORK_TIMEOUT, metadata_errors="replace")
             else:
                 content = _Content(files.enter_context(_stream(source)))
-                container = av.open(content, "r", metadata_errors="replace")
+                container = av.open(content, "r", options=NO_OTHER_FILES, metadata_errors="replace")
         except (av.InvalidDataError, av.ArgumentError) as error:
             raise MediaError(f"{name} is not a media file, or is damaged beyond use: {error.strerror}") from error
         except (av.FFmpegError, OSError) as error:
