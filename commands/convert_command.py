@@ -64,12 +64,11 @@ def convert(
 ):
     """Convert the original weights to a checkpoint folder.
 
-    Each source is a file, or a folder or Hub id in Transformers' format. The content of a file is recognised by its
+    Each source is a file, a folder or Hub id in Transformers' format, or ORG/NAME:FILE on the Hub. The content of a file is recognised by its
     tensors, never by its name. A report of every tensor is printed and saved in the folder.
     """
-    check_sources(
-        vision, qformer, video_branch, audio_branch, imagebind, checkpoint, llm, qformer_tokenizer, base_config
-    )
+    named = (vision, qformer, video_branch, audio_branch, imagebind, checkpoint, llm, qformer_tokenizer, base_config)
+    check_sources(*(name for name in named if not {":", "@"} & set(name or "")))  # ORG/NAME@REVISION:FILE comes later
     load_libraries()
     from ..publishing.convert_checkpoints import convert_checkpoints
 
@@ -92,12 +91,16 @@ def convert(
         seed=seed,
         **overrides,
     )
-    _print_report(report)
+    print_report(report)
     print(output)
 
 
-def _print_report(report: dict) -> None:
-    """Prints the report as tables on the terminal."""
+def print_report(report: dict) -> None:
+    """Prints the report of a conversion as tables on the terminal.
+
+    Args:
+        report (`dict`): The report of [`convert_checkpoints`] or [`assemble`].
+    """
     from ..publishing.convert_checkpoints import parameter_rows, source_rows
 
     console = Console()

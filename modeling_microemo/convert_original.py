@@ -24,6 +24,7 @@ from .original_names import (
     FRAME_POSITIONS,
     FRAME_POSITIONS_KEY,
     IMAGE_QFORMER,
+    INSTRUCTBLIP_LANGUAGE_MODEL,
     LANGUAGE_MODEL,
     LORA,
     NEW,
@@ -200,7 +201,10 @@ class Conversion:
         found = []
         _, option = part_of(name)
         for keys in original_names(name, self.llm_names):
-            found += [Filling(file, keys) for file in self.files if any(key in file.shapes for key in keys)]
+            files = [file for file in self.files if any(key in file.shapes for key in keys)]
+            if keys[0].startswith(INSTRUCTBLIP_LANGUAGE_MODEL):  # wanted only where --llm names it
+                files = [file for file in files if option in file.options]
+            found += [Filling(file, keys) for file in files]
         return sorted(found, key=lambda filling: self._rank(filling.file, option))
 
     @staticmethod

@@ -1,7 +1,5 @@
-"""The originals' weight files: torch's and safetensors' formats, folders and Hub ids, read without running their code."""
+"""The originals' weight files, in torch's and safetensors' formats, read without running their code."""
 
-import json
-import os
 import pickle
 import re
 import zipfile
@@ -14,13 +12,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers.utils import (
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    WEIGHTS_INDEX_NAME,
-    WEIGHTS_NAME,
-    cached_file,
-)
 
 from .original_names import LORA
 
@@ -159,56 +150,23 @@ def _starts_like_safetensors(path: Path) -> bool:
         return stream.read(9)[8:] == b"{"
 
 
-def open_sources(**options: str | os.PathLike | None) -> list[WeightFile]:
+def open_sources(**options: Mapping[Path, str] | None) -> list[WeightFile]:
     """Opens all files of weights behind the options of `microemo convert`.
 
     Args:
-        options (`str` or `os.PathLike`, *optional*):
-            For each option a file, a folder in Transformers' format, or the id of such a repository on the Hub.
+        options (`Mapping[Path, str]`, *optional*): For each option its files, each with its name in messages.
 
     Returns:
         `list[WeightFile]`: The files, each once, with the options that name it.
 
     Raises:
-        ConversionError: If a source does not exist or cannot be read.
+        ConversionError: If a file cannot be read.
     """
     files: dict[Path, WeightFile] = {}
-    for option, source in options.items():
-        if source is None:
-            continue
-        for path in _weight_paths(source):
+    for option, paths in options.items():
+        for path, name in (paths or {}).items():
             if path in files:
                 files[path].options.add(option)
-                continue
-            is_local = path.parent == Path(source) or path == Path(source)
-            name = f"{path.parent.name if is_local else source}/{path.name}"
-            files[path] = WeightFile.read(path, name, {option})
+            else:
+                files[path] = WeightFile.read(path, name, {option})
     return list(files.values())
-
-
-def _weight_paths(source: str | os.PathLike) -> list[Path]:
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise ConversionError(f"{source}: no such file or folder, and no id of a repository on the Hub")
-
-    def find(file: str) -> Path | None:
-        try:
-            found = cached_file(str(source), file, _raise_exceptions_for_missing_entries=False)
-        except OSError as error:
-            raise ConversionError(f"{source}: neither a folder here nor to be had from the Hub: {error}") from error
-        return found and Path(found)
-
-    for single, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
-        if index_path := find(index):
-            shards = sorted(set(json.loads(index_path.read_text())["weight_map"].values()))
-            paths = {shard: find(shard) for shard in shards}
-            missing = [shard for shard, found in paths.items() if found is None]
-            if missing:
-                raise ConversionError(f"{source}: {index} lists {', '.join(missing)}, which is not there")
-            return [path for path in paths.values() if path is not None]
-        if single_path := find(single):
-            return [single_path]
-    place = "the folder" if path.is_dir() else "no such folder; the Hub's repository, if it can be reached,"
-    raise ConversionError(f"{source}: {place} holds no weights ({SAFE_WEIGHTS_NAME}, {WEIGHTS_NAME}, or their index)")

@@ -59,6 +59,14 @@ NEW = (
 )
 NEW_WITHOUT_AUDIO = ("model.audio_branch.", "model.audio_projection.")
 
+# The keys that an option needs of InstructBLIP's checkpoint in Transformers' format, which holds three of the parts.
+INSTRUCTBLIP_LANGUAGE_MODEL = "language_model."
+INSTRUCTBLIP_KEYS = {
+    "vision": re.compile(r"vision_model\..+"),
+    "qformer": re.compile(r"vision_model\.post_layernorm\..+|qformer\..+|query_tokens"),
+    "llm": re.compile(re.escape(INSTRUCTBLIP_LANGUAGE_MODEL) + ".+"),
+}
+
 LORA = re.compile(r"llama_model\.base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.\w+)?\.weight")
 
 
@@ -79,7 +87,7 @@ def original_names(name: str, llm_names: Mapping[str, str]) -> list[tuple[str, .
         `list[tuple[str, ...]]`: Alternatives, each of one key, or of two for the biases of the image encoder.
     """
     if name in llm_names:
-        return [(llm_names[name],)]
+        return [(llm_names[name],), (INSTRUCTBLIP_LANGUAGE_MODEL + llm_names[name],)]
     if name.startswith(NEW):
         return []
     if name.startswith(VISION):

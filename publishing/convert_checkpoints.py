@@ -1,29 +1,17 @@
-"""Conversion of the originals' weights to a folder that `from_pretrained` loads: `microemo convert`."""
+"""Conversion of the originals' weights to a folder that `from_pretrained` loads: `microemo convert`.
 
-import json
-from collections.abc import Iterator
+It is the case of [`assemble`] in which every source is named.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from ..modeling_microemo.convert_original import (
-    SOURCE_PRESETS,
-    Conversion,
-    ConversionError,
-    open_sources,
-    original_config,
-)
-from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
-from ..processing.processing_microemo import MicroEmoProcessor
-from ..utils.files import atomic_folder, check_new_folder, write_text
-from .checkpoint_folder import SHARD_SIZE, fit_tokenizer, initial_weights, write_shards
-from .code_bundle import write_code_bundle
-
-REPORT_NAME = "conversion_report.json"
+from ..utils.files import check_new_folder
+from .assemble import as_dtype, assemble, plan_assembly
+from .checkpoint_folder import SHARD_SIZE
 
 FileName = str | Path
 
@@ -51,7 +39,7 @@ def convert_checkpoints(
     Args:
         output (`str` or `Path`): The new folder, which appears when all of its files are written.
         vision (`str` or `Path`):
-            The EVA-CLIP ViT-g. As the other sources it is a file, or a folder or Hub id in the format of Transformers.
+            The EVA-CLIP ViT-g. As the other sources it is whatever [`plan_assembly`] takes: a file, a folder, or a Hub id.
         qformer (`str` or `Path`): The image Q-Former and `ln_vision`, of InstructBLIP or BLIP-2.
         video_branch (`str` or `Path`):
             The video branch of Video-LLaMA, or a fine-tuned checkpoint of TimeChat or AffectGPT. The files of the two
@@ -80,16 +68,12 @@ def convert_checkpoints(
         FileExistsError: if the folder holds files.
         NoSpaceError: if the disk has not enough space.
     """
-    if not isinstance(dtype, torch.dtype):
-        if dtype not in ("float32", "float16", "bfloat16"):
-            raise ConversionError(f"dtype must be float32, float16 or bfloat16, got {dtype!r}")
-        dtype = getattr(torch, dtype)
-    if preset not in SOURCE_PRESETS:
-        raise ConversionError(f"no preset of sources named {preset!r}; there are: {', '.join(SOURCE_PRESETS)}")
-    source_preset = SOURCE_PRESETS[preset]
-    base = MicroEmoConfig.from_pretrained(base_config) if isinstance(base_config, (str, Path)) else base_config
+    as_dtype(dtype)
     check_new_folder(output)
-    files = open_sources(
+    plan = plan_assembly(
+        preset,
+        base_config,
+        overrides=overrides,
         vision=vision,
         qformer=qformer,
         video_branch=video_branch,
@@ -97,76 +81,9 @@ def convert_checkpoints(
         imagebind=imagebind,
         checkpoint=checkpoint,
         llm=llm,
+        qformer_tokenizer=qformer_tokenizer,
     )
-    text_config = AutoConfig.from_pretrained(llm)
-    tokenizer = AutoTokenizer.from_pretrained(llm)
-    bert_tokenizer = AutoTokenizer.from_pretrained(qformer_tokenizer, truncation_side="left")
-    old_vocab_size = text_config.vocab_size
-    overrides = fit_tokenizer(tokenizer, text_config, old_vocab_size) | overrides
-    config = original_config(files, text_config, preset=preset, base=base, **overrides)
-    _fit_qformer_tokenizer(bert_tokenizer, config)
-    conversion = Conversion(files, config, old_vocab_size, source_preset.needs_audio, lora_alpha)
-    processor = MicroEmoProcessor.from_config(
-        config, tokenizer, bert_tokenizer, timestamp_format=source_preset.timestamp_format
-    )
-    processor.feature_extractor.short_audio_padding = source_preset.short_audio_padding
-    processor.video_processor.num_frames = min(source_preset.num_frames or config.max_frames, config.max_frames)
-    processor.video_processor.repeat_last_frame = source_preset.repeat_last_frame
-    report = {"preset": preset, "dtype": str(dtype).removeprefix("torch."), **conversion.report()}
-
-    with atomic_folder(output, conversion.size(dtype)) as folder:
-        write_shards(folder, _weights(conversion, dtype, seed), max_shard_size)
-        config.architectures = [MicroEmoForConditionalGeneration.__name__]
-        config.dtype = config.text_config.dtype = dtype
-        config.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        write_code_bundle(folder)
-        _generation_config(conversion.model.generation_config, llm, tokenizer).save_pretrained(folder)
-        if conversion.lora:
-            adapter = folder / "adapter"
-            adapter.mkdir()
-            save_file(conversion.lora_weights(), adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-            _write_json(adapter / "adapter_config.json", conversion.lora_config(base=str(output)))
-        _write_json(folder / REPORT_NAME, report)
-    return report
-
-
-def _weights(conversion: Conversion, dtype: torch.dtype, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields names and values, first those of the files and then the new ones."""
-    yield from conversion.filled_weights(dtype)
-    for name, weight in initial_weights(conversion.model, set(conversion.new), seed):
-        yield name, weight.to(dtype)
-
-
-def _fit_qformer_tokenizer(tokenizer: PreTrainedTokenizerBase, config: MicroEmoConfig) -> None:
-    """Adds the token [DEC], as in the originals, whose row is the last one of InstructBLIP's table."""
-    rows = config.image_qformer_config.vocab_size
-    if config.use_frame_timestamps and len(tokenizer) + 1 == rows:
-        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-    if config.use_frame_timestamps and len(tokenizer) > rows:
-        raise ConversionError(
-            f"the image Q-Former's tokenizer has {len(tokenizer)} tokens, its weights have rows for {rows}; "
-            "InstructBLIP's is google-bert/bert-base-uncased"
-        )
-
-
-def _generation_config(
-    config: GenerationConfig, llm: FileName, tokenizer: PreTrainedTokenizerBase
-) -> GenerationConfig:
-    """Returns the generation config of the model, with the begin and end tokens that the language model's own states."""
-    try:
-        stated = GenerationConfig.from_pretrained(llm)
-    except OSError:  # there is none
-        stated = GenerationConfig()
-    for name in ("bos_token_id", "eos_token_id"):
-        if getattr(stated, name) is not None:
-            setattr(config, name, getattr(stated, name))
-    config.pad_token_id = tokenizer.pad_token_id
-    return config
-
-
-def _write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    return assemble(plan, output, dtype, max_shard_size, lora_alpha, seed)
 
 
 def source_rows(report: dict) -> list[tuple[str, str, int, int, str]]:
