@@ -10,7 +10,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 
 from .media_inputs import MEDIA_INPUTS, MediaEncodings, refuse_both
-from .shared_prefix import can_branch, find_shared_prefixes
+from .shared_prefix import BranchedLayer, can_branch, find_shared_prefixes
 
 # Transformers 5.24 calls the key-value cache `cache` in keywords and outputs, and warns about the name before.
 CACHE_NAME = next(
@@ -127,7 +127,7 @@ class MicroEmoGenerationMixin(GenerationMixin):
             "position_ids": (shared.prefix_mask.cumsum(dim=1) - 1).clamp(min=0),
         }
         cache = self(**inputs, return_dict=True)[CACHE_NAME]
-        cache.reorder_cache(shared.group)
+        cache.layers = [BranchedLayer(layer, shared.group) for layer in cache.layers]
         inputs |= {
             "inputs_embeds": shared.suffix_embeds,
             "attention_mask": shared.attention_mask,

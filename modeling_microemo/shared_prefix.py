@@ -1,6 +1,7 @@
 """Prompts that begin alike, such as the questions about one clip: their common beginning is read once."""
 
 import dataclasses
+from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
@@ -83,6 +84,58 @@ def find_shared_prefixes(inputs_embeds: torch.Tensor, attention_mask: torch.Tens
         attention_mask=torch.cat([prefix_mask[of_prompt], is_suffix.to(attention_mask.dtype)], dim=1),
         group=of_prompt,
     )
+
+
+class BranchedLayer(DynamicLayer):
+    """A layer of a key-value cache that several prompts continue from a common prefix.
+
+    It grows in place, some steps at a time. A `DynamicLayer` copies all rows at each step, which took a fifth of the
+    time of a step of eight answers at the 7b preset's width on a CPU.
+
+    Args:
+        layer (`DynamicLayer`): The layer of the prefixes, with G rows.
+        group (`torch.LongTensor` of shape `(B,)`): The prefix of each prompt.
+        room (`int`, *optional*, defaults to 64): The number of tokens by which it grows.
+    """
+
+    def __init__(self, layer: DynamicLayer, group: torch.Tensor, room: int = 64):
+        super().__init__()
+        self.room = room
+        self._buffers: dict[str, tuple[torch.Tensor, int]] = {}
+        self.lazy_initialization(layer.keys, layer.values)
+        group = group.to(layer.keys.device)
+        self.keys, self.values = layer.keys[group], layer.values[group]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Appends the states of new tokens.
+
+        Args:
+            key_states (`torch.Tensor` of shape `(B, heads, tokens, width)`): The new keys.
+            value_states (`torch.Tensor` of shape `(B, heads, tokens, width)`): The new values.
+            args (`Any`, *optional*): What other layers take.
+            kwargs (`Any`, *optional*): What other layers take.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: The keys and the values of all tokens.
+        """
+        self.keys = self._append("keys", key_states)
+        self.values = self._append("values", value_states)
+        return self.keys, self.values
+
+    def _append(self, name: str, new: torch.Tensor) -> torch.Tensor:
+        states, (buffer, filled) = getattr(self, name), self._buffers.get(name, (None, 0))
+        batch, heads, start, width = states.shape
+        stop = start + new.shape[-2]
+        # Nothing that was written is written over: after a crop or a new order of the rows there is a new buffer.
+        is_ours = buffer is not None and states.data_ptr() == buffer.data_ptr() and len(states) == len(buffer)
+        if not is_ours or start != filled or stop > buffer.shape[-2]:
+            buffer = states.new_empty(batch, heads, stop + self.room, width)
+            buffer[..., :start, :] = states
+        buffer[..., start:stop, :] = new
+        self._buffers[name] = (buffer, stop)
+        return buffer[..., :stop, :]
 
 
 def can_branch(cache: Cache | None) -> bool:

@@ -1,12 +1,14 @@
 """Prompts that begin alike: what they say alone, and how many tokens the language model reads."""
 
+import copy
 import itertools
 
 import pytest
 import torch
-from transformers.cache_utils import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicCache, DynamicLayer, StaticCache
 
-from microemo.modeling_microemo.shared_prefix import can_branch, find_shared_prefixes
+from microemo.modeling_microemo.generation_microemo import CACHE_NAME
+from microemo.modeling_microemo.shared_prefix import BranchedLayer, can_branch, find_shared_prefixes
 
 NEW = 5
 QUESTIONS = ([20, 21, 22, 23], [20, 21], [30], [20, 21, 22, 40, 41, 42])
@@ -157,3 +159,43 @@ def test_which_caches_can_branch(tiny):
     used = DynamicCache(config=config)
     used.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), 0)
     assert not can_branch(used)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_branched_layer_holds_what_a_plain_one_holds(seed):
+    """Whatever is done to it between its steps: reordered, cropped, copied, read from."""
+    generator = torch.Generator().manual_seed(seed)
+    plain = DynamicLayer()
+    prefixes = [torch.randn(2, 3, 4, 5, generator=generator) for _ in range(2)]
+    plain.update(*prefixes)
+    group = torch.tensor([0, 1, 1, 0])
+    ours = BranchedLayer(plain, group, room=3)
+    plain.reorder_cache(group)
+    held = []
+    for _ in range(12):
+        action = int(torch.randint(0, 5, (), generator=generator))
+        for layer in (plain, ours):
+            if action == 0:
+                layer.reorder_cache(torch.tensor([1, 1, 2, 0]))
+            elif action == 1:
+                layer.crop(-1)
+        tokens = int(torch.randint(1, 3, (), generator=generator))
+        new = [torch.randn(4, 3, tokens, 5, generator=generator) for _ in range(2)]
+        expected, actual = plain.update(*new), ours.update(*new)
+        held.append((expected[0].clone(), ours.keys.clone(), ours.keys))
+        for theirs, its in zip(expected, actual, strict=True):
+            assert torch.equal(theirs, its)
+        assert ours.get_seq_length() == plain.get_seq_length()
+    assert all(torch.equal(expected, kept) for expected, kept, _ in held)
+
+
+def test_a_cache_that_branched_can_be_continued_twice(tiny):
+    """A copy of the cache and the cache itself go on from one place without writing into one another."""
+    model = tiny.model()
+    inputs = questions(tiny, model, [(0, 1), ()])
+    options = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False, "return_dict_in_generate": True}
+    first = model.generate(**inputs, **options)
+    copied = copy.deepcopy(first[CACHE_NAME])
+    expected = copied.layers[0].keys.clone()
+    first[CACHE_NAME].layers[0].update(*(torch.ones(2, *expected.shape[1:2], 2, expected.shape[-1]),) * 2)
+    assert torch.equal(copied.layers[0].keys, expected)
