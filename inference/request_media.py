@@ -39,7 +39,7 @@ class ClipFetcher:
             The folder whose files requests may name, by `file:` URLs or by paths. By default no file can be named.
         private_hosts (`Sequence[str]`, *optional*):
             The names of hosts from which clips are fetched although their address is not a public one.
-        max_bytes (`int`, *optional*, defaults to 256 MiB): The largest size of a clip.
+        max_bytes (`int`, *optional*, defaults to 268435456): The largest size of a clip, 256 MiB.
     """
 
     def __init__(

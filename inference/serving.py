@@ -296,7 +296,7 @@ def build_app(
         model_manager ([`OneModelManager`]): The model.
         fetch_clip (`Callable`, *optional*): A function from the URL in a request to a clip; by default a [`ClipFetcher`].
         asr (`Callable`, *optional*): A speech recogniser for clips without utterances, as [`MicroEmoProcessor`] takes it.
-        max_bytes (`int`, *optional*, defaults to 256 MiB): The largest size of the body of a request.
+        max_bytes (`int`, *optional*, defaults to 268435456): The largest size of the body of a request, 256 MiB.
 
     Returns:
         `FastAPI`: The application.
@@ -319,7 +319,7 @@ def read_template_kwargs(kwargs: Any) -> dict[str, Any]:
     """Checks what a request says about its clip.
 
     Args:
-        kwargs (`dict`, *optional*): The `chat_template_kwargs` of the request.
+        kwargs (`dict` or `None`): The `chat_template_kwargs` of the request.
 
     Returns:
         `dict[str, Any]`: Arguments of [`~MicroEmoProcessor.apply_chat_template`].

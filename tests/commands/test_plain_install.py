@@ -14,6 +14,7 @@ load_libraries()
 """
 NEEDS = [
     ("demo --output d", "demo"),
+    ("serve", "serve"),
     ("train --list-options", "training"),
     ("precompute x.parquet --model m --cache c", "training"),
     ("merge a b", "training"),
