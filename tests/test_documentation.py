@@ -30,6 +30,7 @@ BLOCK = re.compile(
 )
 # Programs that command lines may begin with besides `microemo`, none of which is run here.
 OTHER_PROGRAMS = {"accelerate", "git", "make", "pip", "pre-commit", "pytest", "python", "ruff", "setup", "run"}
+OTHER_PROGRAMS |= {"curl", "printf"}
 ID = {"ids": lambda path: path.relative_to(ROOT).as_posix()}
 
 
