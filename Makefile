@@ -1,5 +1,5 @@
 # The tasks of a day's work. `make setup` first; PYTHON=... names another Python 3.11 for it.
-.PHONY: setup quality style test test-changed test-slow docs
+.PHONY: setup quality style test test-changed test-slow test-transformers docs
 
 setup:
 	.ci/setup
@@ -22,6 +22,15 @@ test-changed:
 
 test-slow:
 	.venv/bin/pytest -m slow
+
+# What rests on Transformers, with another version of it, which lies in a folder of its own: .venv keeps the pinned one.
+VERSION ?= 5.20.0
+TRANSFORMERS = $(CURDIR)/.venv/other-transformers/$(VERSION)
+test-transformers:
+	.venv/bin/pip install --quiet --no-deps --upgrade --target $(TRANSFORMERS) transformers==$(VERSION)
+	PYTHONPATH=$(TRANSFORMERS) .venv/bin/pytest tests/configuration tests/modeling_microemo tests/processing \
+		tests/publishing tests/inference/test_emotion_pipeline.py tests/inference/test_transformers_pipelines.py \
+		tests/test_private_hooks.py
 
 # Pictures and the page of commands.
 docs:

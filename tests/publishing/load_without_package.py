@@ -17,12 +17,17 @@ REPO = "lab/micro.emo-1"
 TRUST = {"trust_remote_code": True}
 
 
-class Blocker:
-    """Finds no module of a blocked library."""
+class Without:
+    """A finder of modules for which blocked libraries are not there: nothing is found, as where they are not installed."""
+
+    def __init__(self, finder):
+        self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None if name.partition(".")[0] in BLOCKED else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
 
 
 def error_of(call, *args, **kwargs) -> str:
@@ -34,7 +39,7 @@ def error_of(call, *args, **kwargs) -> str:
 
 
 def main(folder: Path, output: Path, clip: Path, installed: str) -> None:
-    sys.meta_path.insert(0, Blocker())
+    sys.meta_path[:] = map(Without, sys.meta_path)
     import torch
     from transformers import (
         AutoConfig,

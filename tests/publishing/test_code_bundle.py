@@ -169,10 +169,10 @@ def test_transformers_alone_loads_answers_and_saves(installed, bundled, make_cli
     home = tmp_path / "home"
     cache_as_repository(home / "hub", bundled)
     environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    for name in ("HF_HUB_CACHE", "HF_MODULES_CACHE", "TRANSFORMERS_CACHE", "PYTHONPATH"):
+    for name in ("HF_HUB_CACHE", "HF_MODULES_CACHE", "TRANSFORMERS_CACHE"):
         environment.pop(name, None)
-    if installed == "torchvision" and torchvision_path:
-        environment["PYTHONPATH"] = torchvision_path
+    if installed == "torchvision" and torchvision_path:  # before a Transformers of another version
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (torchvision_path, environment.get("PYTHONPATH"))))
     clip = make_clip(f"bundle-{installed}.mp4", times=np.arange(9) / 10, sound=0.9)
     run = [sys.executable, str(SCRIPT), str(bundled), str(tmp_path / "out"), str(clip), installed]
     outcome = subprocess.run(run, env=environment, capture_output=True, text=True, cwd=tmp_path)
