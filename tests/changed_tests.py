@@ -4,10 +4,12 @@ python tests/changed_tests.py                      # what differs from HEAD and 
 python tests/changed_tests.py main                 # what differs from the branch main as well
 python tests/changed_tests.py --list               # which tests, without running them
 
-The tests of `room/module.py` are `tests/room/test_module.py` (without `_microemo`, or as `test_room_module.py`); where there is none,
-the tests that import from the module; and where nothing imports it, those of its room. `make test` runs all tests.
+The tests of `room/module.py` are `test_module.py` and, in `tests/room`, `test_module_*.py`; the name of the module may lack `_microemo`, or
+begin with that of its room. A module that has none is tested by what imports from it: tests, or else the tests of modules of its room. And
+where nothing does, the tests of the room run. `make test` runs all tests.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -34,19 +36,32 @@ def tests_of(file: str) -> list[str]:
         return []
     if path.parts[0] == "tests":
         return [file] if path.name.startswith("test_") else []
+    return sorted(_tests_of_module(path, set()))
+
+
+def _tests_of_module(path: Path, seen: set[Path]) -> set[str]:
+    """The tests of a module; `seen` are the modules that this one was reached from."""
     folder = ROOT / "tests" / path.parent
     while not folder.is_dir():  # a sub-room's tests stand in those of its room
         folder = folder.parent
-    stems = dict.fromkeys((path.stem, path.stem.removesuffix("_microemo"), f"{path.parts[0]}_{path.stem}"))
-    for stem in stems:
-        if (folder / f"test_{stem}.py").is_file():
-            return [_name(folder / f"test_{stem}.py")]
+    for stem in (path.stem, path.stem.removesuffix("_microemo"), f"{path.parts[0]}_{path.stem}"):
+        own = {*(ROOT / "tests").rglob(f"test_{stem}.py"), *folder.glob(f"test_{stem}_*.py")}
+        if own:
+            return set(map(_name, own))
     module = ".".join(("microemo", *path.with_suffix("").parts))
-    for place in (folder, ROOT / "tests"):
-        found = [_name(test) for test in sorted(place.rglob("test_*.py")) if f"{module} import" in test.read_text()]
-        if found:
-            return found
-    return [_name(folder)] if folder.is_dir() else []
+    tests = (ROOT / "tests").rglob("test_*.py")
+    found = {_name(test) for test in tests if f"{module} import" in test.read_text(encoding="utf-8")}
+    if found:
+        return found
+    found = set().union(*(_tests_of_module(other, seen | {path}) for other in set(_importers(path)) - seen - {path}))
+    return found or (set() if seen else {_name(folder)})
+
+
+def _importers(path: Path) -> list[Path]:
+    """The modules of the same room that import from a module, by the form that such imports have here."""
+    name = re.compile(rf"^\s*from \.[\w.]*\b{path.stem} import ", re.M)
+    modules = (ROOT / path.parts[0]).rglob("*.py")
+    return [module.relative_to(ROOT) for module in modules if name.search(module.read_text(encoding="utf-8"))]
 
 
 def _name(path: Path) -> str:

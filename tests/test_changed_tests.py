@@ -20,10 +20,25 @@ def changed_tests():
 @pytest.mark.parametrize(
     ("file", "tests"),
     [
-        ("processing/media.py", ["tests/processing/test_media.py"]),
-        ("modeling_microemo/modeling_microemo.py", ["tests/modeling_microemo/test_modeling.py"]),
+        ("processing/prompt_microemo.py", ["tests/processing/test_prompt.py"]),
+        (
+            "processing/processing_microemo.py",
+            ["tests/processing/test_processing.py", "tests/processing/test_processing_conventions.py"],
+        ),
+        ("processing/utterance_formats/subtitles.py", ["tests/processing/test_subtitles.py"]),
         ("training/collator.py", ["tests/training/test_training_collator.py"]),
         ("training/synthetic/voice.py", ["tests/training/synthetic/test_voice.py"]),
+        ("commands/train_command.py", ["tests/training/test_train_command.py"]),
+        # without tests of their own: tests that import from it, and tests of modules that do
+        ("evaluation/result_plots.py", ["tests/evaluation/test_results.py"]),
+        (
+            "processing/model_switches.py",
+            ["tests/processing/test_processing.py", "tests/processing/test_processing_conventions.py"],
+        ),
+        (
+            "modeling_microemo/qformer.py",
+            ["tests/modeling_microemo/test_video_qformer.py", "tests/modeling_microemo/test_visual_encoder.py"],
+        ),
         ("tests/utils/test_files.py", ["tests/utils/test_files.py"]),
         ("docs/prompt.md", ["tests/test_documentation.py"]),
         ("README.md", ["tests/test_documentation.py"]),
