@@ -31,7 +31,11 @@ def fps_indices(times: np.ndarray, duration: float, fps: float) -> np.ndarray:
     Returns:
         `np.ndarray`: The increasing indices of the sampled frames.
     """
-    return np.unique(_shown_at(times, np.arange(0, max(duration, times[-1] + 1e-9), 1 / fps)))
+    # Frame by frame, not moment by moment: of these there are as many as the rate asks for.
+    first = np.maximum(np.ceil((times - 1e-9) * fps), 0)  # the first moment from which on each frame is shown
+    first[0] = 0
+    end = np.ceil(max(duration, times[-1] + 1e-9) * fps)
+    return np.flatnonzero(first < np.minimum(np.append(first[1:], end), end))
 
 
 def add_span_frames(indices: np.ndarray, times: np.ndarray, spans: np.ndarray, max_frames: int) -> np.ndarray:

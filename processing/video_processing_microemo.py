@@ -393,6 +393,8 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
         for name in ("num_frames", "max_frames", "patch_size", "face_crop_scale"):
             if settings[name] <= 0:
                 raise ValueError(f"{name} must be positive, got {settings[name]}")
+        if settings["fps"] is not None and not 0 < settings["fps"] < float("inf"):
+            raise ValueError(f"fps must be positive, got {settings['fps']}")
         if settings["do_rescale"] and not settings["rescale_factor"]:
             raise ValueError(f"rescale_factor must not be {settings['rescale_factor']}")
         size = settings["size"] = get_size_dict(settings["size"])

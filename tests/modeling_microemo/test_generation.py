@@ -185,6 +185,13 @@ def test_placeholders_are_never_generated(tiny):
     assert not torch.isin(new, torch.tensor([3, 4])).any()
 
 
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
+def test_a_tokenizer_may_be_given_as_stop_strings_need_it(tiny, options):
+    model = tiny.model()
+    arguments = {**tiny.inputs(model.config), "max_new_tokens": 2, "do_sample": False, **options}
+    assert model.generate(**arguments, tokenizer=object()).equal(model.generate(**arguments))
+
+
 def test_streamer(tiny):
     class Digits:
         """The least that a streamer asks of a tokenizer."""

@@ -139,6 +139,20 @@ class TestSources:
             with pytest.raises(MediaError, match="not a media file"):
                 probe(path)
 
+    def test_a_play_list_opens_no_other_files(self, make_clip, tmp_path, monkeypatch):
+        (tmp_path / "clip.mp4").write_bytes(make_clip("source.mp4").read_bytes())
+        monkeypatch.chdir(tmp_path)
+        for text in (
+            "ffconcat version 1.0\nfile clip.mp4\n",
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+            "a=rtpmap:96 H264/90000\n",
+        ):
+            path = tmp_path / "list.txt"
+            path.write_text(text)
+            for source in (text.encode(), path):
+                with pytest.raises(MediaError, match="not a media file"):
+                    probe(source)
+
     def test_bad_sources_name_the_file(self, tmp_path):
         empty = tmp_path / "empty.mp4"
         empty.touch()

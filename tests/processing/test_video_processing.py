@@ -64,6 +64,7 @@ class TestSampling:
         times = np.array([0, 0.1, 0.9, 1.0, 1.7, 2.4])
         assert fps_indices(times, 3.0, 1).tolist() == [0, 3, 4]  # shown at 2.0 s: the frame of 1.7 s
         assert fps_indices(times, 3.0, 100).tolist() == list(range(6))
+        assert fps_indices(times, 3.0, 1e15).tolist() == list(range(6))  # without a list of all those moments
         assert fps_indices(np.zeros(1), 0.0, 2).tolist() == [0]
 
     def test_an_empty_span_gets_its_middle_frame(self):
@@ -356,6 +357,8 @@ class TestSettings:
             ({"num_frames": 40}, "num_frames 40 is more than max_frames 32"),
             ({"num_frames": 0}, "num_frames"),
             ({"num_frames": 4, "fps": 2}, "exclude each other"),
+            ({"fps": 0}, "fps must be positive, got 0"),
+            ({"fps": float("inf")}, "fps must be positive, got inf"),
             ({"do_center_crop": True}, "do_center_crop=False alone"),
         ],
     )
