@@ -106,7 +106,7 @@ class ClipFetcher:
         except (OSError, HTTPException, ValueError) as error:
             raise MediaError(f"{url} cannot be fetched: {error}") from error
         content.seek(0)
-        content.name = url  # type: ignore[attr-defined]  # for messages
+        content.name = url  # for messages
         return content
 
     def _find_file(self, url: str) -> Path:
@@ -136,10 +136,10 @@ class _PublicHandler(AbstractHTTPHandler):
         self._private_hosts = private_hosts
 
     def http_open(self, request: Request) -> Any:
-        return self.do_open(partial(_Connection, private_hosts=self._private_hosts), request)  # type: ignore[arg-type]
+        return self.do_open(partial(_Connection, private_hosts=self._private_hosts), request)
 
     def https_open(self, request: Request) -> Any:
-        return self.do_open(partial(_SecureConnection, private_hosts=self._private_hosts), request)  # type: ignore[arg-type]
+        return self.do_open(partial(_SecureConnection, private_hosts=self._private_hosts), request)
 
     http_request = https_request = AbstractHTTPHandler.do_request_
 

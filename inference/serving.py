@@ -80,7 +80,7 @@ class OneModelManager(ModelManager):
             raise ValueError(f"{model} is a checkpoint of {type(found).__name__}, expected one of MicroEmo")
         processor.check_config(found.config)
 
-    def get_gen_models(self, cache_dir: str | None = None) -> list[dict[str, Any]]:  # type: ignore[override]
+    def get_gen_models(self, cache_dir: str | None = None) -> list[dict[str, Any]]:
         """Lists the model that is served, and not all that the cache of this machine holds.
 
         Args:
@@ -232,7 +232,7 @@ class EmotionHandler(ChatCompletionHandler):
         completion = super()._build_completion(*args, **kwargs)
         return completion | ({"warnings": self.notes} if self.notes else {})
 
-    def chunk_to_sse(self, chunk: Any) -> str:  # type: ignore[override]
+    def chunk_to_sse(self, chunk: Any) -> str:
         """Writes a piece of a streamed answer; the first one has the warnings.
 
         Args:

@@ -282,6 +282,26 @@ def test_wrong_utterances_are_refused_and_no_file_is_read_for_them(client, clips
     assert "root:" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *({"num_frames": value} for value in (10**9, 0, "x", 1.5, [3])),
+        *({"fps": value} for value in (0, -1, "x")),
+        *({"audio_track": value} for value in (99, [1], {"a": 1}, 1.5, "/etc/passwd")),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_refused(client, clips, setting):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(
+            model="microemo-tiny",
+            messages=[{"role": "user", "content": [video(clips["spoken"]), QUESTION]}],
+            max_tokens=TOKENS,
+            extra_body={"chat_template_kwargs": setting},
+        )
+    assert refused.value.body["message"]
+
+
 def test_a_broken_stream_request_is_refused_before_it_begins(client):
     with pytest.raises(openai.BadRequestError, match="is not a media file"):
         ask(client, video("data:video/mp4;base64,AAAA"), QUESTION, stream=True)
@@ -345,6 +365,24 @@ def test_clips_without_utterances_are_transcribed_where_there_is_a_recogniser(se
         completion = ask(client, video(clips["spoken"]), QUESTION, utterances=given)
         in_python = expected({"type": "video", "path": path}, QUESTION, utterances=utterances)
         assert (text(completion), completion.usage.prompt_tokens) == in_python
+
+
+def test_other_requests_are_answered_while_a_clip_is_read(serve, clips):
+    entered, answered = threading.Event(), threading.Event()
+
+    class SlowRecogniser(Recogniser):
+        def __call__(self, inputs, return_timestamps):
+            entered.set()
+            assert answered.wait(60)
+            return super().__call__(inputs, return_timestamps)
+
+    client = openai.OpenAI(base_url=serve(asr=SlowRecogniser()), api_key="none", max_retries=0, timeout=60)
+    with ThreadPoolExecutor(1) as thread:
+        completion = thread.submit(ask, client, video(clips["spoken"]), QUESTION)
+        assert entered.wait(60)
+        assert len(list(client.models.list())) == 1
+        answered.set()
+        assert text(completion.result())
 
 
 # --- where clips come from -----------------------------------------------------------------------------------------
@@ -453,6 +491,7 @@ def test_the_blocks_of_the_page_run(address, client, clips, tmp_path, monkeypatc
     for language, code in found:
         assert "localhost:8000" in code or "microemo serve" in code or names
         code = code.replace("http://localhost:8000/v1", address)
+        code = re.sub(r'(max_tokens(?:": |=))100\b', rf"\g<1>{TOKENS}", code)
         if language == "python":
             exec(compile(code, "serving.md", "exec"), names)
             answered += 1
