@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import signal
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +40,34 @@ def hub(monkeypatch, tmp_path_factory):
     with HubStandIn() as stand_in:
         stand_in.use(monkeypatch, tmp_path_factory.mktemp("huggingface"))
         yield stand_in
+
+
+@pytest.fixture(scope="session")
+def in_fork():
+    """Runs a function in a fork of this process, for what limits or ends a process, without the seconds of imports.
+
+    `in_fork(function, *arguments)` returns the exit code, which is negative for a signal, and "Type: message" of an error.
+    """
+
+    def run(function, *arguments) -> tuple[int, str]:
+        reading, writing = os.pipe()  # which a limit on files does not end
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                signal.alarm(120)  # ends a fork that hangs
+                function(*arguments)
+                code = 0
+            except BaseException as error:
+                os.write(writing, f"{type(error).__name__}: {error}".encode())
+            finally:
+                os._exit(code)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as message:
+            error = message.read()
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), error
+
+    return run
 
 
 @pytest.fixture(scope="session")

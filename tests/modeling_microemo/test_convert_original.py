@@ -1,6 +1,7 @@
 """The converter's mechanics, on small files in the originals' formats that are made here, and on the shared list of the
 originals' real keys."""
 
+import ctypes
 import json
 import os
 import pickle
@@ -8,7 +9,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -739,50 +739,41 @@ def test_a_folder_with_something_in_it_is_left_alone(sources, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-ON_A_FULL_DISK = """
-import json, resource, sys
-from microemo import MicroEmoConfig
-from microemo.publishing.convert_checkpoints import convert_checkpoints
-out, limit, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
-options["base_config"] = MicroEmoConfig(**options["base_config"])
-if limit:
+def run_on_a_full_disk(output, sources, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    convert_checkpoints(out, **options)
-except (ValueError, OSError) as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
-
-
-def on_a_full_disk(sources, out, limit, *before):
-    options = {name: str(sources[name]) for name in MICROEMO} | {"base_config": base_config().to_dict()}
-    options["base_config"].pop("text_config")
-    command = [*before, sys.executable, "-c", ON_A_FULL_DISK, str(out), str(limit), json.dumps(options)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    run(output, sources, dtype="bfloat16")
 
 
 @pytest.mark.parametrize("limit", [1000, 100_000])
-def test_no_space_left_while_writing(sources, tmp_path, limit):
+def test_no_space_left_while_writing(in_fork, sources, tmp_path, limit):
     """A limit on the size of files stands for the full disk: writing fails part-way, with the same path of errors."""
-    result = on_a_full_disk(sources, tmp_path / "out", limit)
-    assert "NoSpaceError" in result.stderr and "no space left to write it" in result.stderr, result.stderr
+    code, error = in_fork(run_on_a_full_disk, tmp_path / "out", sources, limit)
+    assert code == 1 and error.startswith("NoSpaceError") and "no space left to write it" in error, error
     assert not list(tmp_path.iterdir())
+
+
+def run_on_a_small_disk(disk, size, sources):
+    maps = {"setgroups": "deny", "uid_map": f"0 {os.getuid()} 1", "gid_map": f"0 {os.getgid()} 1"}
+    assert ctypes.CDLL(None).unshare(0x10020000) == 0  # users and mounts of its own, as `unshare -r -m`
+    for name, content in maps.items():
+        Path("/proc/self", name).write_text(content)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", disk], check=True)
+    try:
+        run(disk / "out", sources, dtype="bfloat16")
+    finally:
+        assert not list(disk.iterdir())
 
 
 @pytest.mark.parametrize(
     "room, message", [(-50_000, r"no space left: \d+ MB are needed"), (9_000, "no space left to write it")]
 )
-def test_no_space_left_on_a_small_disk(sources, converted, tmp_path, room, message):
+def test_no_space_left_on_a_small_disk(in_fork, sources, converted, tmp_path, room, message):
     """Found before anything is written, or, where the weights just fit, on the way."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", disk], capture_output=True).returncode:
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
         pytest.skip("mounting a small disk is not allowed here")
     size = (converted[0] / "model.safetensors").stat().st_size // 2 + room  # bfloat16
-    mount = f'mount -t tmpfs -o size={size} none {disk} && "$@"; code=$?; ls -A {disk}; exit $code'
-    result = on_a_full_disk(sources, disk / "out", 0, "unshare", "-rm", "sh", "-c", mount, "sh")
-    assert result.returncode and re.search(rf"NoSpaceError: .*{message}", result.stderr), result.stderr
-    assert result.stdout.strip() == ""
+    code, error = in_fork(run_on_a_small_disk, tmp_path, size, sources)
+    assert code == 1 and re.match(f"NoSpaceError: .*{message}", error), error
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
 """Checkpoint folders with random weights."""
 
 import json
-import subprocess
-import sys
+import resource
 
 import numpy as np
 import pytest
@@ -151,23 +150,16 @@ def test_empty_folder_is_filled(tmp_path):
     assert (initialize("microemo-tiny", tmp_path / "tiny") / "config.json").exists()
 
 
-ON_A_FULL_DISK = """
-import resource, sys
-from microemo.publishing.initialize import initialize
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-try:
-    initialize("microemo-tiny", sys.argv[1])
-except OSError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
+def initialize_on_a_full_disk(folder, limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    initialize("microemo-tiny", folder)
 
 
 @pytest.mark.parametrize("limit", [1000, 100_000])
-def test_nothing_is_left_when_the_disk_is_full(tmp_path, limit):
+def test_nothing_is_left_when_the_disk_is_full(in_fork, tmp_path, limit):
     """A limit on the size of files stands for the full disk: tokenizers, or safetensors, fail part-way."""
-    command = [sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path / "new" / "tiny"), str(limit)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1 and "NoSpaceError: " in result.stderr and "Nothing was kept" in result.stderr
+    code, error = in_fork(initialize_on_a_full_disk, tmp_path / "new" / "tiny", limit)
+    assert code == 1 and error.startswith("NoSpaceError: ") and "Nothing was kept" in error
     assert not list((tmp_path / "new").iterdir())
 
 

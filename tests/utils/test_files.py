@@ -4,10 +4,9 @@ import csv
 import io
 import json
 import os
+import resource
 import signal
 import string
-import subprocess
-import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -79,31 +78,25 @@ def test_a_folder_is_made_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-FULL = """
-import resource, sys
-from microemo.utils.files import atomic_file, atomic_folder
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-try:
-    if sys.argv[2] == "file":
-        with atomic_file(sys.argv[1] + "/scores.csv") as part:
+def write_on_a_full_disk(folder, kind):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+    if kind == "file":
+        with atomic_file(folder / "scores.csv") as part:
             part.write_bytes(bytes(10_000))
     else:
-        with atomic_folder(sys.argv[1] + "/run", 10_000) as part:
+        with atomic_folder(folder / "run", 10_000) as part:
             (part / "first").write_bytes(bytes(4_000))
             with atomic_file(part / "second") as inner:
                 inner.write_bytes(bytes(10_000))
-except OSError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_full_disk_is_one_kind_of_error_and_leaves_nothing(tmp_path, kind):
+def test_a_full_disk_is_one_kind_of_error_and_leaves_nothing(in_fork, tmp_path, kind):
     """A limit on the size of files stands for the full disk."""
     (tmp_path / "scores.csv").write_text("old")
-    outcome = subprocess.run([sys.executable, "-c", FULL, tmp_path, kind], capture_output=True, text=True)
-    assert outcome.stderr.startswith("NoSpaceError: ") and outcome.stderr.count("Nothing was kept") == 1
-    assert ("scores.csv" if kind == "file" else "second") in outcome.stderr
+    code, error = in_fork(write_on_a_full_disk, tmp_path, kind)
+    assert code == 1 and error.startswith("NoSpaceError: ") and error.count("Nothing was kept") == 1
+    assert ("scores.csv" if kind == "file" else "second") in error
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"] and (
         tmp_path / "scores.csv"
     ).read_text() == "old"
@@ -126,19 +119,16 @@ def test_errors_of_other_libraries_for_a_full_disk_are_known(tmp_path):
         raise PermissionError(13, "no")
 
 
-KILLED = """
-import os, signal, sys
-from microemo.utils.files import atomic_file
-with atomic_file(sys.argv[1]) as part:
-    part.write_text("half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
+def write_and_be_killed(path):
+    with atomic_file(path) as part:
+        part.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_writer_leaves_the_old_file(tmp_path):
+def test_a_killed_writer_leaves_the_old_file(in_fork, tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("old")
-    assert subprocess.run([sys.executable, "-c", KILLED, path]).returncode == -signal.SIGKILL
+    assert in_fork(write_and_be_killed, path) == (-signal.SIGKILL, "")
     assert path.read_text() == "old"
     write_text(path, "new")
     assert path.read_text() == "new"
