@@ -12,13 +12,17 @@ from microemo.inference.inspection import _COLORS, inspect_clip
 from microemo.processing.faces.face_regions import REGIONS
 from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 
+BOTH_VIEWS = pytest.mark.parametrize("processor", ["frame", "face_crop"], indirect=True)
 
-@pytest.fixture(scope="module", params=["frame", "face_crop"])
+
+@pytest.fixture(scope="module")
 def processor(request) -> MicroEmoProcessor:
-    config = MicroEmoConfig.from_preset("microemo-tiny", local_view=request.param)
+    """Its local view is that of the preset, the face crop, where a test does not name another."""
+    config = MicroEmoConfig.from_preset("microemo-tiny", local_view=getattr(request, "param", "face_crop"))
     return MicroEmoProcessor.from_config(config, tiny_tokenizer(), tiny_qformer_tokenizer())
 
 
+@BOTH_VIEWS
 def test_numbers_are_the_features(processor, demo_clip, tmp_path):
     subtitles = demo_clip.with_suffix(".srt")
     report = inspect_clip(processor, demo_clip, utterances=subtitles, output=tmp_path / "new", num_frames=4)
@@ -40,6 +44,7 @@ def test_numbers_are_the_features(processor, demo_clip, tmp_path):
     assert written["shapes"]["region_masks"] == list(features["region_masks"].shape)
 
 
+@BOTH_VIEWS
 def test_the_sheet_shows_the_patches(processor, demo_clip, tmp_path):
     """Patches of one region only are tinted with its colour; with no landmarks no patch is."""
     nobody = [np.full((4, 478, 3), np.nan, np.float32)]
@@ -123,14 +128,3 @@ def test_sound_tracks_are_listed_and_chosen(processor, tmp_path):
         processor(text=["What?"], videos=[str(clip)], audio_track=2)
     with pytest.raises(ValueError, match="audio_track=0 chooses among the sound tracks of a file"):
         processor(text=["What?"], videos=[str(clip)], audio=[np.zeros(16_000)], sampling_rate=16_000, audio_track=0)
-
-
-def test_the_command_loads_no_language_model(demo_clip, tmp_path, monkeypatch, capsys):
-    from microemo.commands import main as command_line
-
-    monkeypatch.setattr(command_line, "_pipeline", None)
-    command_line.inspect(str(demo_clip), tmp_path)
-    said = capsys.readouterr()
-    assert "sound track 0: aac" in said.out and "(heard)" in said.out
-    assert "answers" not in said.out + said.err
-    assert (tmp_path / "astronaut.frames.png").stat().st_size
