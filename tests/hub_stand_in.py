@@ -93,6 +93,7 @@ class HubStandIn:
         import huggingface_hub
         from huggingface_hub import constants, file_download
         from huggingface_hub.utils import _http
+        from transformers.utils import hub
 
         cache = str(home / "hub")
         for name, value in {
@@ -107,6 +108,7 @@ class HubStandIn:
         }.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", self.url)
+        monkeypatch.setattr(hub, "_hf_api", None, raising=False)  # made once with the endpoint of that time
         hurry = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
         for module in (_http, file_download):
             monkeypatch.setattr(module, "time", hurry)
