@@ -114,7 +114,7 @@ class BranchedLayer(DynamicLayer):
         Args:
             key_states (`torch.Tensor` of shape `(B, heads, tokens, width)`): The new keys.
             value_states (`torch.Tensor` of shape `(B, heads, tokens, width)`): The new values.
-            args (`Any`, *optional*): What other layers take.
+            args (`Any`): What other layers take.
             kwargs (`Any`, *optional*): What other layers take.
 
         Returns:
@@ -142,7 +142,7 @@ def can_branch(cache: Cache | None) -> bool:
     """Whether a key-value cache is empty and of a kind whose rows can be copied and may hold padding anywhere.
 
     Args:
-        cache (`Cache`, *optional*): The cache.
+        cache (`Cache` or `None`): The cache.
 
     Returns:
         `bool`: `True` for an empty `DynamicCache` without sliding windows, recurrent states and offloading.
