@@ -1,9 +1,12 @@
 """Clips for all tests: the shared folder where there is one, and small real files made here."""
 
 import importlib.metadata
+import json
 import os
 import signal
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -68,6 +71,55 @@ def in_fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), error
 
     return run
+
+
+# Imports the package once; then runs each line's code in a fork, and prints its exit code.
+IMPORTED_ONCE = """
+import json, os, sys, traceback
+import microemo
+for line in sys.stdin:
+    source, arguments, folder, streams = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        for number, path in enumerate((os.devnull, *streams)):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+        sys.argv[1:] = arguments
+        code = 1
+        try:
+            exec(compile(source, "<string>", "exec"), vars(sys.modules["__main__"]))
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def run_fresh(tmp_path_factory):
+    """Runs code as a process of its own that has imported `microemo` and done nothing else, without the seconds of the import.
+
+    `run_fresh(code, *arguments)` runs it in an empty folder, and answers as `subprocess.run` does.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPORTED_ONCE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def run(code: str, *arguments) -> subprocess.CompletedProcess:
+            folder = tmp_path_factory.mktemp("fresh")
+            streams = [folder.with_name(f"{folder.name}.{name}") for name in ("stdout", "stderr")]
+            request = [code, list(map(str, arguments)), str(folder), list(map(str, streams))]
+            print(json.dumps(request), file=process.stdin, flush=True)
+            returncode = int(process.stdout.readline())
+            return subprocess.CompletedProcess(request, returncode, *(path.read_text() for path in streams))
+
+        yield run
+        process.stdin.close()
 
 
 @pytest.fixture(scope="session")

@@ -39,9 +39,10 @@ assert type(processor.video_processor) is microemo.MicroEmoVideoProcessor
 """
 
 
-def test_import_is_light():
+def test_import_is_light(run_fresh):
     """MediaPipe and all that training needs load on first use."""
-    subprocess.run([sys.executable, "-c", LIGHT], check=True)
+    done = run_fresh(LIGHT)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

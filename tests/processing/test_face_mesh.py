@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import zipfile
@@ -31,16 +30,6 @@ def scene(side: int, left: int, top: int) -> np.ndarray:
     photograph = Image.fromarray(astronaut()).resize((side, side), Image.Resampling.BILINEAR)
     canvas[top : top + side, left : left + side] = photograph
     return canvas
-
-
-def run(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 class TestLandmarks:
@@ -105,8 +94,8 @@ class TestProcesses:
         for faces in found:
             np.testing.assert_array_equal(faces, expected)
 
-    def test_nothing_on_stderr(self):
-        done = run(
+    def test_nothing_on_stderr(self, run_fresh):
+        done = run_fresh(
             "from microemo.processing.faces.face_mesh import FaceMesh\n"
             "from microemo.training.synthetic.media_writer import astronaut\n"
             "import numpy, sys\n"
@@ -116,8 +105,8 @@ class TestProcesses:
         )
         assert (done.stdout, done.stderr) == ("0 1\n", "still open\n")
 
-    def test_a_fork_after_use_is_refused(self):
-        done = run(
+    def test_a_fork_after_use_is_refused(self, run_fresh):
+        done = run_fresh(
             "import os\n"
             "from microemo.processing.faces.face_mesh import FaceMesh\n"
             "from microemo.training.synthetic.media_writer import astronaut\n"
@@ -133,8 +122,9 @@ class TestProcesses:
         assert done.returncode == 0, done.stderr
         assert "before the fork" in done.stdout and 'multiprocessing_context="spawn"' in done.stdout
 
-    def test_workers_of_a_parent_that_never_used_it(self):
-        done = run(
+    @pytest.mark.slow  # test_processing.py has workers of a processor that holds a face mesh
+    def test_workers_of_a_parent_that_never_used_it(self, run_fresh):
+        done = run_fresh(
             "import numpy as np\n"
             "from datasets import Dataset\n"
             "from torch.utils.data import DataLoader\n"

@@ -5,8 +5,6 @@ import functools
 import json
 import os
 import pickle
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -540,13 +538,11 @@ print("all the same")
 """
 
 
-def test_workers(clip, tmp_path):
+def test_workers(clip, run_fresh, tmp_path):
     """`DataLoader(num_workers=2)` and `datasets.map(num_proc=2)`, in a process of their own."""
     pytest.importorskip("datasets")
     make().save_pretrained(tmp_path / "processor")
-    (tmp_path / "script.py").write_text(WORKERS)
-    arguments = [sys.executable, "script.py", tmp_path / "processor", clip, tmp_path / "cache.arrow"]
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = run_fresh(WORKERS, tmp_path / "processor", clip, tmp_path / "cache.arrow")
     assert done.returncode == 0 and "all the same" in done.stdout, done.stderr
 
 

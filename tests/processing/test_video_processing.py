@@ -2,11 +2,8 @@
 
 import csv
 import json
-import os
 import pickle
 import struct
-import subprocess
-import sys
 import warnings
 from fractions import Fraction
 
@@ -388,7 +385,8 @@ class TestSettings:
             processor(make_clip("tone.m4a", []))
 
 
-def test_workers(demo_clip, tmp_path):
+@pytest.mark.slow  # test_processing.py has workers of the whole processor, this one included
+def test_workers(demo_clip, run_fresh):
     """Workers of a parent that has not used the face mesh, both in torch and in datasets."""
     code = f"""
 import numpy as np
@@ -404,8 +402,7 @@ rows = Dataset.from_list([{{"clip": {str(demo_clip)!r}}}] * 4)
 look = lambda row: {{"faces": processor(row["clip"])["video_metadata"][0].faces_found}}
 print(rows.map(look, num_proc=2)["faces"][:])
 """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, env=environment)
+    done = run_fresh(code)
     assert done.stdout == f"1\n{[[1, 1]] * 4}\n", done.stderr
 
 
