@@ -31,6 +31,9 @@ OLD_KEYS = {r"audio_branch\.clip_positions\.": "audio_branch.segment_positions."
 FORWARD_ARGS = r"""
     mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
         What [`~MicroEmoModel.encode_media`] returned, in place of media.
+    past_key_values (`Cache`, *optional*):
+        The keys and values of the tokens before; then only the tokens that follow are given. A new `DynamicCache` is
+        made where there is none and `use_cache=True`.
     cache (`Cache`, *optional*):
         The same as `past_key_values`, by the name that Transformers uses from version 5.24 on.
 """
