@@ -14,7 +14,7 @@ style:
 	.venv/bin/ruff format .
 
 test:
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2 --dist loadfile
 
 # The tests of what differs from HEAD, and with BASE=main from that branch.
 test-changed:
