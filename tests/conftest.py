@@ -132,7 +132,6 @@ def demo_clip(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def make_clip(tmp_path_factory):
     """A maker of small real files: `make_clip(name, times, size, face_width, sound, sound_start, ...)`."""
-    folder = tmp_path_factory.mktemp("clips")
 
     def make(
         name: str,
@@ -157,7 +156,7 @@ def make_clip(tmp_path_factory):
             picture: (H, W, 3) uint8 to show instead of the astronaut.
             pixel_aspect: Width of a stored pixel over its height, as the file states it (mp4 only).
         """
-        path = folder / name
+        path = tmp_path_factory.mktemp("clip") / name  # a folder each, so that no test overwrites the clip of another
         times = np.arange(25) / 25 if times is None else times
         if picture is None:
             pytest.importorskip("skimage", reason="the pictures come from scikit-image")
