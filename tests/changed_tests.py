@@ -79,7 +79,8 @@ def main(arguments: list[str]) -> int:
     print("\n".join(tests))
     if "--list" in arguments:
         return 0
-    return subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], cwd=ROOT, check=False).returncode
+    processes = ["-n", "2", "--dist", "loadfile"] if len(tests) > 2 else []
+    return subprocess.run([sys.executable, "-m", "pytest", "-q", *processes, *tests], cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
