@@ -58,8 +58,9 @@ def is_attribute_of_self(node: ast.AST) -> bool:
 
 
 def attributes_by_class(trees: list[ast.Module]) -> dict[str, set[str]]:
+    """What each class defines, and sets on itself, in its source: libraries put names of their own into it as they work."""
     classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    return {cls.name: {node.attr for node in ast.walk(cls) if is_attribute_of_self(node)} for cls in classes}
+    return {cls.name: own_names([ast.Module(cls.body, [])]) for cls in classes}
 
 
 def names_read_from_libraries(tree: ast.Module, own: set[str]) -> Iterator[str]:
@@ -79,18 +80,14 @@ def is_of_a_library(cls: type) -> bool:
 def names_overridden(classes: list[type], attributes: dict[str, set[str]]) -> Iterator[tuple[str, str]]:
     """Module and private name of what classes of ours define and one of the libraries' classes beside them defines, too.
 
-    A mixin overrides what the other bases of its subclasses have. `attributes`: what each class sets on itself.
+    A mixin overrides what the other bases of its subclasses have. `attributes`: those of `attributes_by_class`.
     """
     for cls in classes:
         family = [other for subclass in classes if cls in subclass.__mro__ for other in subclass.__mro__]
         others = {other for other in family if is_of_a_library(other)}
-        for name in filter(is_private, {*vars(cls), *attributes.get(cls.__qualname__, ())}):
-            if name not in _MADE_BY_PYTHON and any(defines(other, name) for other in others):
+        for name in filter(is_private, attributes.get(cls.__qualname__, ())):
+            if any(defines(other, name) for other in others):
                 yield cls.__module__, name
-
-
-# What metaclasses put into every class.
-_MADE_BY_PYTHON = {"_abc_impl", "_backward_cls"}
 
 
 def defines(cls: type, name: str) -> bool:
