@@ -17,7 +17,17 @@ from rich.console import Console
 from rich.table import Table
 
 from .convert_command import print_report
-from .shared_options import errors, load_libraries
+from .shared_options import (
+    BaseConfig,
+    Dtype,
+    LoraAlpha,
+    MaxFrames,
+    MaxShardSize,
+    Seed,
+    Token,
+    errors,
+    load_libraries,
+)
 
 if TYPE_CHECKING:
     from ..publishing.assemble import AssemblyPlan
@@ -60,22 +70,13 @@ def assemble(
         bool, typer.Option("--dry-run", help="Print files, sizes and licences, and download no weights.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Download gigabytes without asking.")] = False,
-    token: Annotated[
-        str | None, typer.Option(help="The access token. By default HF_TOKEN or that of `hf auth login`.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="The type of the weights: float32, float16 or bfloat16.")] = "bfloat16",
-    max_frames: Annotated[
-        int | None,
-        typer.Option(help="The number of frame positions, resized if needed. By default that of the file.", min=1),
-    ] = None,
-    lora_alpha: Annotated[
-        float | None, typer.Option(help="The alpha of LoRA weights whose checkpoint does not hold it. By default 32.")
-    ] = None,
-    base_config: Annotated[
-        str | None, typer.Option(help="A config.json with other sizes than those of the paper.")
-    ] = None,
-    max_shard_size: Annotated[float, typer.Option(help="The maximum size of a shard in gigabytes.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="The seed of the new parameters.")] = 0,
+    token: Token = None,
+    dtype: Dtype = "bfloat16",
+    max_frames: MaxFrames = None,
+    lora_alpha: LoraAlpha = None,
+    base_config: BaseConfig = None,
+    max_shard_size: MaxShardSize = 1.0,
+    seed: Seed = 0,
 ):
     """Assemble a checkpoint folder from public weights.
 

@@ -16,7 +16,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .shared_options import check_sources, load_libraries
+from .shared_options import (
+    BaseConfig,
+    Dtype,
+    LoraAlpha,
+    MaxFrames,
+    MaxShardSize,
+    Seed,
+    check_sources,
+    load_libraries,
+)
 
 
 def convert(
@@ -48,19 +57,12 @@ def convert(
     preset: Annotated[
         str, typer.Option(help="The family of the sources: microemo, affectgpt or timechat.")
     ] = "microemo",
-    dtype: Annotated[str, typer.Option(help="The type of the weights: float32, float16 or bfloat16.")] = "bfloat16",
-    max_frames: Annotated[
-        int | None,
-        typer.Option(help="The number of frame positions, resized if needed. By default that of the file.", min=1),
-    ] = None,
-    lora_alpha: Annotated[
-        float | None, typer.Option(help="The alpha of LoRA weights whose checkpoint does not hold it. By default 32.")
-    ] = None,
-    base_config: Annotated[
-        str | None, typer.Option(help="A config.json with other sizes than those of the paper.")
-    ] = None,
-    max_shard_size: Annotated[float, typer.Option(help="The maximum size of a shard in gigabytes.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="The seed of the new parameters.")] = 0,
+    dtype: Dtype = "bfloat16",
+    max_frames: MaxFrames = None,
+    lora_alpha: LoraAlpha = None,
+    base_config: BaseConfig = None,
+    max_shard_size: MaxShardSize = 1.0,
+    seed: Seed = 0,
 ):
     """Convert the original weights to a checkpoint folder.
 

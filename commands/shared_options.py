@@ -11,6 +11,19 @@ errors = Console(stderr=True, soft_wrap=True)
 
 NumWorkers = Annotated[int, typer.Option("--num-workers", help="The number of processes that decode.", min=0)]
 Tokens = Annotated[int, typer.Option(help="The maximum length of an answer, in tokens.", min=1)]
+Token = Annotated[str | None, typer.Option(help="The access token. By default HF_TOKEN or that of `hf auth login`.")]
+# Of the commands that make a model out of original weights.
+Dtype = Annotated[str, typer.Option(help="The type of the weights: float32, float16 or bfloat16.")]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(help="The number of frame positions, resized if needed. By default that of the file.", min=1),
+]
+LoraAlpha = Annotated[
+    float | None, typer.Option(help="The alpha of LoRA weights whose checkpoint does not hold it. By default 32.")
+]
+BaseConfig = Annotated[str | None, typer.Option(help="A config.json with other sizes than those of the paper.")]
+MaxShardSize = Annotated[float, typer.Option(help="The maximum size of a shard in gigabytes.")]
+Seed = Annotated[int, typer.Option(help="The seed of the new parameters.")]
 
 
 def check_files(*names: str | Path | None) -> None:
