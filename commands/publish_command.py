@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared_options import check_files, check_folders, load_libraries
+from ..utils.checkpoint_files import ADAPTER_CONFIG, CARD
+from .shared_options import Token, check_files, check_folders, load_libraries
 
 if TYPE_CHECKING:
     from ..publishing.publish import PublishPlan
@@ -53,9 +54,7 @@ def publish(
     revision: Annotated[
         str | None, typer.Option(help="The branch, which is created if there is none. By default main.")
     ] = None,
-    token: Annotated[
-        str | None, typer.Option(help="The access token. By default HF_TOKEN or that of `hf auth login`.")
-    ] = None,
+    token: Token = None,
     license: License = None,
     base_model: BaseModel = None,
     evaluation: Evaluation = None,
@@ -70,7 +69,7 @@ def publish(
     """
     check_folders(folder)
     check_files(*(evaluation or ()))
-    is_adapter = (folder / "adapter_config.json").is_file()
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
     if adapter and merge:
         raise ValueError("--adapter and --merge exclude each other")
     if (adapter or merge) and not is_adapter:
@@ -107,7 +106,7 @@ def card(
     check_folders(folder)
     check_files(*(evaluation or ()))
     load_libraries()
-    from ..publishing.completeness import CARD, read_folder
+    from ..publishing.completeness import read_folder
     from ..publishing.model_card_file import make_card
     from ..utils.files import write_text
 

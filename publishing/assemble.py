@@ -27,13 +27,13 @@ from ..modeling_microemo.convert_original import (
 )
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONVERSION_REPORT
 from ..utils.files import NoSpaceError, atomic_folder, check_new_folder, write_text
 from .checkpoint_folder import SHARD_SIZE, fit_tokenizer, initial_weights, write_shards
 from .code_bundle import write_code_bundle
 from .source_manifest import MANIFEST, ManifestEntry, read_preset
 from .weight_sources import Repository, Source, locate, sha256_of
 
-REPORT_NAME = "conversion_report.json"
 WEIGHT_OPTIONS = ("vision", "qformer", "video_branch", "audio_branch", "imagebind", "checkpoint", "llm")
 REQUIRED = ("vision", "qformer", "video_branch", "llm", "qformer_tokenizer")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -142,6 +142,14 @@ class AssemblyPlan:
         """
         return AutoConfig.from_pretrained(self.sources["llm"].folder()).get_text_config()
 
+    @cached_property
+    def num_parameters(self) -> int:
+        """The number of parameters of the model, but for LoRA."""
+        config = original_config([], self.read_text_config(), preset=self.preset, base=self.base, **self.overrides)
+        with torch.device("meta"):
+            model = MicroEmoForConditionalGeneration(config)
+        return sum(parameter.numel() for parameter in model.parameters())
+
     def output_size(self, dtype: str | torch.dtype) -> int:
         """Computes the size of the weights to be written, but for LoRA.
 
@@ -151,10 +159,7 @@ class AssemblyPlan:
         Returns:
             `int`: The number of bytes.
         """
-        config = original_config([], self.read_text_config(), preset=self.preset, base=self.base, **self.overrides)
-        with torch.device("meta"):
-            model = MicroEmoForConditionalGeneration(config)
-        return sum(parameter.numel() for parameter in model.parameters()) * as_dtype(dtype).itemsize
+        return self.num_parameters * as_dtype(dtype).itemsize
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -325,9 +330,9 @@ def assemble(
         if conversion.lora:
             adapter = folder / "adapter"
             adapter.mkdir()
-            save_file(conversion.lora_weights(), adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-            _write_json(adapter / "adapter_config.json", conversion.lora_config(base=str(output)))
-        _write_json(folder / REPORT_NAME, report)
+            save_file(conversion.lora_weights(), adapter / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+            _write_json(adapter / ADAPTER_CONFIG, conversion.lora_config(base=str(output)))
+        _write_json(folder / CONVERSION_REPORT, report)
     return report
 
 

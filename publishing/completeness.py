@@ -14,12 +14,15 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.checkpoint_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_MODEL_CONFIG,
+    ADAPTER_WEIGHTS,
+    CARD,
+    CONVERSION_REPORT,
+    RUN_FACTS,
+)
 from ..utils.files import read_json
-
-CARD = "README.md"
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_MODEL_CONFIG = "microemo_config.json"  # the base's configuration as the adapter was trained with it
 
 TOKENIZER = (
     "tokenizer.json",
@@ -60,8 +63,8 @@ NEVER = {
     "rng_state*": "state of the training run",
     "training_args.bin": "state of the training run",
     "trainer_state.json": "state of the training run",
-    "training_run.json": "state of the training run; the model card tells it",
-    "conversion_report.json": "the report of the conversion; the model card names its sources",
+    RUN_FACTS: "state of the training run; the model card tells it",
+    CONVERSION_REPORT: "the report of the conversion; the model card names its sources",
     "runs": "logs",
     "logs": "logs",
     "wandb": "logs",

@@ -14,16 +14,15 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from ..utils.checkpoint_files import ADAPTER_CONFIG, ADAPTER_MODEL_CONFIG, CARD, CONVERSION_REPORT, RUN_FACTS
 from ..utils.files import read_json, read_json_lines, read_text
-from .completeness import ADAPTER_CONFIG, ADAPTER_MODEL_CONFIG, CARD, FolderContent
+from .completeness import FolderContent
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 # `pipeline(model=...)` asks the Hub for it. Transformers does not know "video-text-to-text", and its "any-to-any" needs torchvision.
 PIPELINE_TAG = "image-text-to-text"
 TAGS = ["microemo", "emotion-recognition", "video-text-to-text", "audio-text-to-text"]
 NOT_STATED = "not stated"
-RUN_FACTS = "training_run.json"
-CONVERSION_REPORT = "conversion_report.json"
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PART = re.compile(r"<!-- microemo:begin (\w+)[^\n]*-->\n.*?<!-- microemo:end \1 -->", re.DOTALL)

@@ -28,10 +28,11 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from ..utils.checkpoint_files import ADAPTER_CONFIG, CARD, CONVERSION_REPORT, RUN_FACTS
 from ..utils.files import read_json
 from .code_bundle import write_code_bundle
-from .completeness import ADAPTER_CONFIG, CARD, FolderContent, read_folder
-from .model_card_file import CONVERSION_REPORT, HUB_ID, RUN_FACTS, base_of, card_problems, make_card
+from .completeness import FolderContent, read_folder
+from .model_card_file import HUB_ID, base_of, card_problems, make_card
 
 logger = logging.getLogger(__name__)
 
@@ -335,8 +336,7 @@ def _is_same(source: Path | bytes, entry: RepoFile) -> bool:
         digest.update(source)
     else:
         with source.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest() == (entry.lfs.sha256 if entry.lfs is not None else entry.blob_id)
 
 

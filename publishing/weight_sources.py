@@ -433,11 +433,8 @@ def sha256_of(path: Path) -> str:
     Returns:
         `str`: The hash in hexadecimal digits.
     """
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -11,12 +11,9 @@ from safetensors.torch import load_file, save_file
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.checkpoint_files import ADAPTER_CONFIG, ADAPTER_MODEL_CONFIG, ADAPTER_WEIGHTS
 from ..utils.files import atomic_file, atomic_folder, check_new_folder, read_json
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# The configuration with its config_overrides. As `config.json` it would pass for that of a whole checkpoint.
-ADAPTER_MODEL_CONFIG = "microemo_config.json"
 # The image Q-Former's queries are a parameter of the visual encoder, which holds the frozen image encoder, too.
 IMAGE_QUERIES = "visual_encoder.query_tokens"
 

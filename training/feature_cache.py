@@ -349,11 +349,8 @@ class FeatureCache:
         stat = path.stat()
         version = (str(path), stat.st_size, stat.st_mtime_ns)
         if version not in self._keys:
-            digest = hashlib.sha256()
             with open(path, "rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-            self._keys[version] = digest.hexdigest()
+                self._keys[version] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._keys[version]
 
 

@@ -10,10 +10,9 @@ from huggingface_hub import ModelCardData
 from peft import PeftModel
 from transformers import Trainer
 
+from ..utils.checkpoint_files import CARD, RUN_FACTS
 from ..utils.files import write_text
 from .arguments import DataArguments, ModelArguments
-
-RUN_FACTS = "training_run.json"
 
 
 def write_model_card(trainer: Trainer, model_args: ModelArguments, data_args: DataArguments) -> None:
@@ -54,7 +53,7 @@ model = MicroEmoForConditionalGeneration.from_pretrained("{folder.name}")"""
         *(f"| {name} | {value} |" for name, value in facts.items() if name != "training data set"),
     ]
     card = "\n".join(lines) + "\n"
-    write_text(folder / "README.md", card)
+    write_text(folder / CARD, card)
     facts["card_sha256"] = hashlib.sha256(card.encode()).hexdigest()  # tells a card that nobody has edited
     write_text(folder / RUN_FACTS, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 

@@ -1,0 +1,12 @@
+"""The names of the files in checkpoint and adapter folders that more than one room reads or writes."""
+
+CARD = "README.md"
+# The facts of a training run and of a conversion, which the card of a published model tells.
+RUN_FACTS = "training_run.json"
+CONVERSION_REPORT = "conversion_report.json"
+# PEFT's names.
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# The configuration that an adapter was trained with, with its config_overrides. As `config.json` it would pass for that of
+# a whole checkpoint.
+ADAPTER_MODEL_CONFIG = "microemo_config.json"
