@@ -144,12 +144,12 @@ def learn_language(run: Run, start: Path, folder: Path) -> None:
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(start)))
     torch.manual_seed(0)
     begin_with_copying(model.model.language_model)
-    words = _words(processor.tokenizer)
+    words = single_words(processor.tokenizer)
     lessons = {
         "copying": lambda length: RepeatedLines(length, words),
         "language": lambda length: _dialogues_in_words(length, words, LAYOUTS[:1]),
     }
-    _learn_from_words(run, model, processor, lessons, folder)
+    learn_from_words(run, model, processor, lessons, folder)
 
 
 def learn_layouts(run: Run, towers: Path, folder: Path) -> None:
@@ -162,9 +162,9 @@ def learn_layouts(run: Run, towers: Path, folder: Path) -> None:
     """
     model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     torch.manual_seed(0)
-    words = _words(processor.tokenizer)
+    words = single_words(processor.tokenizer)
     lessons = {"ablation_language": lambda length: _dialogues_in_words(length, words, LAYOUTS)}
-    _learn_from_words(run, model, processor, lessons, folder)
+    learn_from_words(run, model, processor, lessons, folder)
 
 
 def _dialogues_in_words(length: int, words: Sequence[str], layouts: Sequence[str]) -> ConcatDataset:
@@ -173,15 +173,22 @@ def _dialogues_in_words(length: int, words: Sequence[str], layouts: Sequence[str
     )
 
 
-def _learn_from_words(
+def learn_from_words(
     run: Run,
     model: MicroEmoForConditionalGeneration,
     processor: MicroEmoProcessor,
     lessons: dict[str, Callable],
     folder: Path,
 ) -> None:
-    """Trains the language model on lessons: for the name of each in the recipe, a function makes as many rows as it
-    takes.
+    """Trains the language model on lessons.
+
+    Args:
+        run ([`Run`]): The run.
+        model ([`MicroEmoForConditionalGeneration`]): The model.
+        processor ([`MicroEmoProcessor`]): Its processor.
+        lessons (`dict[str, Callable]`):
+            For the name of each lesson in the recipe, the function that makes as many rows as it takes.
+        folder (`Path`): The folder of the stage.
     """
     prepare_model(model, ModelArguments(use_peft=False, modules_to_train=["language_model", "lm_head"]))
     for lesson, rows in lessons.items():
@@ -192,11 +199,18 @@ def _learn_from_words(
             data_collator=MicroEmoCollator(processor, return_attention_mask=False),
             train_dataset=rows(arguments.max_steps * arguments.per_device_train_batch_size),
         ).train()
-    _save(model, processor, folder)
+    save(model, processor, folder)
 
 
-def _words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Returns the words that are one token each."""
+def single_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Collects the words that are one token each.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
+
+    Returns:
+        `list[str]`: The words.
+    """
     tokens = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return [token[1:] for token in tokens if token[0:1] == " " and token[1:].isalpha() and len(token) > 3]
 
@@ -234,15 +248,26 @@ def learn_towers(run: Run, language: Path, clips: FeatureCache, folder: Path) ->
     rows, reader = run.rows("train"), clips.reader()
     frames, sounds = ActingFrames(rows, reader, FRAMES_OF_A_CLIP), SpokenClips(rows, reader)
     torch.manual_seed(0)
-    _learn(run, "image_encoder", PatchProbe(model.model.visual_encoder.vision_model), frames, folder)
-    _learn(run, "audio_tower", ProsodyProbe(model.model.audio_branch.audio_tower), sounds, folder)
-    _save(model, processor, folder)
+    learn_probe(run, "image_encoder", PatchProbe(model.model.visual_encoder.vision_model), frames, folder)
+    learn_probe(run, "audio_tower", ProsodyProbe(model.model.audio_branch.audio_tower), sounds, folder)
+    save(model, processor, folder)
 
 
-def _start_anew(
+def start_anew(
     checkpoint: Path, config_overrides: dict, seed: int, kept: Sequence[str], modules_to_train: list[str]
 ) -> tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]:
-    """Makes a model of new weights but for the modules `kept` of a checkpoint, with `modules_to_train` left to learn."""
+    """Makes a model of new weights but for some modules of a checkpoint.
+
+    Args:
+        checkpoint (`Path`): The checkpoint.
+        config_overrides (`dict`): The configuration fields to change.
+        seed (`int`): The seed of the new weights.
+        kept (`Sequence[str]`): The modules of the checkpoint.
+        modules_to_train (`list[str]`): The modules that are left to learn.
+
+    Returns:
+        `tuple[MicroEmoForConditionalGeneration, MicroEmoProcessor]`: The model and its processor.
+    """
     pretrained = MicroEmoForConditionalGeneration.from_pretrained(checkpoint)
     config, processor = load_config_and_processor(
         ModelArguments(model_name_or_path=str(checkpoint), config_overrides=config_overrides)
@@ -270,10 +295,10 @@ def pretrain_visual_encoder(
         seed (`int`): The seed of the new weights and of the training.
         folder (`Path`): The folder of the stage.
     """
-    model, processor = _start_anew(towers, config_overrides, seed, PRETRAINED, VISUAL_PRETRAINING)
+    model, processor = start_anew(towers, config_overrides, seed, PRETRAINED, VISUAL_PRETRAINING)
     frames = ActingFrames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
-    _learn(run, stage, FacialActionProbe(model.model.visual_encoder), frames, folder, seed=seed)
-    _save(model, processor, folder)
+    learn_probe(run, stage, FacialActionProbe(model.model.visual_encoder), frames, folder, seed=seed)
+    save(model, processor, folder)
 
 
 def keep_frame_tokens(
@@ -314,10 +339,10 @@ def align_windows(
         folder (`Path`): The folder of the stage.
     """
     kept = (*PRETRAINED, "visual_encoder")
-    model, processor = _start_anew(visual_pretraining, config_overrides, seed, kept, ALIGNMENT)
+    model, processor = start_anew(visual_pretraining, config_overrides, seed, kept, ALIGNMENT)
     clips = AlignmentClips(run.rows("train"), FeatureCache(tokens, processor, model).reader())
-    _learn(run, stage, WindowProbe(model.model), clips, folder, pad_together, seed=seed)
-    _save(model, processor, folder)
+    learn_probe(run, stage, WindowProbe(model.model), clips, folder, pad_together, seed=seed)
+    save(model, processor, folder)
 
 
 def tune_instructions(run: Run, stage: str, alignment: Path, tokens: Path, seed: int, folder: Path) -> None:
@@ -388,14 +413,32 @@ def write_questions(
     write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def _learn(
+def learn_probe(
     run: Run, stage: str, net: nn.Module, data: Dataset, folder: Path, collate: Callable = put_together, **more: Any
 ) -> None:
+    """Trains a probe.
+
+    Args:
+        run ([`Run`]): The run.
+        stage (`str`): The name of the stage in the recipe.
+        net (`nn.Module`): The probe.
+        data (`Dataset`): Its data.
+        folder (`Path`): The folder of the stage.
+        collate (`Callable`, *optional*): The function that makes a batch. By default [`put_together`].
+        more (`Any`, *optional*): Further arguments of the `Trainer`.
+    """
     arguments = run.arguments(run.recipe[stage], folder, **more)
     Trainer(model=net, args=arguments, data_collator=collate, train_dataset=data).train()
 
 
-def _save(model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor, folder: Path) -> None:
+def save(model: MicroEmoForConditionalGeneration, processor: MicroEmoProcessor, folder: Path) -> None:
+    """Saves a model and its processor.
+
+    Args:
+        model ([`MicroEmoForConditionalGeneration`]): The model.
+        processor ([`MicroEmoProcessor`]): The processor.
+        folder (`Path`): The folder of the stage.
+    """
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

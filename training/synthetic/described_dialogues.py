@@ -12,7 +12,7 @@ learns them late, and one that repeats numbered lines learns them soon.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -27,7 +27,7 @@ LAYOUTS = ("utterance", "none", "sliding")
 WINDOW_SECONDS = 2.0  # of sliding windows
 
 
-class _MadeRows(Dataset):
+class MadeRows(Dataset):
     """Rows that are made when they are accessed, each time the same.
 
     Args:
@@ -57,7 +57,7 @@ class _MadeRows(Dataset):
         raise NotImplementedError
 
 
-class DescribedDialogues(_MadeRows):
+class DescribedDialogues(MadeRows):
     """Rows with `messages` of text alone, whose questions name utterances by a citation, by times and by number in
     turn.
 
@@ -79,7 +79,7 @@ class DescribedDialogues(_MadeRows):
         return describe(dialogue, CITATIONS[index % len(CITATIONS)], self.turns, layout)
 
 
-class RepeatedLines(_MadeRows):
+class RepeatedLines(MadeRows):
     """Rows with `messages` in which numbered lines are repeated in another order.
 
     The lines are "utterance 1", "utterance 2", ... with random words behind each.
@@ -102,34 +102,48 @@ class RepeatedLines(_MadeRows):
         return {"name": f"lines-{index}", "messages": messages}
 
 
-class Dictations(_MadeRows):
+class Dictations(MadeRows):
     """Rows like those of [`DescribedDialogues`], with random words for clue and voice, which the answers repeat.
 
     Args:
         length (`int`): The number of rows.
         words (`Sequence[str]`): The words to draw from.
         layouts (`Sequence[str]`, *optional*): The layouts, as in [`DescribedDialogues`].
+        utterances (`Callable[[int], list[dict]]`, *optional*):
+            The function that makes the utterances of a row, with index, start, end and text. By default they are those
+            of the plan.
+        voice (`str`, *optional*, defaults to `"the voice is"`): How the answers introduce the voice.
     """
 
-    def __init__(self, length: int, words: Sequence[str], layouts: Sequence[str] = LAYOUTS[:1]):
+    def __init__(
+        self,
+        length: int,
+        words: Sequence[str],
+        layouts: Sequence[str] = LAYOUTS[:1],
+        utterances: Callable[[int], list[dict]] | None = None,
+        voice: str = "the voice is",
+    ):
         super().__init__(length)
-        self.words, self.layouts = words, layouts
+        self.words, self.layouts, self.voice = words, layouts, voice
+        self.utterances = utterances or _planned_utterances
 
     def make(self, index: int) -> dict:
         rng = random.Random(index)
-        dialogue = plan_dialogue(FIRST_SEED, "train", index)
-        clues = [" ".join(rng.choices(self.words, k=3)) for _ in dialogue.utterances]
-        utterances = _utterances(dialogue, clues, rng.choices(self.words, k=len(clues)))
+        utterances = self.utterances(index)
+        for utterance in utterances:
+            utterance["clue"] = " ".join(rng.choices(self.words, k=3))
+        for utterance, voice in zip(utterances, rng.choices(self.words, k=len(utterances)), strict=True):
+            utterance["voice"] = voice
         messages = []
         for utterance in rng.sample(utterances, len(utterances)):
-            answer = f"In utterance {utterance['index']} {utterance['clue']}, and the voice is {utterance['voice']}."
+            answer = f"In utterance {utterance['index']} {utterance['clue']}, and {self.voice} {utterance['voice']}."
             for role, content in (
                 ("user", {"type": "utterance", "index": utterance["index"]}),
                 ("assistant", _text(answer)),
             ):
                 messages.append({"role": role, "content": [content]})
         layout = self.layouts[index // 2 % len(self.layouts)]
-        return _in_words(dialogue.name, utterances, messages, ("times", "index")[index % 2], layout)
+        return in_words(f"dictation-{index}", utterances, messages, ("times", "index")[index % 2], layout)
 
 
 def describe(dialogue: Dialogue, citation: str, turns: int, layout: str = "utterance") -> dict:
@@ -153,7 +167,12 @@ def describe(dialogue: Dialogue, citation: str, turns: int, layout: str = "utter
     questions = range(0, len(messages), 2)
     selected = random.Random(dialogue.name).sample(questions, min(turns, len(questions)))
     messages = [message for first in selected for message in messages[first : first + 2]]
-    return _in_words(dialogue.name, utterances, messages, citation, layout)
+    return in_words(dialogue.name, utterances, messages, citation, layout)
+
+
+def _planned_utterances(index: int) -> list[dict]:
+    dialogue = plan_dialogue(FIRST_SEED, "train", index)
+    return _utterances(dialogue, [""] * len(dialogue.utterances), [""] * len(dialogue.utterances))
 
 
 def _utterances(dialogue: Dialogue, clues: Sequence[str], voices: Sequence[str]) -> list[dict]:
@@ -170,31 +189,59 @@ def _utterances(dialogue: Dialogue, clues: Sequence[str], voices: Sequence[str])
     ]
 
 
-def _in_words(name: str, utterances: list[dict], messages: list[dict], citation: str, layout: str) -> dict:
-    """Makes a row whose prompt and cited utterances have words in place of the tokens of windows."""
-    lines = [f"Video: {' '.join(utterance['clue'] for utterance in utterances) if layout == 'none' else 'a face'}"]
+def in_words(
+    name: str,
+    utterances: list[dict],
+    messages: list[dict],
+    citation: str,
+    layout: str = "utterance",
+    video: str | None = "a face",
+    audio: str | None = "a voice",
+) -> dict:
+    """Makes a row whose prompt and cited utterances have words in place of the tokens of windows.
+
+    Args:
+        name (`str`): The name of the row.
+        utterances (`list[dict]`):
+            The utterances, with index, start, end, text, and the words `clue` and `voice`, which are empty where there
+            are no tokens.
+        messages (`list[dict]`): The conversation, whose first message gets the prompt.
+        citation (`str`): How the questions name their utterance, see [`cite_as`].
+        layout (`str`, *optional*, defaults to `"utterance"`): One of [`LAYOUTS`].
+        video (`str`, *optional*, defaults to `"a face"`):
+            The words for the whole video, or `None` for a clip without one. In the layout `"none"` the clues stand there.
+        audio (`str`, *optional*, defaults to `"a voice"`): The words for the whole sound, or `None` for a clip without.
+
+    Returns:
+        `dict`: The row, with `name` and `messages`.
+    """
+    lines = []
+    if video is not None:
+        clues = " ".join(utterance["clue"] for utterance in utterances)
+        lines.append(f"Video: {clues if layout == 'none' else video}")
     if layout == "sliding":
         for start in np.arange(0.0, utterances[-1]["end"], WINDOW_SECONDS):
             window = {"start": start, "end": start + WINDOW_SECONDS}
-            clues = [
+            seen = [
                 utterance["clue"]
                 for utterance in utterances
                 if utterance["start"] < window["end"] and window["start"] < utterance["end"]
             ]
-            lines.append(f"window {len(lines)} {_times(window)}: {' '.join(clues) or 'a face'}")
-    lines.append("Audio: a voice")
+            lines.append(f"window {len(lines)} {_times(window)}: {' '.join(seen) or 'a face'}")
+    if audio is not None:
+        lines.append(f"Audio: {audio}")
     for utterance in utterances:
-        clue = f"{utterance['clue']} " if layout == "utterance" else ""
-        lines.append(
-            f"utterance {utterance['index']} {clue}{utterance['voice']} {_times(utterance)}: {utterance['text']}"
-        )
+        parts = [f"utterance {utterance['index']}", utterance["clue"] * (layout == "utterance"), utterance["voice"]]
+        line = " ".join(filter(None, [*parts, f"{_times(utterance)}:", utterance["text"]]))
+        lines.append(line)
     messages = cite_as(messages, utterances, citation)
     for message in messages:
         for item in message["content"]:
             if item["type"] == "utterance":
                 utterance = utterances[item.pop("index") - 1]
-                item |= _text(f"{_marker(utterance)}: {utterance['clue']} {utterance['voice']}")
-    messages[0]["content"].insert(0, _text("\n".join(lines) + "\n"))
+                words = " ".join(filter(None, [utterance["clue"], utterance["voice"]]))
+                item |= _text(f"{_marker(utterance)}: {words}")
+    messages[0]["content"].insert(0, _text("".join(f"{line}\n" for line in lines)))
     return {"name": name, "messages": messages}
 
 

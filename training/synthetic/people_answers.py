@@ -33,6 +33,7 @@ CLUE_NAMES = {
     "eye_widening": "wide eyes",
     "neutral": "a still face",
 }
+STILL = "the face is still"
 NO_FACE, NO_SOUND, NO_WORDS = "no face is seen", "nothing is heard", "The words are not understood."
 UNCLEAR = "unclear"
 # How face and voice stand to each other.
@@ -352,7 +353,9 @@ def clue_words(clue: str | None) -> str:
     Returns:
         `str`: The words.
     """
-    return "no face" if clue is None else CLUES[clue][1]
+    if clue is None:
+        return "no face"
+    return STILL if clue == "neutral" else CLUES[clue][1]
 
 
 def voice_words(heard: str | None) -> str:
@@ -370,8 +373,7 @@ def voice_words(heard: str | None) -> str:
 def _seen(clue: str | None) -> str:
     if clue is None:
         return NO_FACE
-    region, motion = CLUES[clue]
-    return f"{motion} ({region})"
+    return STILL if clue == "neutral" else f"{CLUES[clue][1]} ({CLUES[clue][0]})"
 
 
 def _heard(heard: str | None) -> str:
