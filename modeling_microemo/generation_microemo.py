@@ -95,8 +95,7 @@ class MicroEmoGenerationMixin(GenerationMixin):
         """As Transformers reads prompts into the cache, and what several of them begin with is read once: the questions
         about one clip, beams, several answers to a question."""
         cache, attention_mask = model_kwargs.get(CACHE_NAME), model_kwargs.get("attention_mask")
-        shared = None
-        if (
+        if not (
             len(input_ids) > 1
             and can_branch(cache)
             and model_kwargs.get("inputs_embeds") is None
@@ -107,18 +106,20 @@ class MicroEmoGenerationMixin(GenerationMixin):
             # Parallel processes must run equally many forward passes.
             and not (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self))
         ):
-            if attention_mask is None:  # which is dropped where nothing is padded
-                attention_mask = torch.ones_like(input_ids)
-            inputs_embeds = self.model.embed_prompts(input_ids, model_kwargs.get("mm_encoder_outputs"))
-            shared = find_shared_prefixes(inputs_embeds, attention_mask)
-        if shared is None:
             return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
 
-        # The layout holds for all later steps: their mask grows from this one.
-        model_kwargs["attention_mask"] = shared.attention_mask
         inputs = self.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
         for name in ("input_ids", "mm_encoder_outputs", "token_type_ids", "mm_token_type_ids"):
             inputs.pop(name, None)
+        inputs_embeds = self.model.embed_prompts(input_ids, model_kwargs.get("mm_encoder_outputs"))
+        if attention_mask is None:  # which is dropped where nothing is padded
+            attention_mask = torch.ones_like(input_ids)
+        shared = find_shared_prefixes(inputs_embeds, attention_mask)
+        if shared is None:
+            return self(**inputs, inputs_embeds=inputs_embeds, return_dict=True)
+
+        # The layout holds for all later steps: their mask grows from this one.
+        model_kwargs["attention_mask"] = shared.attention_mask
         position_ids = (shared.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         num_columns = shared.prefix_mask.shape[1]
         inputs |= {

@@ -472,7 +472,9 @@ class MicroEmoForConditionalGeneration(MicroEmoPreTrainedModel, MicroEmoGenerati
             **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        hidden_states = outputs.last_hidden_state[:, keep]
+        # As rows: of a slice in bfloat16 on a CPU, torch copies the head's weight for each prompt (pytorch#151934).
+        logits = self.lm_head(hidden_states.flatten(0, 1)).unflatten(0, hidden_states.shape[:2])
         loss = None
         if labels is not None:
             loss = self.loss_function(

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.cache_utils import DynamicCache, DynamicLayer, StaticCache
 
 from microemo.modeling_microemo.generation_microemo import CACHE_NAME
@@ -112,9 +113,38 @@ def test_other_clips_share_nothing(tiny):
     """Both begin with the same words, and the tokens of their media differ."""
     model = tiny.model()
     inputs = questions(tiny, model, [(0,), (0,)])
-    sizes = tokens_read(model)
-    model.generate(**inputs, max_new_tokens=1)
-    assert sizes == [inputs["input_ids"].numel()]
+    sizes, embedded = tokens_read(model), []
+    model.get_input_embeddings().register_forward_pre_hook(lambda module, args: embedded.append(args[0].numel()))
+    together = model.generate(**inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
+    assert sizes == embedded == [inputs["input_ids"].numel(), *[2] * (NEW - 1)]
+    for row in range(2):
+        one = model.generate(**alone(inputs, row), max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
+        assert torch.equal(together[row, -NEW:], one[0, -NEW:])
+
+
+class BatchedProducts(TorchDispatchMode):
+    """Notes the sizes of the matrices of batched products."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.bmm.default:
+            self.sizes += [tuple(matrix.shape) for matrix in args]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("clips", [((0, 1, 2), ()), ((0,), (1,)), ((0,), ())], ids=["shared", "not", "one"])
+def test_the_head_is_one_product_for_all_prompts(tiny, clips):
+    """Of a batched product in bfloat16 on a CPU, torch copies the weight for each prompt (pytorch#151934). It makes
+    one of a slice and a frozen weight, such as that under an adapter."""
+    model = tiny.model().bfloat16().requires_grad_(False)
+    inputs = questions(tiny, model, clips)
+    with BatchedProducts() as products:
+        model.generate(**inputs, max_new_tokens=2)
+    vocab_size = model.config.text_config.vocab_size
+    assert products.sizes and not [size for size in products.sizes if vocab_size in size]
 
 
 @pytest.mark.parametrize("seed", range(20))
