@@ -7,10 +7,16 @@ look-up for each pixel.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, cached_property
 
 import numpy as np
 
-from ...processing.faces.face_mesh import NUM_LANDMARKS, FaceMesh, largest_face
+from ...processing.faces.face_mesh import FaceMesh, largest_face
+from .head_turn import HeadTurn
+from .open_mouth import OpenMouth, jaw_motions, stage_weights
+from .person_outline import find_outline
+from .real_smile import RealSmile
+from .skin_motion import Moves, SkinMotion, eye_width_of, motions_round
 
 try:
     import cv2
@@ -19,9 +25,7 @@ except ImportError:
 else:
     _LINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
-# How far the landmarks go at amplitude 1: right and left landmark (the subject's; one number on the midline), outwards,
-# upwards, in widths of the eyes (outer corner to outer corner, about 9 cm).
-_Moves = tuple[tuple[int, int, float, float], ...]
+# See `Moves`.
 _BROWS = (
     (70, 300),
     (63, 293),
@@ -34,7 +38,7 @@ _BROWS = (
     (65, 295),
     (55, 285),
 )
-ACTIONS: dict[str, _Moves] = {
+ACTIONS: dict[str, Moves] = {
     # AU 12 and 6: the lip corners go out and up, the cheeks follow and push the lower lids.
     "smile": (
         *((61, 291, 0.11, 0.11), (78, 308, 0.10, 0.11), (40, 270, 0.06, 0.05), (91, 321, 0.06, 0.05)),
@@ -79,23 +83,24 @@ ACTIONS: dict[str, _Moves] = {
         *((161, 388, 0.0, -0.045), (145, 374, 0.0, 0.005), (27, 257, 0.0, -0.03)),
     ),
 }
-# The person in the photograph smiles broadly. These motions bring her face to rest: lips closed, corners level.
-_TO_REST: _Moves = (
+# The astronaut smiles broadly in her photograph. These motions bring her face to rest: lips closed, corners level.
+TO_REST: Moves = (
     *((61, 291, -0.09, -0.09), (78, 308, -0.085, -0.085), (40, 270, -0.06, -0.075), (91, 321, -0.06, -0.04)),
     *((13, 13, 0, -0.05), (82, 312, 0.0, -0.055), (81, 311, -0.01, -0.06), (80, 310, -0.03, -0.07)),
     *((14, 14, 0, 0.05), (87, 317, 0.0, 0.045), (178, 402, -0.01, 0.04), (88, 318, -0.02, 0.01)),
     *((0, 0, 0, -0.025), (37, 267, 0, -0.035), (39, 269, -0.02, -0.055), (17, 17, 0, 0.03), (84, 314, 0, 0.025)),
     *((205, 425, -0.02, -0.05), (50, 280, 0.0, -0.03), (43, 273, -0.02, -0.03)),
 )
+_NAMES = list(ACTIONS)
+_JAW, _BLINK = _NAMES.index("jaw"), _NAMES.index("blink")
 # The mouth's opening, painted dark: closed lips then meet in a line, and the jaw opens a dark mouth, not long teeth.
 _MOUTH = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 _MOUTH_COLOR = (80, 38, 36)
 
-_RADIUS = 0.15  # of the radial basis functions, in eye widths
-_STILL = 0.1  # landmarks this far (in the same unit) from all that move stay where they are
-_SMOOTHING = 1e-2  # of the interpolation: 0 would meet every landmark exactly
-_DETAIL = 2  # pixels of the resting face for one of the photograph
-_OFFSET = (_DETAIL - 1) / 2  # pixels count from their centres
+_LARGE = 100.0  # pixels of an eye width: larger faces are large enough as they are
+_EYE_OPENING = 0.114  # that `blink` closes, in eye widths
+_LARGEST = 200.0  # pixels of an eye width: larger photographs are made smaller
+_FINEST = 36  # points of the motion's grid in an eye width, at least
 
 
 class FaceActor:
@@ -103,44 +108,99 @@ class FaceActor:
 
     Args:
         photograph (`np.ndarray` of shape `(H, W, 3)`):
-            A uint8 image with a face that smiles with an open mouth, as the astronaut's does.
-        face (`np.ndarray` of shape `(478, 2)` or `(478, 3)`, *optional*):
-            The landmarks of the face. By default [`find_face`] detects them.
+            A uint8 image with a face, at rest and with closed lips unless `rest` brings it there.
+        face (`np.ndarray` of shape `(478, 3)`, *optional*):
+            The landmarks of the face. By default [`find_face`] detects them. `(478, 2)` will do for a head that does not
+            turn.
+        smiling (`np.ndarray` of shape `(H', W', 3)`, *optional*):
+            A uint8 image of the same person who smiles, for [`real_smile`](FaceActor.act).
+        rest (`Moves`, *optional*, defaults to no motion):
+            The motions that bring the face of the photograph to rest, such as `TO_REST` for an open smile. The opening
+            of the mouth is then painted dark before.
+        smiling_face (`np.ndarray` of shape `(478, 3)`, *optional*):
+            The landmarks of the smiling face. By default [`find_face`] detects them.
 
     Attributes:
         landmarks (`np.ndarray` of shape `(478, 2)`): The landmarks of the resting face, in pixels of the photograph.
         eye_width (`float`): The distance of the outer eye corners, in pixels of the photograph.
+        can_smile (`bool`): Whether there is a photograph of a real smile.
 
     Raises:
         ImportError: if MediaPipe or OpenCV is not installed.
-        ValueError: if there is no face in the photograph.
+        ValueError: if there is no face in a photograph.
     """
 
-    def __init__(self, photograph: np.ndarray, face: np.ndarray | None = None):
+    def __init__(
+        self,
+        photograph: np.ndarray,
+        face: np.ndarray | None = None,
+        smiling: np.ndarray | None = None,
+        rest: Moves = (),
+        smiling_face: np.ndarray | None = None,
+    ):
         if cv2 is None:
             raise ImportError("faces act with OpenCV, which comes with MediaPipe: pip install mediapipe")
+        mesh = find_face(photograph) if face is None else face
+        photograph = _shrink(photograph, mesh)
         size = np.array(photograph.shape[1::-1])
-        face = (find_face(photograph) if face is None else face)[:, :2] * size
-        large = cv2.resize(photograph, None, fx=_DETAIL, fy=_DETAIL, interpolation=cv2.INTER_CUBIC)
+        face = mesh[:, :2] * size
+        # Pixels of the resting face for one of the photograph, and pixels of the photograph between points of a grid.
+        self._detail = 2 if eye_width_of(face) < _LARGE else 1
+        self._step = max(1, int(eye_width_of(face) / _FINEST))
+        self._offset = (self._detail - 1) / 2  # pixels count from their centres
+        self.landmarks = face.astype(np.float64)
+        large = photograph
+        if self._detail > 1:
+            large = cv2.resize(photograph, None, fx=self._detail, fy=self._detail, interpolation=cv2.INTER_CUBIC)
+        self._rest = self._to_rest(large, face, rest) if rest else large
+        self.eye_width = eye_width_of(self.landmarks)
+        actions = [SkinMotion(self.landmarks, moves) for moves in (ACTIONS.values() if rest else self._actions())]
+        self._corner, self._motions = motions_round(self.landmarks, actions, self._step, self._detail)
+        self._photograph = photograph
+        self._depth = mesh[:, 2:] * size[0]
+        self._mouth: OpenMouth | None = None
+        self._jaw_stages: np.ndarray | None = None
+        if not rest:
+            self._mouth = OpenMouth(photograph, self.landmarks, actions, _JAW, ACTIONS["jaw"])
+        if self._mouth is not None and self._mouth.closed:
+            self._jaw_stages = jaw_motions(self.landmarks, ACTIONS["jaw"], self._step, self._detail)
+        self._smile: RealSmile | None = None
+        if smiling is not None:
+            smiling_face = find_face(smiling) if smiling_face is None else smiling_face
+            smiling = _shrink(smiling, smiling_face)
+            points = smiling_face[:, :2] * smiling.shape[1::-1]
+            self._smile = RealSmile(photograph, self.landmarks, smiling, points, self._step)
+
+    @property
+    def can_smile(self) -> bool:
+        """Whether there is a photograph of a real smile."""
+        return self._smile is not None
+
+    def _actions(self) -> list[Moves]:
+        """Returns the actions; eyes that are wider open have farther to close."""
+        lids = self.landmarks[[159, 145, 386, 374]]
+        opening = (np.linalg.norm(lids[0] - lids[1]) + np.linalg.norm(lids[2] - lids[3])) / 2 / self.eye_width
+        far = float(np.clip(opening / _EYE_OPENING, 0.5, 1.5))
+        blink = tuple((right, left, out, far * up) for right, left, out, up in ACTIONS["blink"])
+        return list((ACTIONS | {"blink": blink}).values())
+
+    def _to_rest(self, large: np.ndarray, face: np.ndarray, rest: Moves) -> np.ndarray:
+        """Returns the enlarged photograph with the mouth painted dark and the face at rest, and moves the landmarks."""
+        detail = self._detail
         mouth: np.ndarray = np.zeros(large.shape[:2], np.float32)
-        cv2.fillPoly(mouth, [np.round(face[list(_MOUTH)] * _DETAIL).astype(np.int32)], (1.0,))
-        mouth = cv2.GaussianBlur(mouth, (0, 0), 0.6 * _DETAIL)[..., None]
+        cv2.fillPoly(mouth, [np.round(face[list(_MOUTH)] * detail).astype(np.int32)], (1.0,))
+        mouth = cv2.GaussianBlur(mouth, (0, 0), 0.6 * detail)[..., None]
         large = (large * (1 - mouth) + _MOUTH_COLOR * mouth).astype(np.uint8)
 
-        (left, top), motion = _motions(face, [_TO_REST])
-        motion = cv2.resize(motion[0], None, fx=_DETAIL, fy=_DETAIL)
+        (left, top), motion = motions_round(face, [SkinMotion(face, rest)], scale=detail)
+        motion = cv2.resize(motion[0], None, fx=detail, fy=detail)
         height, width = motion.shape[:2]
         source = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) - motion
-        part = large[_DETAIL * top : _DETAIL * top + height, _DETAIL * left : _DETAIL * left + width]
-        self._rest = large.copy()
-        self._rest[_DETAIL * top : _DETAIL * top + height, _DETAIL * left : _DETAIL * left + width] = _look_up(
-            part, source.astype(np.float32), cv2.INTER_CUBIC
-        )
-        self.landmarks = face.astype(np.float64)
-        for _ in range(20):  # each goes to where the pixel comes from that was under it
-            self.landmarks = face + _motion(face, _TO_REST, self.landmarks)
-        self.eye_width = float(np.linalg.norm(self.landmarks[263] - self.landmarks[33]))
-        self._corner, self._motions = _motions(self.landmarks, ACTIONS.values())
+        area = np.s_[detail * top : detail * top + height, detail * left : detail * left + width]
+        at_rest = large.copy()
+        at_rest[area] = _look_up(large[area], source.astype(np.float32), cv2.INTER_CUBIC)
+        self.landmarks = SkinMotion(face, rest).follow(face)
+        return at_rest
 
     def act(
         self,
@@ -148,6 +208,9 @@ class FaceActor:
         cameras: np.ndarray,
         size: tuple[int, int],
         light: Iterable[float] = (1.0, 1.0, 1.0),
+        real_smile: np.ndarray | None = None,
+        turns: np.ndarray | None = None,
+        backdrop: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
         """Renders the frames of a performance.
 
@@ -159,32 +222,134 @@ class FaceActor:
             size (`tuple[int, int]`): The width and height of a frame.
             light (`Iterable[float]`, *optional*, defaults to `(1.0, 1.0, 1.0)`):
                 The factors of the brightness of red, green and blue.
+            real_smile (`np.ndarray` of shape `(T,)`, *optional*):
+                The stages of the person's own smile: 0 is the resting face, 1 the face of the smiling photograph.
+            turns (`np.ndarray` of shape `(T, 2)`, *optional*):
+                The angles in radians by which the head turns to the right of the photograph and down; up to 0.3 looks
+                right.
+            backdrop (`np.ndarray` of shape `(height, width, 3)`, *optional*):
+                A uint8 picture to stand behind the person in place of the photograph's background.
 
         Yields:
             `np.ndarray` of shape `(height, width, 3)`: T uint8 RGB frames.
+
+        Raises:
+            ValueError: if there is a real smile to show, but no photograph of it.
         """
-        motions = self._motions.reshape(len(self._motions), -1)
-        height, width = self._motions.shape[1:3]
-        corners = self._corner + np.array([[0, 0], [width, 0], [0, height], [width, height]])
+        if real_smile is not None and np.any(real_smile) and self._smile is None:
+            raise ValueError("a real smile needs the photograph of one: FaceActor(photograph, smiling=PHOTOGRAPH)")
         levels = [np.clip(np.arange(256) * gain, 0, 255) for gain in light]
         tables = np.stack(levels, -1).round().astype(np.uint8)[:, None]
-        for amplitude, view in zip(np.asarray(amplitudes, np.float32), cameras, strict=True):
-            to_photograph = _DETAIL * view + [[0, 0, _OFFSET], [0, 0, _OFFSET]]
-            frame = cv2.warpAffine(self._rest, to_photograph, size, flags=_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            # Only the part of the frame where the face is moves.
-            face = (corners - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
-            left, top = np.clip(np.floor(face.min(0)).astype(int), 0, size)
-            right, bottom = np.clip(np.ceil(face.max(0)).astype(int), 0, size)
-            if right > left and bottom > top:
-                motion = (amplitude @ motions).reshape(height, width, 2)
-                to_motion = view.copy()
-                to_motion[:, 2] += view[:, :2] @ (left, top) - self._corner
-                motion = cv2.warpAffine(motion, to_motion, (int(right - left), int(bottom - top)), flags=_LINEAR)
-                across = to_photograph[:, 0] * np.arange(left, right)[:, None] + to_photograph[:, 2]
-                down = to_photograph[:, 1] * np.arange(top, bottom)[:, None]
-                source = (across.astype(np.float32) + down.astype(np.float32)[:, None]) - motion
-                frame[top:bottom, left:right] = _look_up(self._rest, source, cv2.INTER_LINEAR)
+        amplitudes = np.asarray(amplitudes, np.float32)
+        plain = self._jaw_stages is None and real_smile is None and turns is None and backdrop is None
+        smiles = np.zeros(len(amplitudes)) if real_smile is None else np.asarray(real_smile, float)
+        angles = np.zeros((len(amplitudes), 2)) if turns is None else np.asarray(turns, float)
+        for amplitude, view, smile, turn in zip(amplitudes, np.asarray(cameras), smiles, angles, strict=True):
+            if plain:
+                frame = self._frame(amplitude, view, size)
+            else:
+                frame = self._rich_frame(amplitude, view, size, smile, turn, backdrop)
             yield cv2.LUT(frame, tables)
+
+    def _frame(self, amplitude: np.ndarray, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Renders a frame of the actions alone. Only the part of the frame where the face is moves."""
+        detail, (height, width) = self._detail, self._motions.shape[1:3]
+        to_photograph = detail * view + [[0, 0, self._offset], [0, 0, self._offset]]
+        frame = cv2.warpAffine(self._rest, to_photograph, size, flags=_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        corners = self._corner + np.array([[0, 0], [width, 0], [0, height], [width, height]]) * self._step
+        face = (corners - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
+        left, top = np.clip(np.floor(face.min(0)).astype(int), 0, size)
+        right, bottom = np.clip(np.ceil(face.max(0)).astype(int), 0, size)
+        if right > left and bottom > top:
+            motion = self._motion(amplitude)
+            to_motion = view.copy()
+            to_motion[:, 2] += view[:, :2] @ (left, top) - self._corner - (self._step - 1) / 2
+            to_motion = to_motion / self._step
+            motion = cv2.warpAffine(motion, to_motion, (int(right - left), int(bottom - top)), flags=_LINEAR)
+            across = to_photograph[:, 0] * np.arange(left, right)[:, None] + to_photograph[:, 2]
+            down = to_photograph[:, 1] * np.arange(top, bottom)[:, None]
+            source = (across.astype(np.float32) + down.astype(np.float32)[:, None]) - motion
+            frame[top:bottom, left:right] = _look_up(self._rest, source, cv2.INTER_LINEAR)
+        return frame
+
+    def _motion(self, amplitude: np.ndarray) -> np.ndarray:
+        """Returns the motion (h, w, 2) of the skin in pixels of the enlarged photograph."""
+        shape = self._motions.shape[1:]
+        motions = self._motions.reshape(len(self._motions), -1)
+        if self._jaw_stages is None:
+            return (amplitude @ motions).reshape(shape)
+        others = amplitude * (np.arange(len(amplitude)) != _JAW)
+        motion = others.astype(np.float32) @ motions
+        if amplitude[_JAW] > 0:
+            weights = stage_weights(amplitude[_JAW]).astype(np.float32)
+            motion += weights @ self._jaw_stages.reshape(len(weights), -1)
+        return motion.reshape(shape)
+
+    def _rich_frame(
+        self,
+        amplitude: np.ndarray,
+        view: np.ndarray,
+        size: tuple[int, int],
+        smile: float,
+        turn: np.ndarray,
+        backdrop: np.ndarray | None,
+    ) -> np.ndarray:
+        """Renders a frame: from its pixels back to before the turn, to before the actions, to both photographs."""
+        across = view[:, 0] * np.arange(size[0])[:, None] + view[:, 2]
+        down = view[:, 1] * np.arange(size[1])[:, None]
+        places = across.astype(np.float32) + down.astype(np.float32)[:, None]
+        if turn.any():
+            places = self._turning.unturn(places, *turn)
+        where = (places - (self._corner + (self._step - 1) / 2)) / self._step
+        motion = self._motion(amplitude)
+        motion = cv2.remap(motion, where.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)  # type: ignore[call-overload]
+        skin = places - motion / self._detail
+        level = max(0, int(np.log2(max(1.0, self._detail * np.sqrt(abs(np.linalg.det(view[:, :2])))))))
+        lips: np.ndarray | float = 0.0
+        if smile > 0 and self._smile is not None:
+            at_rest, smiling, share = self._smile.look_up(skin, smile)
+            frame = self._seen("rest", at_rest, level).astype(np.float32)
+            frame += (self._seen("smile", smiling, level) - frame) * share[..., None]
+            frame = frame.round().astype(np.uint8)
+            # Where teeth are seen, the jaw parts them where the lips met: they do not stretch either.
+            lips = 0.0 if self._smile.is_open else smile * self._smile.lips
+        else:
+            frame = self._seen("rest", skin, level)
+        if self._mouth is not None and amplitude[_JAW] > 0:
+
+            def to_frame(points: np.ndarray) -> np.ndarray:
+                points = self._turning.turn(points, *turn) if turn.any() else points
+                return (points - view[:, 2]) @ np.linalg.inv(view[:, :2]).T
+
+            frame = self._mouth.paint(frame, amplitude, lips, to_frame)
+        if backdrop is not None:
+            person = self._seen("outline", places, level)[..., None].astype(np.float32) / 255
+            frame = (backdrop + (frame - backdrop.astype(np.float32)) * person).round().astype(np.uint8)
+        return frame
+
+    @cached_property
+    def _turning(self) -> HeadTurn:
+        mesh = np.column_stack([self.landmarks, self._depth])
+        return HeadTurn(mesh, self._photograph.shape[1::-1])
+
+    @cache  # noqa: B019  # an actor lives as long as its process
+    def _texture(self, name: str, level: int) -> np.ndarray:
+        """Returns a picture in pixels of the photograph, as often halved as `level` says."""
+        if level:
+            return cv2.resize(self._texture(name, level - 1), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        if name == "rest":
+            return self._rest
+        picture = self._smile.picture if name == "smile" else self._outline()
+        return cv2.resize(picture, self._rest.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+
+    def _outline(self) -> np.ndarray:
+        return (255 * find_outline(self._photograph, self.landmarks)).round().astype(np.uint8)
+
+    def _seen(self, name: str, places: np.ndarray, level: int) -> np.ndarray:
+        """Reads a picture at places (h, w, 2) of the photograph."""
+        texture = self._texture(name, level)
+        scale = np.array(texture.shape[1::-1]) / self._photograph.shape[1::-1]
+        return _look_up(texture, ((places + 0.5) * scale - 0.5).astype(np.float32), cv2.INTER_LINEAR)
 
     def camera(
         self,
@@ -241,47 +406,9 @@ def _look_up(image: np.ndarray, source: np.ndarray, interpolation: int) -> np.nd
     return cv2.remap(image, source, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
 
-def _motions(landmarks: np.ndarray, actions: Iterable[_Moves]) -> tuple[np.ndarray, np.ndarray]:
-    """Computes how far the skin around a face moves at the full motion of each action.
-
-    Returns the corner (x, y) of the part of the photograph that moves, and (A, h, w, 2) float32 in pixels of the
-    enlarged photograph.
-    """
-    margin = 0.35 * np.linalg.norm(landmarks[263] - landmarks[33])
-    corner = np.floor(landmarks.min(0) - margin).astype(int)
-    width, height = np.ceil((landmarks.max(0) + margin - corner) / 2).astype(int)
-    # Motions are smooth: every second pixel is enough.
-    points = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) * 2 + 0.5 + corner
-    motions = [_DETAIL * _motion(landmarks, moves, points.reshape(-1, 2)) for moves in actions]
-    return corner, np.stack(
-        [cv2.resize(motion.reshape(height, width, 2).astype(np.float32), None, fx=2, fy=2) for motion in motions]
-    )
-
-
-def _motion(landmarks: np.ndarray, moves: _Moves, points: np.ndarray) -> np.ndarray:
-    """Computes how far (N, 2) the skin at `points` (N, 2) moves, in pixels."""
-    across = landmarks[263] - landmarks[33]  # to the face's left, as long as the eyes are wide
-    up = np.array([across[1], -across[0]])
-    eye_width = np.linalg.norm(across)
-    motion = np.zeros((NUM_LANDMARKS, 2))
-    moving = np.zeros(NUM_LANDMARKS, bool)
-    for right, left, outwards, upwards in moves:
-        motion[left] = outwards * across + upwards * up
-        if right != left:
-            motion[right] = -outwards * across + upwards * up
-        moving[[right, left]] = True
-    arrived = landmarks + motion
-    distance = np.linalg.norm(landmarks[:, None] - arrived[moving], axis=-1).min(1)
-    # Skin must not fold: what stays is farther away than anything moves.
-    fixed = ~moving & (distance > max(_STILL * eye_width, 1.6 * np.linalg.norm(motion, axis=1).max()))
-    used = moving | fixed
-    kernel = _kernel(arrived[used], arrived[used], eye_width)
-    weights = np.linalg.solve(kernel + _SMOOTHING * np.eye(len(kernel)), motion[used])
-    return _kernel(points, arrived[used], eye_width) @ weights
-
-
-def _kernel(points: np.ndarray, centers: np.ndarray, eye_width: float | np.floating) -> np.ndarray:
-    """Computes Matern's function of smoothness 3/2. Unlike Gaussians it does not overshoot between landmarks."""
-    square = (points**2).sum(-1)[:, None] + (centers**2).sum(-1) - 2 * points @ centers.T
-    distance = np.sqrt(square.clip(0)) * (3**0.5 / (_RADIUS * eye_width))
-    return (1 + distance) * np.exp(-distance)
+def _shrink(photograph: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Makes a photograph smaller whose face is larger than any frame shows it."""
+    scale = _LARGEST / eye_width_of(face[:, :2] * photograph.shape[1::-1])
+    if scale >= 1:
+        return photograph
+    return cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -7,17 +7,15 @@ and its emotions follow the table `EMOTIONS`.
 """
 
 import hashlib
-import json
-import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ...utils.files import read_json_lines, write_text
+from ...utils.files import write_text
+from .corpus_files import TABLE, TRUTH, comment_of, in_processes, read_list, write_list
 from .dialogue_plan import (
     CLUES,
     EMOTIONS,
@@ -28,17 +26,15 @@ from .dialogue_plan import (
     plan_dialogue,
     random_streams,
 )
-from .face_acting import ACTIONS, FaceActor, find_face
+from .face_acting import ACTIONS, TO_REST, FaceActor, find_face
 from .media_writer import Line, astronaut, to_srt, write_media
 from .voice import speak
 
 try:
-    import av
     import cv2
 except ImportError:
-    av = cv2 = None  # type: ignore[assignment]
+    cv2 = None  # type: ignore[assignment]
 
-TABLE, TRUTH = "dialogues.jsonl", "truth.jsonl"
 # How a question names its utterance, see `cite_as`.
 CITATIONS = ("tokens", "times", "index")
 _DEMO_SEED = 2025
@@ -288,10 +284,12 @@ def write_dialogues(
     dialogues = [plan_dialogue(seed, split, index) for index in range(clips)]
     waiting = [index for index, dialogue in enumerate(dialogues) if not _is_complete(folder, dialogue, size)]
     with tqdm(total=clips, initial=clips - len(waiting), desc="Clips", unit="clip", disable=not progress) as bar:
-        for _ in _make_clips(folder, [dialogues[index] for index in waiting], num_workers, size):
+        make, jobs = partial(_make_clip, folder, size), [dialogues[index] for index in waiting]
+        face = [find_face(astronaut())] if jobs else []
+        for _ in in_processes(make, jobs, num_workers, _set_actor, *face):
             bar.update()
-    _list(folder / TRUTH, map(dialogue_truth, dialogues))
-    return _list(folder / TABLE, map(dialogue_row, dialogues))
+    write_list(folder / TRUTH, map(dialogue_truth, dialogues))
+    return write_list(folder / TABLE, map(dialogue_row, dialogues))
 
 
 def write_dialogue(folder: str | Path, dialogue: Dialogue, actor: FaceActor, size: int = 224) -> Path:
@@ -327,7 +325,7 @@ def write_demo(folder: str | Path) -> tuple[Path, list[str]]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dialogue = plan_dialogue(_DEMO_SEED, "test", 0)
-    path = write_dialogue(folder, dialogue, FaceActor(astronaut(), find_face(astronaut())))
+    path = write_dialogue(folder, dialogue, FaceActor(astronaut(), find_face(astronaut()), rest=TO_REST))
     return path, [utterance.emotion for utterance in dialogue.utterances]
 
 
@@ -340,28 +338,13 @@ def read_truth(folder: str | Path) -> dict[str, dict]:
     Returns:
         `dict[str, dict]`: The truth of each clip by name, see [`dialogue_truth`].
     """
-    return _read_list(Path(folder) / TRUTH)
-
-
-def _make_clips(folder: Path, dialogues: list[Dialogue], num_workers: int, size: int) -> Iterator[Path]:
-    if not dialogues:
-        return
-    face = find_face(astronaut())
-    make = partial(_make_clip, folder, size)
-    if num_workers == 1:
-        _set_actor(face)
-        yield from map(make, dialogues)
-        return
-    # Neither MediaPipe nor PyAV survives a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(dialogues)), context, _set_actor, (face,)) as pool:
-        yield from pool.map(make, dialogues)
+    return read_list(Path(folder) / TRUTH)
 
 
 def _set_actor(face: np.ndarray) -> None:
     global _actor
     cv2.setNumThreads(1)
-    _actor = FaceActor(astronaut(), face)
+    _actor = FaceActor(astronaut(), face, rest=TO_REST)
 
 
 def _make_clip(folder: Path, size: int, dialogue: Dialogue) -> Path:
@@ -404,20 +387,4 @@ def _mark(dialogue: Dialogue, size: int) -> str:
 
 def _is_complete(folder: Path, dialogue: Dialogue, size: int) -> bool:
     path = folder / f"{dialogue.name}.mp4"
-    if not path.is_file() or not path.with_suffix(".srt").is_file():
-        return False
-    try:
-        with av.open(str(path)) as container:
-            return container.metadata.get("comment") == _mark(dialogue, size)
-    except av.FFmpegError:
-        return False
-
-
-def _read_list(path: Path) -> dict[str, dict]:
-    return {row["name"]: row for row in read_json_lines(path)} if path.is_file() else {}
-
-
-def _list(path: Path, rows: Iterable[dict]) -> Path:
-    """Adds rows to those of the file, sorted by name."""
-    listed = _read_list(path) | {row["name"]: row for row in rows}
-    return write_text(path, "".join(f"{json.dumps(listed[name])}\n" for name in sorted(listed)))
+    return path.with_suffix(".srt").is_file() and comment_of(path) == _mark(dialogue, size)

@@ -7,7 +7,7 @@ pytest.importorskip("skimage", reason="the photograph comes with scikit-image")
 pytest.importorskip("cv2", reason="faces act with OpenCV")
 
 from microemo.processing.faces.face_mesh import FaceMesh, largest_face
-from microemo.training.synthetic.face_acting import ACTIONS, FaceActor
+from microemo.training.synthetic.face_acting import ACTIONS, TO_REST, FaceActor
 from microemo.training.synthetic.media_writer import astronaut
 
 SIZE = 300
@@ -17,7 +17,7 @@ FOLLOWED = {"lip_press": 0.25, "brow_furrow": 0.4}
 
 @pytest.fixture(scope="module")
 def actor():
-    return FaceActor(astronaut())
+    return FaceActor(astronaut(), rest=TO_REST)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from microemo.training.synthetic.dialogue_plan import (
     UNSEEN_PAIRS,
     plan_dialogue,
 )
-from microemo.training.synthetic.face_acting import ACTIONS, FaceActor
+from microemo.training.synthetic.face_acting import ACTIONS, TO_REST, FaceActor
 from microemo.training.synthetic.media_writer import astronaut
 from microemo.training.synthetic.synthetic_dialogues import (
     CITATIONS,
@@ -311,7 +311,7 @@ def test_the_demo_is_in_no_split(tmp_path, plans):
 
 
 def test_a_failed_clip_leaves_no_file(tmp_path, monkeypatch):
-    plan, actor = plan_dialogue(1, "dev", 0), FaceActor(astronaut())
+    plan, actor = plan_dialogue(1, "dev", 0), FaceActor(astronaut(), rest=TO_REST)
 
     def act(*_):
         yield np.zeros((96, 96, 3), np.uint8)
