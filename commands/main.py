@@ -199,7 +199,9 @@ def inspect(
 
 @app.command()
 def init(
-    preset: Annotated[str, typer.Argument(help="The preset, microemo-tiny or microemo-7b.", show_default=False)],
+    preset: Annotated[
+        str, typer.Argument(help="The preset: microemo-tiny, microemo-small or microemo-7b.", show_default=False)
+    ],
     folder: Annotated[Path, typer.Argument(help="The new checkpoint folder.", show_default=False)],
     llm_tokenizer: Annotated[
         str | None, typer.Option(help="The folder or Hub id of the language model's tokenizer.")
@@ -208,13 +210,22 @@ def init(
         str | None, typer.Option(help="The folder or Hub id of the image Q-Former's tokenizer.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of the random weights.")] = 0,
+    vision: Annotated[
+        str | None,
+        typer.Option(help="The folder or Hub id of a pretrained image encoder, such as SigLIP 2 or DINOv2."),
+    ] = None,
+    audio: Annotated[
+        str | None,
+        typer.Option(help="The folder or Hub id of a pretrained audio encoder, such as openai/whisper-tiny.en."),
+    ] = None,
+    llm: Annotated[str | None, typer.Option(help="The folder or Hub id of a pretrained language model.")] = None,
 ):
-    """Make a checkpoint folder of PRESET with random weights, which all other commands accept."""
-    check_sources(llm_tokenizer, qformer_tokenizer)
+    """Make a checkpoint folder of PRESET, which all other commands accept. What no option names has random weights."""
+    check_sources(llm_tokenizer, qformer_tokenizer, vision, audio, llm)
     load_libraries()
     from ..publishing.initialize import initialize
 
-    print(initialize(preset, folder, llm_tokenizer, qformer_tokenizer, seed))
+    print(initialize(preset, folder, llm_tokenizer, qformer_tokenizer, seed, vision=vision, audio=audio, llm=llm))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from transformers.models.instructblipvideo.configuration_instructblipvideo impor
 )
 
 from .remote_code import drop_code_references
+from .tower_table import audio_row, vision_row
 
 
 @strict
@@ -174,12 +175,16 @@ class MicroEmoConfig(PreTrainedConfig):
     Configuration of [`MicroEmoForConditionalGeneration`]. The defaults are the paper's sizes (`microemo-7b`).
 
     Args:
-        vision_config (`dict` or [`MicroEmoVisionConfig`], *optional*): The configuration of the image encoder.
+        vision_config (`dict` or `PreTrainedConfig`, *optional*):
+            The configuration of the image encoder, by default [`MicroEmoVisionConfig`]. `VISION_TOWERS` in
+            `configuration/tower_table.py` lists the encoders of Transformers that it may be of, by `model_type`.
         image_qformer_config (`dict` or [`MicroEmoImageQFormerConfig`], *optional*):
             The configuration of the image Q-Former.
         video_qformer_config (`dict` or [`MicroEmoVideoQFormerConfig`], *optional*):
             The configuration of the video Q-Former.
-        audio_config (`dict` or [`MicroEmoAudioConfig`], *optional*): The configuration of the audio tower.
+        audio_config (`dict` or `PreTrainedConfig`, *optional*):
+            The configuration of the audio tower, by default [`MicroEmoAudioConfig`]. `AUDIO_TOWERS` in
+            `configuration/tower_table.py` lists the encoders that it may be of.
         audio_qformer_config (`dict` or [`MicroEmoAudioQFormerConfig`], *optional*):
             The configuration of the audio Q-Former.
         text_config (`dict` or `PreTrainedConfig`, *optional*):
@@ -190,7 +195,16 @@ class MicroEmoConfig(PreTrainedConfig):
         num_audio_query_tokens (`int`, *optional*, defaults to 8):
             The number of queries m of the audio Q-Former, per window.
         max_frames (`int`, *optional*, defaults to 32): The number of rows of the frame position table.
-        max_audio_segments (`int`, *optional*, defaults to 8): The number of rows of the segment position table.
+        max_audio_segments (`int`, *optional*, defaults to 8):
+            The largest number of segments of sound, where a segment is what the audio tower encodes at once. The position
+            table has a row for each of their steps.
+        vision_feature_layer (`int` or `list[int]`, *optional*, defaults to -1):
+            The hidden state of the image encoder that is read, as in LLaVA: 0 is the output of the embeddings, -1 the last
+            hidden state with its last norm. Those of a list are joined on their width.
+        audio_feature_layer (`int` or `list[int]`, *optional*, defaults to -1):
+            The hidden state of the audio tower that is read, likewise.
+        audio_pool_size (`int`, *optional*, defaults to 1):
+            The number of steps of the audio tower whose mean is one step of the audio Q-Former.
         num_regions (`int`, *optional*, defaults to 11):
             The number of facial clue regions R: the paper's eleven, or 1 for the whole face as a control (the video
             processor's `clue_regions`).
@@ -253,10 +267,10 @@ class MicroEmoConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["past_key_values", "cache", "video_hidden_states", "audio_hidden_states"]
     # Transformers before 5.22 wants the classes wrapped.
     sub_configs_defaults = {
-        "vision_config": SubConfigSpec(config_class=MicroEmoVisionConfig),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="microemo_vision"),
         "image_qformer_config": SubConfigSpec(config_class=MicroEmoImageQFormerConfig),
         "video_qformer_config": SubConfigSpec(config_class=MicroEmoVideoQFormerConfig),
-        "audio_config": SubConfigSpec(config_class=MicroEmoAudioConfig),
+        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="microemo_audio"),
         "audio_qformer_config": SubConfigSpec(config_class=MicroEmoAudioQFormerConfig),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
@@ -273,6 +287,9 @@ class MicroEmoConfig(PreTrainedConfig):
     num_audio_query_tokens: int = 8
     max_frames: int = 32
     max_audio_segments: int = 8
+    vision_feature_layer: int | list[int] = -1
+    audio_feature_layer: int | list[int] = -1
+    audio_pool_size: int = 1
     num_regions: int = 11
 
     use_local_clue_attention: bool = True
@@ -295,13 +312,18 @@ class MicroEmoConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        # Of these classes, whatever classes `AutoConfig` knows by the names: code that came with a checkpoint has its own.
+        for name, own_class in (("vision_config", MicroEmoVisionConfig), ("audio_config", MicroEmoAudioConfig)):
+            fields = {} if getattr(self, name) is None else getattr(self, name)
+            if isinstance(fields, dict) and fields.get("model_type", own_class.model_type) == own_class.model_type:
+                setattr(self, name, own_class(**fields))
         super().__post_init__(**drop_code_references(kwargs))
         self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
 
         # Each part reads the output of the one before it, so these widths cannot be chosen.
-        self.image_qformer_config.encoder_hidden_size = self.vision_config.hidden_size
+        self.image_qformer_config.encoder_hidden_size = self.vision_width
         self.video_qformer_config.encoder_hidden_size = self.image_qformer_config.hidden_size
-        self.audio_qformer_config.encoder_hidden_size = self.audio_config.projection_dim
+        self.audio_qformer_config.encoder_hidden_size = self.audio_width
 
         for name in (
             "num_query_tokens",
@@ -309,6 +331,7 @@ class MicroEmoConfig(PreTrainedConfig):
             "num_audio_query_tokens",
             "max_frames",
             "max_audio_segments",
+            "audio_pool_size",
             "num_regions",
             "local_clue_num_attention_heads",
             "window_size",
@@ -316,8 +339,13 @@ class MicroEmoConfig(PreTrainedConfig):
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        vision_row(self.vision_config)
+        if self.audio_pool_size > 1 and audio_row(self.audio_config).num_steps(self.audio_config) == 1:
+            raise ValueError(
+                f"audio_pool_size={self.audio_pool_size}: {self.audio_config.model_type} has one step for each segment"
+            )
         if self.use_local_clue_attention:
-            _check_divides("local clue attention", self.vision_config.hidden_size, self.local_clue_num_attention_heads)
+            _check_divides("local clue attention", self.vision_width, self.local_clue_num_attention_heads)
         if self.keep_timestamp_tokens and not self.use_frame_timestamps:
             raise ValueError("keep_timestamp_tokens=True needs use_frame_timestamps=True, got False")
         if self.windows == "none" and not self.use_global_window:
@@ -325,12 +353,35 @@ class MicroEmoConfig(PreTrainedConfig):
         if self.video_token_id == self.audio_token_id:
             raise ValueError(f"video_token_id and audio_token_id must differ, both are {self.video_token_id}")
 
+    @property
+    def num_patches(self) -> int:
+        """The number of patches P of a frame, without class token and registers."""
+        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+
+    @property
+    def vision_width(self) -> int:
+        """The width of the features of a patch, of all layers that are read."""
+        num_layers = len(layer_indices(self.vision_feature_layer, self.vision_config.num_hidden_layers, "vision"))
+        return self.vision_config.hidden_size * num_layers
+
+    @property
+    def audio_width(self) -> int:
+        """The width of the features of a step of sound, of all layers that are read."""
+        row = audio_row(self.audio_config)
+        num_layers = len(layer_indices(self.audio_feature_layer, row.num_layers(self.audio_config), "audio"))
+        return row.width(self.audio_config) * num_layers
+
+    @property
+    def audio_steps_per_segment(self) -> int:
+        """The number of steps that the audio Q-Former reads of a segment of sound."""
+        return -(-audio_row(self.audio_config).num_steps(self.audio_config) // self.audio_pool_size)
+
     @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "MicroEmoConfig":
         """Loads a preset of the package.
 
         Args:
-            name (`str`): The name of the preset, `"microemo-7b"` or `"microemo-tiny"`.
+            name (`str`): The name of the preset, `"microemo-7b"`, `"microemo-small"` or `"microemo-tiny"`.
             kwargs (`Any`, *optional*): Fields that take precedence over those of the preset.
 
         Returns:
@@ -345,9 +396,37 @@ class MicroEmoConfig(PreTrainedConfig):
         return cls.from_pretrained(presets[name], **kwargs)
 
 
+def layer_indices(layers: int | list[int], num_layers: int, tower: str) -> list[int]:
+    """Returns the hidden states of a tower that are read, counted from 0.
+
+    Args:
+        layers (`int` or `list[int]`): What `vision_feature_layer` or `audio_feature_layer` says.
+        num_layers (`int`): The number of layers of the tower.
+        tower (`str`): `"vision"` or `"audio"`, for messages.
+
+    Returns:
+        `list[int]`: The places in its hidden states, of which the last one is `num_layers`.
+
+    Raises:
+        ValueError: if there is no such hidden state, or none is named.
+    """
+    layers = [layers] if isinstance(layers, int) else list(layers)
+    count = num_layers + 1  # the output of the embeddings, too
+    if not layers or not all(-count <= layer < count for layer in layers):
+        raise ValueError(
+            f"{tower}_feature_layer {layers} must name hidden states from {-count} to {count - 1}: "
+            f"the {tower} tower has {num_layers} layers"
+        )
+    return [layer % count for layer in layers]
+
+
 def _check_divides(part: str, hidden_size: int, num_attention_heads: int) -> None:
     if hidden_size % num_attention_heads:
         raise ValueError(f"{part}: hidden size {hidden_size} is no multiple of {num_attention_heads} attention heads")
+
+
+for _own_class in (MicroEmoVisionConfig, MicroEmoAudioConfig):
+    AutoConfig.register(_own_class.model_type, _own_class, exist_ok=True)
 
 
 __all__ = [

@@ -11,7 +11,7 @@ class ModelInput:
         modality (`str`): `"text"`, `"video"` or `"audio"`; `"media"` if it belongs to both video and audio.
         axis (`str`):
             What its second dimension counts, after the clips (or the rows of text): `"token"`, `"frame"`, `"segment"`,
-            `"window"` or `"citation"`; `"row"` for an input of one dimension.
+            `"step"`, `"window"` or `"citation"`; `"row"` for an input of one dimension.
         computed_from (`str`, *optional*):
             The input that it replaces, if it holds precomputed features, which the processor does not make.
     """
@@ -33,13 +33,14 @@ MODEL_INPUTS: dict[str, ModelInput] = {
     "utterance_windows": ModelInput("video", "window"),
     "input_features": ModelInput("audio", "segment"),
     "audio_segment_mask": ModelInput("audio", "segment"),
+    "audio_step_mask": ModelInput("audio", "step"),
     "audio_windows": ModelInput("audio", "window"),
     "cited_utterances": ModelInput("media", "citation"),
     "clip_index": ModelInput("media", "row"),
     "vision_features": ModelInput("video", "frame", computed_from="pixel_values_videos"),
     "face_features": ModelInput("video", "frame", computed_from="pixel_values_faces"),
     "frame_tokens": ModelInput("video", "frame", computed_from="pixel_values_videos"),
-    "audio_features": ModelInput("audio", "segment", computed_from="input_features"),
+    "audio_features": ModelInput("audio", "step", computed_from="input_features"),
 }
 
 
@@ -59,7 +60,7 @@ def inputs_of(*modalities: str, axis: str | None = None) -> tuple[str, ...]:
     >>> from microemo.configuration.model_inputs import inputs_of
 
     >>> inputs_of("audio", axis="segment")
-    ('input_features', 'audio_segment_mask', 'audio_features')
+    ('input_features', 'audio_segment_mask')
     ```"""
     return tuple(
         name

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers import BatchFeature
 
-from ..processing.faces.face_regions import REGIONS, WHOLE_FACE, face_box, find_regions, region_outlines, to_crop
+from ..processing.faces.face_crop import face_crop
+from ..processing.faces.face_regions import REGIONS, WHOLE_FACE, find_regions, region_outlines
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..utils.files import atomic_file, write_text
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Side of a drawn view, frames in a row of the contact sheet, and height of a caption, in pixels and frames.
 _SIDE, _COLUMNS, _CAPTION = 336, 4, 22
+_MOST_NUMBERS = 64  # of pieces of sound, for which there is room
 _COLORS = dict(
     zip(
         (*REGIONS, *WHOLE_FACE),
@@ -169,11 +171,9 @@ def _contact_sheet(processor: MicroEmoProcessor, features: BatchFeature, report:
         view = _to_picture(local[0, number], video_processor)
         on_view = face[:, :2]
         if crops is not None and frame["faces"]:
-            on_view = to_crop(
-                face,
-                face_box(face, video_metadata.frame_size, video_processor.face_crop_scale),
-                video_metadata.frame_size,
-            )
+            scale, upright = video_processor.face_crop_scale, video_processor.face_crop_upright
+            size = video_metadata.frame_size
+            on_view = face_crop(face, size, scale, upright).place(face, size)
         if frame["faces"]:
             view = _paint_patches(view, features["region_masks"][0, number], list(colors.values()))
             _draw_face(picture, face[:, :2], clue_regions)
@@ -239,7 +239,7 @@ def _time_line(features: BatchFeature, report: dict) -> "Figure":
     from matplotlib.figure import Figure
 
     sound = report["audio_segments"]
-    mels = features["input_features"][0, :, 0][features["audio_segment_mask"][0]] if sound else []
+    mels = _mel_pictures(features) if sound else []
     figure = Figure(figsize=(15, 7 if len(mels) else 4), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2 if len(mels) else 1, max(1, len(mels)), height_ratios=[1.6, 1] if len(mels) else None)
@@ -276,19 +276,28 @@ def _time_line(features: BatchFeature, report: dict) -> "Figure":
         axes.barh(
             height, piece["end"] - piece["start"], left=piece["start"], height=0.18, color="steelblue", alpha=0.6
         )
-        axes.text(piece["start"], height, f" {number}", va="center", fontsize=7)
+        if len(sound) <= _MOST_NUMBERS:
+            axes.text(piece["start"], height, f" {number}", va="center", fontsize=7)
     axes.set_xlabel("seconds (o frame with a face, x without; bars above the frames: the utterances' windows)")
     axes.set_xlim(-0.02 * length, 1.02 * length)
-    for number, (mel, piece) in enumerate(zip(mels, sound, strict=False)):
+    for number, mel in enumerate(mels):
         picture = figure.add_subplot(grid[1, number])
         picture.imshow(mel, origin="lower", aspect="auto", cmap="magma")
-        title = f"{number}: {piece['start']:.1f}-{piece['end']:.1f} s"
-        picture.set_title(title if len(mels) <= 12 else str(number), fontsize=8)  # more have no room for their times
+        title = str(number)
+        if len(mels) == len(sound) <= 12:  # more have no room for their times
+            title = f"{number}: {sound[number]['start']:.1f}-{sound[number]['end']:.1f} s"
+        picture.set_title(title, fontsize=8)
         picture.set_xticks([])
         picture.set_yticks([])
         if not number:
             picture.set_ylabel(f"mel, {mel.shape[0]} bins", fontsize=8)
     return figure
+
+
+def _mel_pictures(features: BatchFeature) -> Any:
+    """The log-mel picture of each segment of the sound `(segments, bins, frames)`; none where the tower hears samples."""
+    segments = features["input_features"][0][features["audio_segment_mask"][0]]
+    return [] if segments.ndim < 3 else segments.reshape(len(segments), *segments.shape[-2:])
 
 
 def _wrap(text: str, width: int) -> str:

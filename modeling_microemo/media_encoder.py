@@ -30,21 +30,26 @@ VIDEO_ARGS = r"""
         The mask of `qformer_input_ids`. By default all tokens are real.
     utterance_windows (`torch.LongTensor` of shape `(B, K, 2)`, *optional*):
         The frames [start, end) of each window, -1 where padded.
-    vision_features (`torch.Tensor` of shape `(B, T, 1 + P, hidden_size)`, *optional*):
+    vision_features (`torch.Tensor` of shape `(B, T, class tokens + P, vision_width)`, *optional*):
         The output of the frozen image encoder, in place of `pixel_values_videos`.
-    face_features (`torch.Tensor` of shape `(B, T, 1 + P, hidden_size)`, *optional*):
+    face_features (`torch.Tensor` of shape `(B, T, class tokens + P, vision_width)`, *optional*):
         The output of the frozen image encoder, in place of `pixel_values_faces`.
     frame_tokens (`torch.Tensor` of shape `(B, T, num_query_tokens, hidden_size)`, *optional*):
         The output of a visual encoder that is frozen as a whole, in place of all that it reads.
 """
 AUDIO_ARGS = r"""
-    input_features (`torch.Tensor` of shape `(B, C, 1, num_mel_bins, num_mel_frames)`, *optional*):
-        The mel segments of B clips, as ImageBind makes them.
+    input_features (`torch.Tensor` of shape `(B, C, ...)`, *optional*):
+        The segments of sound of B clips, as the audio tower takes them: for ImageBind
+        `(B, C, 1, num_mel_bins, num_mel_frames)`, for Whisper `(B, C, num_mel_bins, 3000)`.
     audio_segment_mask (`torch.BoolTensor` of shape `(B, C)`, *optional*):
         The real segments, wherever they stand in the padded row. By default all are real.
+    audio_step_mask (`torch.BoolTensor` of shape `(B, S)`, *optional*):
+        The real steps of all segments, for an audio tower that gives a segment more than one feature vector. By default
+        all steps of real segments are real.
     audio_windows (`torch.LongTensor` of shape `(B, K, 2)`, *optional*):
-        The segments [start, end) of each utterance, -1 where padded. They are read with `use_utterance_audio`.
-    audio_features (`torch.Tensor` of shape `(B, C, projection_dim)`, *optional*):
+        The steps [start, end) of each utterance, -1 where padded; ImageBind's segments are of one step each. They are read
+        with `use_utterance_audio`.
+    audio_features (`torch.Tensor` of shape `(B, S, audio_width)`, *optional*):
         The output of the frozen audio tower, in place of `input_features`.
 """
 MEDIA_ARGS = r"""
@@ -181,7 +186,7 @@ class MediaEncoderMixin:
     @can_return_tuple
     @auto_docstring(
         custom_intro="""
-        Makes tokens of the language model from mel segments (paper 3.4).
+        Makes tokens of the language model from segments of sound (paper 3.4).
 
         `pooler_output` holds for each prompt a tensor `(tokens, width of the language model)`, without rows for a clip
         without sound, and `last_hidden_state` the output of the audio Q-Former
@@ -195,6 +200,7 @@ class MediaEncoderMixin:
         self,
         input_features: torch.Tensor | None = None,
         audio_segment_mask: torch.Tensor | None = None,
+        audio_step_mask: torch.Tensor | None = None,
         audio_windows: torch.Tensor | None = None,
         cited_utterances: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
@@ -202,14 +208,16 @@ class MediaEncoderMixin:
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         refuse_unknown(kwargs, TransformersKwargs.__annotations__, "get_audio_features", OTHER_NAMES)
-        segments = audio_features if audio_features is not None else input_features
-        _refuse_missing({"input_features": (True, segments)})
+        sound = audio_features if audio_features is not None else input_features
+        _refuse_missing({"input_features": (True, sound)})
         if audio_segment_mask is None:
-            audio_segment_mask = torch.ones(segments.shape[:2], dtype=torch.bool, device=segments.device)
+            audio_segment_mask = torch.ones(sound.shape[:2], dtype=torch.bool, device=sound.device)
         if audio_windows is None:
-            audio_windows = torch.full((segments.shape[0], 0, 2), -1, device=segments.device)
+            audio_windows = torch.full((sound.shape[0], 0, 2), -1, device=sound.device)
         audio_windows = _real_windows_first(audio_windows)
-        branch, real = self.audio_branch(input_features, audio_segment_mask, audio_windows, audio_features, **kwargs)
+        branch, real = self.audio_branch(
+            input_features, audio_segment_mask, audio_windows, audio_features, audio_step_mask, **kwargs
+        )
         features = _project(self.audio_projection, branch.last_hidden_state)
         has_sound = audio_segment_mask.any(dim=1)
         if clip_index is not None:

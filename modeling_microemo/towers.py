@@ -1,10 +1,12 @@
-"""The frozen encoders: EVA-CLIP's of frames, ImageBind's of sound."""
+"""The encoders of frames and of sound: those of the paper (EVA-CLIP's and ImageBind's), and how any of them is read."""
 
+import importlib
 import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -17,7 +19,15 @@ from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from ..configuration.configuration_microemo import MicroEmoAudioConfig, MicroEmoVisionConfig
+from ..configuration.configuration_microemo import (
+    MicroEmoAudioConfig,
+    MicroEmoConfig,
+    MicroEmoVisionConfig,
+    layer_indices,
+)
+from ..configuration.tower_table import AUDIO_TOWERS, audio_row, vision_row
+
+OWN_TOWERS: dict[str, type[PreTrainedModel]] = {}
 
 
 class EvalWhenFrozenMixin(nn.Module):
@@ -34,6 +44,26 @@ class EvalWhenFrozenMixin(nn.Module):
             `nn.Module`: The module itself.
         """
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+
+class TowerHolderMixin(nn.Module):
+    """A module with a tower, of whatever class, that stays in evaluation mode while nothing of it is trained."""
+
+    tower_name: str
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Sets the mode of the module and of its parts, but for a tower that is frozen.
+
+        Args:
+            mode (`bool`, *optional*, defaults to `True`): Whether the model around it is trained.
+
+        Returns:
+            `nn.Module`: The module itself.
+        """
+        super().train(mode)
+        tower = getattr(self, self.tower_name)
+        tower.train(mode and any(parameter.requires_grad for parameter in tower.parameters()))
+        return self
 
 
 class MicroEmoVisionModel(EvalWhenFrozenMixin, InstructBlipVideoVisionModel):
@@ -221,3 +251,106 @@ class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
         features = nn.functional.normalize(self.head(self.post_layernorm(hidden_states[:, 0])), dim=-1)
         features = features * self.log_logit_scale.exp()
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=features)
+
+
+OWN_TOWERS |= {
+    MicroEmoVisionConfig.model_type: MicroEmoVisionModel,
+    MicroEmoAudioConfig.model_type: MicroEmoAudioModel,
+}
+for _config_class, _own_class in zip((MicroEmoVisionConfig, MicroEmoAudioConfig), OWN_TOWERS.values(), strict=True):
+    AutoModel.register(_config_class, _own_class, exist_ok=True)
+
+
+def tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """Finds the class of a tower.
+
+    Args:
+        config (`PreTrainedConfig`): The configuration of the tower.
+
+    Returns:
+        `type[PreTrainedModel]`: The class of the encoder alone.
+    """
+    if config.model_type in OWN_TOWERS:
+        return OWN_TOWERS[config.model_type]
+    model_class = MODEL_MAPPING[type(config)]
+    row = AUDIO_TOWERS.get(config.model_type)
+    if row is None or row.encoder is None:
+        return model_class
+    return getattr(importlib.import_module(model_class.__module__), row.encoder)
+
+
+def read_frames(
+    tower: nn.Module, config: MicroEmoConfig, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+) -> BaseModelOutputWithPooling:
+    """Encodes pictures with the image encoder, whichever it is.
+
+    Args:
+        tower (`nn.Module`): The image encoder.
+        config ([`MicroEmoConfig`]): The configuration of the model.
+        pixel_values (`torch.Tensor` of shape `(F, 3, H, W)`): The pictures.
+        kwargs (`TransformersKwargs`, *optional*): For the encoder, such as `output_hidden_states`.
+
+    Returns:
+        `BaseModelOutputWithPooling`: `last_hidden_state` holds the features
+        `(F, class tokens + P, config.vision_width)`, beside the hidden states and attentions that were asked for.
+    """
+    row = vision_row(config.vision_config)
+    layers = layer_indices(config.vision_feature_layer, config.vision_config.num_hidden_layers, "vision")
+    output, features = _encode(tower, layers, config.vision_config.num_hidden_layers, pixel_values, **kwargs)
+    registers = row.num_registers(config.vision_config)
+    if registers:
+        class_tokens, patches = features[:, : row.class_tokens], features[:, row.class_tokens + registers :]
+        features = torch.cat([class_tokens, patches], dim=1)
+    return BaseModelOutputWithPooling(
+        last_hidden_state=features, hidden_states=output.hidden_states, attentions=output.attentions
+    )
+
+
+def read_sound(
+    tower: nn.Module, config: MicroEmoConfig, input_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+) -> BaseModelOutputWithPooling:
+    """Encodes segments of sound with the audio tower, whichever it is.
+
+    Args:
+        tower (`nn.Module`): The audio tower.
+        config ([`MicroEmoConfig`]): The configuration of the model.
+        input_features (`torch.Tensor` of shape `(segments, ...)`): The segments, as the processor makes them.
+        kwargs (`TransformersKwargs`, *optional*): For the tower, such as `output_hidden_states`.
+
+    Returns:
+        `BaseModelOutputWithPooling`: `last_hidden_state` holds the steps
+        `(segments, config.audio_steps_per_segment, config.audio_width)`, beside the hidden states and attentions that
+        were asked for.
+    """
+    row = audio_row(config.audio_config)
+    if row.extractor is None:
+        output = tower(input_features, **kwargs)
+        features = output.pooler_output[:, None]
+    else:
+        num_layers = row.num_layers(config.audio_config)
+        layers = layer_indices(config.audio_feature_layer, num_layers, "audio")
+        output, features = _encode(tower, layers, num_layers, input_features, **kwargs)
+    if config.audio_pool_size > 1:
+        # The last step may be the mean of fewer than the others.
+        pooled = nn.functional.avg_pool1d(features.transpose(1, 2), config.audio_pool_size, ceil_mode=True)
+        features = pooled.transpose(1, 2)
+    return BaseModelOutputWithPooling(
+        last_hidden_state=features, hidden_states=output.hidden_states, attentions=output.attentions
+    )
+
+
+def _encode(
+    tower: nn.Module, layers: list[int], num_layers: int, inputs: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+) -> tuple[BaseModelOutputWithPooling, torch.Tensor]:
+    """The output of a tower, with its hidden states only where they were asked for, and the layers that are read."""
+    if inputs.is_floating_point():
+        inputs = inputs.to(tower.dtype)
+    if layers == [num_layers]:
+        output = tower(inputs, **kwargs)
+        return output, output.last_hidden_state
+    output = tower(inputs, **{**kwargs, "output_hidden_states": True})
+    # Encoders differ in whether the last hidden state of the tuple has passed the last norm.
+    states = [output.last_hidden_state if layer == num_layers else output.hidden_states[layer] for layer in layers]
+    if not kwargs.get("output_hidden_states"):
+        output.hidden_states = None
+    return output, torch.cat(states, dim=-1)

@@ -3,15 +3,16 @@ facial clue regions."""
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from ..configuration.configuration_microemo import MicroEmoConfig
+from ..configuration.tower_table import vision_row
 from .qformer import MicroEmoImageQFormer, MicroEmoQFormer, takes_masks
-from .towers import MicroEmoVisionModel
+from .towers import TowerHolderMixin, read_frames, tower_class
 
 
 class LocalClueAttention(nn.Module):
@@ -25,7 +26,7 @@ class LocalClueAttention(nn.Module):
     def __init__(self, config: MicroEmoConfig):
         super().__init__()
         self.config = config.vision_config
-        hidden_size = self.config.hidden_size
+        hidden_size = config.vision_width
         self.num_heads = config.local_clue_num_attention_heads
         self.is_causal = False
         self.region_embeddings = nn.Embedding(config.num_regions, hidden_size)
@@ -91,7 +92,7 @@ class GlobalLocalFusion(nn.Module):
         return global_tokens + self.gate * self.projection(local_tokens)
 
 
-class GlobalLocalVisualEncoder(nn.Module):
+class GlobalLocalVisualEncoder(TowerHolderMixin):
     """Makes timestamp-bound, face-aware frame tokens from frames (paper 3.2).
 
     The queries of the image Q-Former meet the features of a frame (the global view) and, respectively, the patches
@@ -102,10 +103,13 @@ class GlobalLocalVisualEncoder(nn.Module):
         config ([`MicroEmoConfig`]): The configuration of the model.
     """
 
+    tower_name = "vision_model"
+
     def __init__(self, config: MicroEmoConfig):
         super().__init__()
         self.config = config
-        self.vision_model = MicroEmoVisionModel._from_config(config.vision_config)
+        self.num_class_tokens = vision_row(config.vision_config).class_tokens
+        self.vision_model = tower_class(config.vision_config)._from_config(config.vision_config)
         self.query_tokens = nn.Parameter(
             torch.zeros(1, config.num_query_tokens, config.image_qformer_config.hidden_size)
         )
@@ -143,10 +147,10 @@ class GlobalLocalVisualEncoder(nn.Module):
                 The tokens of the timestamps. They are read with `use_frame_timestamps`.
             qformer_attention_mask (`torch.LongTensor` of shape `(F, L)`, *optional*):
                 The mask of `qformer_input_ids`.
-            vision_features (`torch.Tensor` of shape `(F, 1 + P, hidden_size)`, *optional*):
-                What [`MicroEmoVisionModel`] gave for the frames.
-            face_features (`torch.Tensor` of shape `(F, 1 + P, hidden_size)`, *optional*):
-                What [`MicroEmoVisionModel`] gave for the crops.
+            vision_features (`torch.Tensor` of shape `(F, class tokens + P, vision_width)`, *optional*):
+                What [`~GlobalLocalVisualEncoder.encode`] gave for the frames.
+            face_features (`torch.Tensor` of shape `(F, class tokens + P, vision_width)`, *optional*):
+                What [`~GlobalLocalVisualEncoder.encode`] gave for the crops.
             return_dict (`bool`, *optional*, defaults to `False`):
                 Whether to return the hidden states and attentions of the image encoder beside the tokens.
             kwargs (`TransformersKwargs`, *optional*):
@@ -159,7 +163,7 @@ class GlobalLocalVisualEncoder(nn.Module):
         """
         tower = BaseModelOutput(last_hidden_state=vision_features)
         if vision_features is None:
-            tower = self.vision_model(pixel_values, **kwargs)
+            tower = self.encode(pixel_values, **kwargs)
         tokens, local_tokens = self.views(
             vision_features=tower.last_hidden_state,
             region_masks=region_masks,
@@ -175,6 +179,19 @@ class GlobalLocalVisualEncoder(nn.Module):
         return BaseModelOutput(
             last_hidden_state=tokens, hidden_states=tower.hidden_states, attentions=tower.attentions
         )
+
+    def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
+        """Runs the image encoder alone.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(F, 3, H, W)`): The frames or crops.
+            kwargs (`TransformersKwargs`, *optional*): For the image encoder, such as `output_hidden_states`.
+
+        Returns:
+            `BaseModelOutputWithPooling`: `last_hidden_state` holds the features `(F, class tokens + P, vision_width)`,
+            the class token first where the encoder has one.
+        """
+        return read_frames(self.vision_model, self.config, pixel_values, **kwargs)
 
     def views(
         self,
@@ -203,7 +220,7 @@ class GlobalLocalVisualEncoder(nn.Module):
             returns; `None` for the local ones without local clue attention.
         """
         if vision_features is None:
-            vision_features = self.vision_model(pixel_values).last_hidden_state
+            vision_features = self.encode(pixel_values).last_hidden_state
         # In half precision and under quantisation the Q-Formers can be of another dtype than the tower.
         vision_features = vision_features.to(self.query_tokens.dtype)
         text = {}
@@ -240,8 +257,8 @@ class GlobalLocalVisualEncoder(nn.Module):
         if face_features is not None:
             features = face_features[frames]
         else:
-            features = self.vision_model(pixel_values_faces[frames]).last_hidden_state
-        return features[:, 1:].to(vision_features.dtype)
+            features = self.encode(pixel_values_faces[frames]).last_hidden_state
+        return features[:, self.num_class_tokens :].to(vision_features.dtype)
 
     def _query_regions(
         self,

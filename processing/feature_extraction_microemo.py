@@ -1,4 +1,5 @@
-"""The feature extractor of MicroEmo: ImageBind's log-mel segments of a sound, computed with torch alone."""
+"""The feature extractor of MicroEmo: ImageBind's log-mel segments of a sound, computed with torch alone, or the segments
+of another audio tower by its own feature extractor."""
 
 import functools
 import inspect
@@ -14,15 +15,19 @@ from transformers import BatchFeature
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from ..configuration.remote_code import drop_code_references
+from ..configuration.tower_table import SAMPLING_RATE
 from ..utils.keywords import LOADING_KEYWORDS, refuse_unknown
 from .tensor_output import as_features
+from .tower_sound import TowerSound
 
-SAMPLING_RATE = 16_000
 FRAME_LENGTH, FRAME_SHIFT = 400, 160  # 25 ms and 10 ms
 FFT_LENGTH = 512
 # What a saved file holds beside the fields.
 _SAVED = ("feature_extractor_type", "processor_class", "auto_map", "sampling_rate", "padding_value")
 _OLD_NAMES = {"num_clips": "num_segments", "clip_duration": "segment_duration"}  # of version 0.1
+# The fields that are read for ImageBind alone, and for other audio towers alone.
+_OF_IMAGEBIND = ("num_mel_bins", "num_mel_frames", "mel_mean", "mel_std", "short_audio_padding")
+_OF_TOWERS = ("tower_extractor", "steps_per_segment")
 _OTHER_NAMES = {"feature_size": "num_mel_bins", "chunk_length": "segment_duration"}
 # Arguments of Transformers' feature extractors that change nothing here, and the values of them that ask for nothing else.
 _WITHOUT_EFFECT: dict[str, tuple] = {
@@ -34,10 +39,12 @@ _WITHOUT_EFFECT: dict[str, tuple] = {
 class MicroEmoFeatureExtractor(FeatureExtractionMixin):
     r"""
     Cuts a waveform into evenly spaced segments and turns each into ImageBind's log-mel picture (paper 3.4: the audio
-    branch reads ImageBind features of such segments).
+    branch reads ImageBind features of such segments). For another audio tower the segments lie back to back, and the
+    tower's own feature extractor in Transformers reads them.
 
     Args:
-        num_segments (`int`, *optional*, defaults to 8): The number of segments C per sound.
+        num_segments (`int`, *optional*, defaults to 8):
+            The number of segments C per sound; with `tower_extractor` the largest number.
         segment_duration (`float`, *optional*, defaults to 2.0): The number of seconds per segment.
         num_mel_bins (`int`, *optional*, defaults to 128): The height of the picture.
         num_mel_frames (`int`, *optional*, defaults to 204):
@@ -47,6 +54,10 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         short_audio_padding (`"waveform"` or `"mel"`, *optional*, defaults to `"waveform"`):
             Whether a sound shorter than a segment is filled with zeros in its samples (AffectGPT) or, after the filter
             bank, in its picture (Video-LLaMA).
+        tower_extractor (`dict`, *optional*):
+            The fields of the feature extractor of another audio tower, with its class in Transformers as
+            `feature_extractor_type`. The fields of the picture are not read then.
+        steps_per_segment (`int`, *optional*, defaults to 1): The number of steps that such a tower makes of a segment.
         kwargs (`Any`, *optional*): What a saved file holds beside the fields.
 
     Raises:
@@ -54,7 +65,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         ValueError: If `short_audio_padding` has another value, or if a segment has more mel frames than the picture.
     """
 
-    model_input_names = ["input_features", "audio_segment_mask"]
+    model_input_names = ["input_features", "audio_segment_mask", "audio_step_mask"]
     # What Transformers' pipelines put where they pad; there is never anything to pad.
     padding_value = 0.0
 
@@ -67,12 +78,14 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         mel_mean: float = -4.268,
         mel_std: float = 9.138,
         short_audio_padding: str = "waveform",
+        tower_extractor: dict[str, Any] | None = None,
+        steps_per_segment: int = 1,
         **kwargs: Any,
     ) -> None:
         if short_audio_padding not in ("waveform", "mel"):
             raise ValueError(f"short_audio_padding must be 'waveform' or 'mel', got {short_audio_padding!r}")
         needed = 1 + (int(segment_duration * SAMPLING_RATE) - FRAME_LENGTH) // FRAME_SHIFT
-        if needed > num_mel_frames:
+        if tower_extractor is None and needed > num_mel_frames:
             raise ValueError(
                 f"a segment of segment_duration={segment_duration} s has {needed} mel frames, but num_mel_frames is "
                 f"{num_mel_frames}"
@@ -90,11 +103,29 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         self.mel_mean = mel_mean
         self.mel_std = mel_std
         self.short_audio_padding = short_audio_padding
+        self.tower_extractor = tower_extractor
+        self.steps_per_segment = steps_per_segment
+        if tower_extractor is not None:
+            self.tower_sound  # noqa: B018 (an extractor that does not exist is refused here, not at the first sound)
+
+    @property
+    def tower_sound(self) -> TowerSound:
+        """[`TowerSound`]: What makes the segments of an audio tower with a feature extractor of its own."""
+        return TowerSound(self.tower_extractor or {}, self.num_segments, self.segment_duration, self.steps_per_segment)
 
     @property
     def feature_size(self) -> int:
         """The number of values at each time of a segment, by the name that Transformers has for it."""
-        return self.num_mel_bins
+        return self.num_mel_bins if self.tower_extractor is None else self.tower_sound.extractor.feature_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as they are saved.
+
+        Returns:
+            `dict[str, Any]`: The fields that are read for this audio tower.
+        """
+        unread = _OF_TOWERS if self.tower_extractor is None else _OF_IMAGEBIND
+        return {name: value for name, value in super().to_dict().items() if name not in unread}
 
     @staticmethod
     def fields() -> frozenset[str]:
@@ -154,8 +185,10 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
 
         Returns:
             `BatchFeature`: `input_features` of shape `(B, C, 1, num_mel_bins, num_mel_frames)` as float32 and
-            `audio_segment_mask` of shape `(B, C)` as bool. A clip without sound has the features 0 and the mask
-            `False`. The method `segment_times` gives the seconds of the segments.
+            `audio_segment_mask` of shape `(B, C)` as bool. With `tower_extractor` the features are `(B, C, ...)` as the
+            tower takes them, C follows the longest sound, and `audio_step_mask` of shape `(B, C * steps_per_segment)`
+            says which steps begin before the sound ends. A clip without sound has the features 0 and the masks `False`.
+            The method `segment_times` gives the seconds of the segments or steps.
 
         Raises:
             TypeError: If a keyword is unknown.
@@ -173,6 +206,12 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         if len(rates) != len(waveforms):
             raise ValueError(f"{len(waveforms)} waveforms, but {len(rates)} sampling rates")
 
+        if self.tower_extractor is not None:
+            sounds = [
+                None if waveform is None else _as_mono(*as_samples(waveform, rate))
+                for waveform, rate in zip(waveforms, rates, strict=True)
+            ]
+            return as_features(self.tower_sound(sounds), return_tensors, device)
         mask = torch.zeros(len(waveforms), self.num_segments, dtype=torch.bool)
         features = torch.zeros(len(waveforms), self.num_segments, 1, self.num_mel_bins, self.num_mel_frames)
         segments, rows = [], []
@@ -193,15 +232,18 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         return as_features(data, return_tensors, device)
 
     def segment_times(self, num_samples: int, sampling_rate: int) -> np.ndarray:
-        """Returns the start and end of each segment. The starts are evenly spaced, the last one a step before the end.
+        """Returns the start and end of each segment. The starts are evenly spaced, the last one a stride before the end.
+        For an audio tower with several steps in a segment, those of each step before the end of the sound.
 
         Args:
             num_samples (`int`): The length of the sound in samples.
             sampling_rate (`int`): The number of samples per second.
 
         Returns:
-            `np.ndarray` of shape `(C, 2)`: The seconds of the segments.
+            `np.ndarray` of shape `(C, 2)`: The seconds of the segments or steps.
         """
+        if self.tower_extractor is not None:
+            return self.tower_sound.step_times(_resampled_length(num_samples, sampling_rate))
         starts, _ = self._segment_starts(_resampled_length(num_samples, sampling_rate))
         return np.array([[float(start), float(start) + self.segment_duration] for start in starts])
 
@@ -235,6 +277,11 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
             segment -= segment[1].mean()
             segments.append(segment[0].clone())
         return torch.stack(segments)
+
+
+def _as_mono(waveform: torch.Tensor, rate: int) -> np.ndarray:
+    """The mean of the channels at 16 kHz, `(samples,)`."""
+    return resample(waveform.mean(0), rate, SAMPLING_RATE).numpy()
 
 
 def resample(waveform: torch.Tensor, rate: int, new_rate: int, start: int = 0, end: int | None = None) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..configuration.configuration_microemo import MicroEmoConfig
+from ..configuration.tower_table import SAMPLING_RATE, audio_row
 from .faces.face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
 from .video_processing_microemo import MicroEmoVideoProcessor
@@ -37,13 +38,36 @@ def arguments_from_model(config: MicroEmoConfig) -> dict[str, Any]:
             clue_regions="whole_face" if config.num_regions == 1 else "facial",
             max_frames=config.max_frames,
         ),
-        "feature_extractor": MicroEmoFeatureExtractor(
-            num_segments=config.max_audio_segments,
-            segment_duration=config.audio_config.segment_duration,
-            num_mel_bins=config.audio_config.num_mel_bins,
-            num_mel_frames=config.audio_config.num_mel_frames,
-        ),
+        "feature_extractor": MicroEmoFeatureExtractor(**sound_fields(config)),
         **{name: getattr(config, name) for name in SWITCHES},
+    }
+
+
+def sound_fields(config: MicroEmoConfig, extractor: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Makes the fields of the feature extractor that fits a model.
+
+    Args:
+        config ([`MicroEmoConfig`]): The configuration of the model.
+        extractor (`dict`, *optional*):
+            The fields of the audio tower's own feature extractor, by default those that follow from its configuration.
+
+    Returns:
+        `dict[str, Any]`: The fields of [`MicroEmoFeatureExtractor`].
+    """
+    sound, row = config.audio_config, audio_row(config.audio_config)
+    fields = {
+        "num_segments": config.max_audio_segments,
+        "segment_duration": row.segment_samples(sound) / SAMPLING_RATE,
+    }
+    if row.extractor is None:
+        return fields | {
+            "segment_duration": sound.segment_duration,
+            "num_mel_bins": sound.num_mel_bins,
+            "num_mel_frames": sound.num_mel_frames,
+        }
+    return fields | {
+        "steps_per_segment": config.audio_steps_per_segment,
+        "tower_extractor": extractor or row.extractor(sound),
     }
 
 
@@ -58,7 +82,7 @@ def differences_from_model(processor: "MicroEmoProcessor", config: MicroEmoConfi
         `list[str]`: A sentence for each field that differs, with both values.
     """
     vision, video_processor = config.vision_config, processor.video_processor
-    sound, feature_extractor = config.audio_config, processor.feature_extractor
+    feature_extractor = processor.feature_extractor
     pairs = {name: (getattr(processor, name), getattr(config, name)) for name in SWITCHES}
     if config.windows != "sliding":
         pairs = {name: pair for name, pair in pairs.items() if not name.startswith("window_")}
@@ -67,8 +91,12 @@ def differences_from_model(processor: "MicroEmoProcessor", config: MicroEmoConfi
         pairs["num_regions"] = (len(find_regions(video_processor.clue_regions)), config.num_regions)
     pairs["size"] = (video_processor.size["height"], vision.image_size)
     pairs["patch_size"] = (video_processor.patch_size, vision.patch_size)
-    pairs["segment_duration"] = (feature_extractor.segment_duration, sound.segment_duration)
-    pairs["num_mel_frames"] = (feature_extractor.num_mel_frames, sound.num_mel_frames)
+    sound = sound_fields(config)
+    for name in ("segment_duration", "num_mel_frames", "steps_per_segment"):
+        if name in sound:
+            pairs[name] = (getattr(feature_extractor, name), sound[name])
+    extractors = (feature_extractor.tower_extractor, sound.get("tower_extractor"))
+    pairs["feature_extractor_type"] = tuple((fields or {}).get("feature_extractor_type") for fields in extractors)
     pairs["video_token_id"] = (processor.video_token_id, config.video_token_id)
     pairs["audio_token_id"] = (processor.audio_token_id, config.audio_token_id)
     wrong = [f"{name} is {ours!r}, the model's {its!r}" for name, (ours, its) in pairs.items() if ours != its]

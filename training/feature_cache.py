@@ -192,26 +192,30 @@ class FeatureCache:
     def _through_towers(
         self, tensors: dict[str, torch.Tensor], model: MicroEmoForConditionalGeneration
     ) -> dict[str, torch.Tensor]:
-        vision_model = model.model.visual_encoder.vision_model
-        audio_tower = model.model.audio_branch.audio_tower
+        visual_encoder, audio_branch = model.model.visual_encoder, model.model.audio_branch
         has_face = tensors["region_masks"][0].flatten(1).any(dim=1) if "region_masks" in tensors else None
         for pixels, name in PIXELS.items():
             if pixels not in tensors:
                 continue
+            vision_model = visual_encoder.vision_model
             frames = tensors.pop(pixels)[0].to(vision_model.device)
             # The model itself passes over crops without a face.
             is_read = torch.ones(len(frames), dtype=torch.bool)
             if name == "face_features" and has_face is not None:
                 is_read = has_face
-            shape = (len(frames), 1 + model.config.vision_config.num_patches, model.config.vision_config.hidden_size)
-            output = torch.zeros(shape, dtype=vision_model.dtype)
+            num_tokens = visual_encoder.num_class_tokens + model.config.num_patches
+            output = torch.zeros(len(frames), num_tokens, model.config.vision_width, dtype=vision_model.dtype)
             if is_read.any():
-                hidden_state = vision_model(frames[is_read.to(frames.device)]).last_hidden_state
+                hidden_state = visual_encoder.encode(frames[is_read.to(frames.device)]).last_hidden_state
                 output[is_read] = hidden_state.to("cpu", output.dtype)
             tensors[name] = output[None]
         if "input_features" in tensors:
-            segments = tensors.pop("input_features")[0].to(audio_tower.device)
-            tensors["audio_features"] = audio_tower(segments).pooler_output[None].cpu()
+            segments = tensors.pop("input_features")[0].to(audio_branch.audio_tower.device)
+            steps = audio_branch.encode(segments).last_hidden_state.flatten(0, 1).cpu()
+            if "audio_step_mask" in tensors:  # a short sound in a long segment has few of them
+                is_real = tensors["audio_step_mask"][0]
+                steps, tensors["audio_step_mask"] = steps[is_real], torch.ones(1, int(is_real.sum()), dtype=torch.bool)
+            tensors["audio_features"] = steps[None]
         return tensors
 
     def _through_visual_encoder(
@@ -423,6 +427,9 @@ def cache_settings(
     if model is not None:
         settings["vision_model"] = _hash_weights(model.model.visual_encoder.vision_model)
         settings["audio_tower"] = _hash_weights(model.model.audio_branch.audio_tower)
+        for name, default in (("vision_feature_layer", -1), ("audio_feature_layer", -1), ("audio_pool_size", 1)):
+            if getattr(model.config, name) != default:  # a cache that was made before they existed stays valid
+                settings[name] = getattr(model.config, name)
     if model is not None and frame_tokens:
         settings["visual_encoder"] = _hash_weights(model.model.visual_encoder)
         settings["timestamp_format"] = processor.timestamp_format if processor.use_frame_timestamps else None

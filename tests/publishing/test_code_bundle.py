@@ -56,7 +56,11 @@ def test_the_model_brings_the_whole_bundle_and_the_processor_no_model(bundled):
     everything = {path.name for path in bundled.glob("*.py")}
     assert closure("modeling_microemo.py") == everything
     assert not {"modeling_microemo.py", "emotion_pipeline.py"} & closure("processing_microemo.py")
-    assert closure("configuration_microemo.py") == {"configuration_microemo.py", "remote_code.py"}
+    assert closure("configuration_microemo.py") == {
+        "configuration_microemo.py",
+        "remote_code.py",
+        "tower_table.py",
+    }
 
 
 def test_a_bundle_needs_nothing_but_transformers_and_holds_nothing_needless(bundled):

@@ -2,15 +2,27 @@
 
 import json
 import resource
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    pipeline,
+)
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
+from microemo.modeling_microemo.convert_original import ConversionError
 from microemo.publishing.initialize import initialize, tiny_qformer_tokenizer, tiny_tokenizer
+from microemo.tests.modeling_microemo.conftest import make_language_model
 
 
 @pytest.fixture(scope="module")
@@ -166,5 +178,85 @@ def test_nothing_is_left_when_the_disk_is_full(in_fork, tmp_path, limit):
 def test_missing_tokenizers(tmp_path):
     with pytest.raises(ValueError, match="microemo-7b needs two tokenizers.*--llm-tokenizer.*--qformer-tokenizer"):
         initialize("microemo-7b", tmp_path / "big")
-    with pytest.raises(ValueError, match="'microemo-8b'.*microemo-7b, microemo-tiny"):
+    with pytest.raises(ValueError, match="'microemo-8b'.*microemo-7b, microemo-small, microemo-tiny"):
         initialize("microemo-8b", tmp_path / "big")
+
+
+# --- pretrained parts ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    """A speech recogniser in float16, of which the encoder is wanted."""
+    folder = tmp_path_factory.mktemp("whisper")
+    sizes = {"encoder_layers": 4, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = WhisperConfig(
+        d_model=32,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        num_mel_bins=20,
+        max_source_positions=100,
+        vocab_size=40,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        **sizes,
+    )
+    WhisperForConditionalGeneration(config).half().save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=20, chunk_length=2, dither=0.25).save_pretrained(folder)
+    return folder
+
+
+def test_a_pretrained_audio_encoder(whisper, tmp_path):
+    folder = initialize("microemo-small", tmp_path / "small", audio=whisper)
+    model, report = MicroEmoForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    config = model.config
+    # The preset's layers of a Whisper as deep as its own.
+    assert (config.audio_feature_layer, config.audio_width, config.audio_steps_per_segment) == ([2, 3, 4], 96, 20)
+    theirs = WhisperForConditionalGeneration.from_pretrained(whisper, dtype=torch.float32).get_encoder()
+    assert all(torch.equal(model.get_encoder("audio").state_dict()[n], w) for n, w in theirs.state_dict().items())
+    processor = MicroEmoProcessor.from_pretrained(folder)
+    processor.check_config(config)
+    assert processor.feature_extractor.tower_extractor["dither"] == 0.25  # of the checkpoint's own extractor
+    told = json.loads((folder / "conversion_report.json").read_text())
+    (source,) = told["sources"]
+    assert (source["file"], source["holds"]) == (whisper.name, ["audio tower"])
+    assert {f"model.audio_branch.audio_tower.{name}" for name in theirs.state_dict()} == set(source["used"])
+    (ignored,) = source["ignored"].values()
+    assert ignored and all(name.startswith("model.decoder.") for name in ignored)
+    assert "model.audio_projection.weight" in told["new"] and not set(told["new"]) & set(source["used"])
+
+
+def test_an_encoder_of_another_kind_than_the_presets(whisper, tmp_path):
+    folder = initialize("microemo-tiny", tmp_path / "tiny", audio=whisper)
+    config = MicroEmoConfig.from_pretrained(folder)
+    assert (config.audio_feature_layer, config.audio_pool_size, config.max_audio_segments) == (-1, 5, 30)
+
+
+def test_a_pretrained_language_model(tmp_path):
+    llm = make_language_model(tmp_path / "llm")
+    folder = initialize("microemo-tiny", tmp_path / "tiny", llm=llm)
+    model = MicroEmoForConditionalGeneration.from_pretrained(folder)
+    theirs = LlamaForCausalLM.from_pretrained(llm)
+    rows = theirs.config.vocab_size
+    table = model.get_input_embeddings().weight
+    assert torch.equal(table[:rows], theirs.get_input_embeddings().weight) and len(table) == rows + 2
+    torch.testing.assert_close(table[rows:], table[:rows].mean(0, keepdim=True).expand(2, -1))
+    assert torch.equal(model.lm_head.weight[:rows], theirs.lm_head.weight)
+    processor = MicroEmoProcessor.from_pretrained(folder)
+    processor.check_config(model.config)
+    assert processor.tokenizer("what").input_ids == AutoTokenizer.from_pretrained(llm)("what").input_ids
+
+
+def test_a_part_that_is_none(whisper, tmp_path):
+    with pytest.raises(ValueError, match="--audio.*'llama'.*no audio tower.*whisper"):
+        initialize("microemo-tiny", tmp_path / "one", audio=make_language_model(tmp_path / "llm"))
+    weights = load_file(whisper / "model.safetensors")
+    weights.pop("model.encoder.conv1.bias")
+    shutil.copytree(whisper, tmp_path / "part")
+    save_file(weights, tmp_path / "part" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConversionError, match="audio tower whole.*conv1.bias"):
+        initialize("microemo-small", tmp_path / "two", audio=tmp_path / "part")
+    assert not (tmp_path / "two").exists()
