@@ -4,7 +4,7 @@ The picture is one public-domain photograph that moves gently, and the voice is 
 speaks.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -170,6 +170,7 @@ def write_media(
     sound_start: float = 0.0,
     sound_rate: int = SOUND_RATE,
     comment: str | None = None,
+    encoding: Mapping[str, str] | None = None,
 ) -> None:
     """Encodes pictures and sound into a file, which has a temporary name until it is complete.
 
@@ -182,6 +183,7 @@ def write_media(
         sound_start (`float`, *optional*, defaults to 0.0): The presentation time of the first sample in seconds.
         sound_rate (`int`, *optional*, defaults to 16000): The samples per second.
         comment (`str`, *optional*): A text that is stored in the metadata of the file.
+        encoding (`Mapping[str, str]`, *optional*): Further options of the encoder x264, such as `crf`, where it is there.
     """
     pictures = iter(pictures)
     first = next(pictures, None)
@@ -193,7 +195,7 @@ def write_media(
             video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
             video.codec_context.time_base = _TICK
             if video.codec_context.name == "libx264":
-                video.options = {"preset": "veryfast"}  # a third of the time
+                video.options = {"preset": "veryfast", **(encoding or {})}  # a third of the time
         if sound is not None:
             # All of it first: it waits in the muxer for the frames it belongs to.
             audio: av.AudioStream = container.add_stream("aac", rate=sound_rate, layout="mono")
