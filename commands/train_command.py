@@ -64,6 +64,12 @@ def precompute(
     model: Annotated[str, typer.Option(help="The checkpoint folder or Hub id of the model to train.")],
     cache: Annotated[Path, typer.Option(help="The folder of the features, which is made if it does not exist.")],
     media_folder: Annotated[str | None, typer.Option(help="The folder that relative file names start from.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="The corpus that the tables are, as in training; by default the layout tells.")
+    ] = None,
+    corpus_clips: Annotated[
+        str | None, typer.Option(help="The folder for clips that are cut out of a corpus, as in training.")
+    ] = None,
     label_columns: Annotated[
         list[str] | None, typer.Option(help="A column of labels, as in training; the option can be repeated.")
     ] = None,
@@ -93,13 +99,15 @@ def precompute(
     load_libraries()
     import torch
 
+    from ..training.corpora.corpus_list import CorpusOptions
     from ..training.data import load_table
     from ..training.feature_cache import precompute as fill
     from ..training.label_tables import LabelColumns
     from ..training.train import ModelArguments, load_model_and_processor
 
     columns = LabelColumns(tuple(label_columns), video_column) if label_columns else None
-    rows = [load_table(table, None, media_folder, emer_subtitles, columns=columns) for table in tables]
+    options = CorpusOptions(corpus, clips=corpus_clips)
+    rows = [load_table(table, None, media_folder, emer_subtitles, columns=columns, corpus=options) for table in tables]
     arguments = ModelArguments(model_name_or_path=model, dtype=dtype, config_overrides=config_overrides)
     loaded, processor = load_model_and_processor(arguments)
     if torch.cuda.is_available():

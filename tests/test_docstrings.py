@@ -24,6 +24,7 @@ import microemo.processing.decoding
 import microemo.processing.faces
 import microemo.processing.utterance_formats
 import microemo.publishing
+import microemo.training.corpora
 import microemo.training.from_scratch
 import microemo.training.synthetic
 import microemo.utils
@@ -50,6 +51,7 @@ MODULES = [
             microemo.processing.faces,
             microemo.processing.utterance_formats,
             microemo.training,
+            microemo.training.corpora,
             microemo.training.from_scratch,
             microemo.training.synthetic,
         )

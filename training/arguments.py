@@ -69,13 +69,28 @@ class DataArguments:
     train_data: str | None = field(
         default=None, metadata={"help": "The table, folder or Hub id of the training data."}
     )
-    train_split: str | None = field(default=None, metadata={"help": "The `split` of the rows to train on."})
+    train_split: str | None = field(
+        default=None, metadata={"help": "The `split` of the rows to train on. By default all; of a corpus, train."}
+    )
     eval_data: str | None = field(
         default=None, metadata={"help": "The table, folder or Hub id of the evaluation data."}
     )
-    eval_split: str | None = field(default=None, metadata={"help": "The `split` of the rows to evaluate on."})
+    eval_split: str | None = field(
+        default=None, metadata={"help": "The `split` of the rows to evaluate on. By default all; of a corpus, dev."}
+    )
     media_folder: str | None = field(
         default=None, metadata={"help": "The folder that relative file names start from."}
+    )
+    corpus: str | None = field(
+        default=None,
+        metadata={"help": "The corpus that the data are, as ravdess or meld. By default its layout tells."},
+    )
+    fold: int | None = field(default=None, metadata={"help": "The fold of a corpus that has folds, from 1 on."})
+    corpus_clips: str | None = field(
+        default=None,
+        metadata={
+            "help": "The folder for clips that are cut out of a corpus's videos or Parquet rows. By default below HF_HOME."
+        },
     )
     label_columns: list[str] | None = field(
         default=None,
@@ -101,7 +116,8 @@ class DataArguments:
         default=None, metadata={"help": "The label table (check-openset.csv) of an EMER annotation file."}
     )
     emer_language: str = field(
-        default="english", metadata={"help": "The language of an EMER annotation file, english or chinese."}
+        default="english",
+        metadata={"help": "The language of an EMER annotation file or of MER's subtitles, english or chinese."},
     )
     allowed_labels: list[str] | None = field(
         default=None, metadata={"help": "The only labels that `emotions` may hold."}
@@ -122,6 +138,8 @@ class DataArguments:
     def __post_init__(self) -> None:
         if self.label_columns is None and (self.video_column or self.speaker_column):
             raise ValueError("video_column and speaker_column belong to label_columns, which are missing")
+        if self.label_columns is not None and self.corpus is not None:
+            raise ValueError("label_columns are those of a table, and corpus names another layout; give one of them")
         if self.eval_share is not None and self.eval_data is not None:
             raise ValueError("eval_share takes its rows from train_data, so there can be no eval_data")
 

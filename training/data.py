@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Video, load_dataset, load_from_disk
+from datasets import Audio, Dataset, Video, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..evaluation.emotion_labels import parse_labels
 from ..processing.media import probe
 from ..utils.files import read_json, read_json_lines, read_table
 from ..utils.keywords import suggestion
+from .corpora.corpus_list import CORPORA, Corpus, CorpusOptions, find_corpus, read_corpus
 from .data_checks import COLUMNS, FILE_COLUMNS, DataError, report_problems, row_problems
 from .label_tables import (
     CONVERSATION_COLUMNS,
@@ -61,6 +62,7 @@ def load_table(
     labels: FileName | None = None,
     language: str = "english",
     columns: LabelColumns | None = None,
+    corpus: CorpusOptions | None = None,
 ) -> Dataset:
     """Loads the rows of a data set, with absolute file names.
 
@@ -68,7 +70,8 @@ def load_table(
         source (`str` or `Path`):
             A .jsonl, .json, .csv or .parquet file; a folder with `metadata.jsonl`, `.csv` or `.parquet` beside the
             clips (`file_name` may name the clip), or one that `Dataset.save_to_disk` wrote; or a Hub id. An annotation
-            file of EMER or OV-MERD is recognised by its columns, see [`import_emer`].
+            file of EMER or OV-MERD is recognised by its columns, see [`import_emer`], and a corpus such as RAVDESS by its
+            layout, see [`read_corpus`].
         split (`str`, *optional*):
             The value of the `split` column in the rows that are kept. For a Hub id, the split to load, by default
             `"train"`.
@@ -80,21 +83,29 @@ def load_table(
         columns ([`LabelColumns`], *optional*):
             The columns of a table of labels, see [`read_label_table`]. A table with `emotions` and without a conversation
             is one by itself.
+        corpus ([`CorpusOptions`], *optional*): How a corpus is read. By default it is recognised, if it is one.
 
     Returns:
         `Dataset`: The rows.
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if there is no such corpus or fold.
         DataError: if a file cannot be read, a column is unknown, or the split has no rows.
     """
     path = Path(source)
-    if path.is_dir() and not (path / "state.json").is_file():
-        metadata_files = [path / f"metadata{suffix}" for suffix in READERS if (path / f"metadata{suffix}").is_file()]
+    known = None if columns is not None else corpus_of(source, corpus)
+    if path.is_dir() and known is None and not (path / "state.json").is_file():
+        metadata_files = _metadata(path)
         if not metadata_files:
-            raise FileNotFoundError(f"{path}: a folder without metadata.jsonl, metadata.csv or metadata.parquet")
+            raise FileNotFoundError(
+                f"{path}: a folder without metadata.jsonl, metadata.csv or metadata.parquet, and its layout is that of no "
+                f"corpus ({', '.join(CORPORA)})"
+            )
         path = metadata_files[0]
-    if path.is_dir():
+    if known is not None:
+        table = read_corpus(source, known, corpus, media_folder, language)
+    elif path.is_dir():
         table = load_from_disk(str(path))
     elif path.is_file():
         if columns is None and is_emer(path):
@@ -109,8 +120,8 @@ def load_table(
     if columns is None and "file_name" in table.column_names and "video" not in table.column_names:
         table = table.rename_column("file_name", "video")
     for name, feature in table.features.items():
-        if isinstance(feature, Video):
-            table = table.cast_column(name, Video(decode=False))
+        if isinstance(feature, (Audio, Video)):  # PyAV decodes them; `datasets` would need torchcodec
+            table = table.cast_column(name, type(feature)(decode=False))
     root = Path(media_folder) if media_folder else path.parent
     if columns is None:
         _check_columns(table.column_names, source)
@@ -127,6 +138,32 @@ def load_table(
             raise DataError(f"{source}: no rows of split {split!r}; there are {splits}")
         table = table.select(selected)
     return table.map(lambda row: _resolve(row, root), desc="Reading rows") if path.exists() else table
+
+
+def corpus_of(source: FileName, options: CorpusOptions | None = None) -> Corpus | None:
+    """Finds out whether data are a corpus that [`read_corpus`] reads. A folder with a `metadata` table is none.
+
+    Args:
+        source (`str` or `Path`): A file, a folder or a Hub id, see [`load_table`].
+        options ([`CorpusOptions`], *optional*): The options, of which the name decides.
+
+    Returns:
+        [`Corpus`], *optional*: The corpus, or `None`.
+
+    Raises:
+        ValueError: if there is no such corpus, or a fold is named and the data are no corpus.
+    """
+    name = options.name if options else None
+    path = Path(source)
+    is_table = path.is_dir() and ((path / "state.json").is_file() or _metadata(path))
+    corpus = None if is_table and name is None else find_corpus(source, name)
+    if corpus is None and options is not None and options.fold is not None:
+        raise ValueError(f"{source}: a fold is named, but the layout is that of no corpus ({', '.join(CORPORA)})")
+    return corpus
+
+
+def _metadata(folder: Path) -> list[Path]:
+    return [folder / f"metadata{suffix}" for suffix in READERS if (folder / f"metadata{suffix}").is_file()]
 
 
 def _read_file(path: Path) -> Dataset:
@@ -215,7 +252,11 @@ def is_emer(path: str | Path) -> bool:
         return False
     columns = {name for row in _read_rows(Path(path), read_table)[:1] for name in row}
     return any(
-        required <= columns for required in ({"names", "reasons"}, {"name", "english", "chinese"}, {"name", "openset"})
+        required <= columns
+        for required in (
+            *({"names", "reasons"}, {"name", "english", "chinese"}),
+            *({"name", "openset"}, {"name", "reason"}),
+        )
     )
 
 
@@ -234,7 +275,8 @@ def import_emer(
         annotation (`str` or `Path`):
             EMER-V1 `gt-eng.csv` or `gt-chi.csv` (names, emotions, subtitles, reasons), EMER-V2 `final-EMER-reason.csv`
             (name, chinese, english), or the labels of OV-MERD and OV-MERD+, `check-openset.csv` (name, openset), whose
-            answers are the labels themselves.
+            answers are the labels themselves. MER2025 has both kinds: `track2_train_ovmerd.csv` (name, openset) and
+            `track3_train_ovmerd.csv` (name, reason), and the same for MER-Caption+.
         media_folder (`str` or `Path`): The folder that holds NAME.mp4 (or .avi, .mkv, ...).
         subtitles (`str` or `Path`, *optional*):
             The table `transcription-engchi-polish.csv` of MER2023 (name, chinese, english), which has one sentence
@@ -264,6 +306,8 @@ def import_emer(
             sentence = row.get("subtitles")
         elif {"name", "english", "chinese"} <= columns:
             name, answer, own_labels, sentence = row["name"], row[language], [], None
+        elif {"name", "reason"} <= columns:
+            name, answer, own_labels, sentence = row["name"], row["reason"], [], None
         elif {"name", "openset"} <= columns:
             name, own_labels, sentence = row["name"], parse_labels(row["openset"]), None
             answer = labels_answer(own_labels)

@@ -22,7 +22,7 @@ from .data_checks import COLUMNS, DataError
 
 logger = logging.get_logger("microemo.training.label_tables")
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".flv")
 SOUND_SUFFIXES = (".wav", ".mp3", ".flac", ".m4a", ".ogg")
 SUBTITLE_SUFFIXES = (".srt", ".vtt")
 LABELS_INSTRUCTION = "Which emotions does the speaker show? Name all that fit."

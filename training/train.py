@@ -43,7 +43,8 @@ from ..utils.news import show_news
 from .adapter import IMAGE_QUERIES, MicroEmoPeftModel
 from .arguments import MODULES_TO_TRAIN, DataArguments, MicroEmoTrainingArguments, ModelArguments, parse_arguments
 from .collator import IGNORED, MicroEmoCollator, PromptCollator, one_by_one, question_of, try_rows
-from .data import load_table, to_conversation
+from .corpora.corpus_list import CorpusOptions
+from .data import corpus_of, load_table, to_conversation
 from .data_checks import check_table
 from .feature_cache import FeatureCache
 from .label_tables import LabelColumns, split_off
@@ -433,11 +434,13 @@ def load_tables(args: DataArguments) -> dict[str, Dataset]:
     if args.label_columns:
         columns = LabelColumns(tuple(args.label_columns), args.video_column, args.speaker_column)
     emer = (args.emer_subtitles, args.emer_labels, args.emer_language)
-    tables = {
-        name: load_table(source, split, args.media_folder, *emer, columns)
-        for name, (source, split) in sources.items()
-        if source is not None
-    }
+    corpus = CorpusOptions(args.corpus, args.fold, args.corpus_clips)
+    tables = {}
+    for name, (source, split) in sources.items():
+        if source is not None:
+            if split is None and columns is None and corpus_of(source, corpus) is not None:
+                split = "train" if name == "train" else "dev"
+            tables[name] = load_table(source, split, args.media_folder, *emer, columns, corpus)
     if args.eval_share is not None:
         tables["train"], tables["eval"] = split_off(tables["train"], args.eval_share, str(args.train_data))
     return tables

@@ -211,11 +211,13 @@ def _json_line(row: dict) -> bytes:
 # --- reading what users wrote --------------------------------------------------------------------------------------
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike, fallback: str | None = None) -> str:
     """Reads the text of a UTF-8 file, or of a UTF-16 file that begins with a byte-order mark.
 
     Args:
         path (`str` or `Path`): The file.
+        fallback (`str`, *optional*):
+            The encoding of those lines that are not UTF-8, where it is known. By default there may be none.
 
     Returns:
         `str`: Its text without the byte-order mark; line ends are kept.
@@ -227,7 +229,7 @@ def read_text(path: str | os.PathLike) -> str:
     data = Path(path).read_bytes()
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        text = data.decode(encoding)
+        text = data.decode(encoding) if fallback is None else _decode_lines(data, encoding, fallback)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(
@@ -240,6 +242,26 @@ def read_text(path: str | os.PathLike) -> str:
             f"{path}, line {line}: a NUL character; not a text file, or one in another encoding than UTF-8"
         )
     return text
+
+
+def _decode_lines(data: bytes, encoding: str, fallback: str) -> str:
+    """Decodes a file whose lines may be in two encodings, as where a table was put together from several."""
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        lines = data.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
+        try:
+            return "".join(line.decode("utf-8" if _is_utf8(line) else fallback) for line in lines)
+        except UnicodeDecodeError:
+            raise error from None
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -335,13 +357,14 @@ def _twice(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name, count in Counter(names).items() if count > 1)
 
 
-def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
+def read_table(path: str | os.PathLike, fallback: str | None = None) -> list[dict[str, str]]:
     r"""Reads a table: a .csv file, whose cells are separated by commas, semicolons or tabs, or an .xlsx file.
 
     Rows without any content are passed over.
 
     Args:
         path (`str` or `Path`): The file. A file that does not end in .xlsx is read as CSV.
+        fallback (`str`, *optional*): The encoding of those lines of a CSV file that are not UTF-8, see [`read_text`].
 
     Returns:
         `list[dict[str, str]]`: For each row a dictionary from column to cell. Every cell is a string, an empty one `""`.
@@ -361,7 +384,7 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     [{'name': 'clip_1', 'score': '0,5'}]
     ```"""
     path = Path(path)
-    lines = _read_xlsx(path) if path.suffix.lower() == ".xlsx" else _read_csv(path)
+    lines = _read_xlsx(path) if path.suffix.lower() == ".xlsx" else _read_csv(path, fallback)
     number, header = next(lines, (0, []))
     header = [name.strip() for name in header]
     if not any(header):
@@ -387,9 +410,9 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     return [{header[column]: cells[column] for column in named} for cells in rows]
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _read_csv(path: Path, fallback: str | None = None) -> Iterator[tuple[int, list[str]]]:
     """Yields each row with the number of its first line."""
-    text = read_text(path)
+    text = read_text(path, fallback)
     first = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     # the separator that makes most cells of the header; a comma where there is nothing to choose
     separator = max(",;\t", key=lambda separator: len(next(csv.reader([first], delimiter=separator), [])))
