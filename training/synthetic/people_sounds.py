@@ -15,6 +15,7 @@ from .voice import SOUND_RATE
 _VOICE_BELOW_LOUDEST = (1.0, 13.0)
 _VOICE_OVER_NOISE = (5.0, 25.0)
 _VOICE_OVER_MUSIC = (6.0, 20.0)
+_LEAST_PEAK = 0.1  # of a clip: the microphone is turned up for soft voices
 _FLOOR = (-75.0, -55.0)  # of the faint noise that every recording has
 # The root of chords in semitones, and their tones: major, minor, seventh.
 _CHORDS = ((0, 4, 7), (0, 3, 7), (0, 4, 7, 10), (0, 3, 7, 10))
@@ -83,15 +84,23 @@ def people_sound(dialogue: PeopleDialogue, voices: np.ndarray, rng: np.random.Ge
         return np.zeros(length, np.float32)
     gains = _amplitude(-rng.uniform(*_VOICE_BELOW_LOUDEST, len(voices)))
     sound = (gains[:, None] * voices).sum(0)
-    spoken = sound[sound != 0]
-    # Without a voice the others are as loud as if there were one.
-    level = float(np.sqrt(np.square(spoken).mean())) if spoken.size else 0.1
+    sound *= max(1.0, _LEAST_PEAK / max(1e-4, np.abs(sound).max()))
+    level = _softest(dialogue, sound)
     if "music" in conditions:
         sound += level * _amplitude(-rng.uniform(*_VOICE_OVER_MUSIC)) * _music(length, rng)
     elif {"noise", "no_speech"} & set(conditions):
         sound += level * _amplitude(-rng.uniform(*_VOICE_OVER_NOISE)) * _noise(length, rng)
-    sound += _amplitude(rng.uniform(*_FLOOR)) * rng.standard_normal(length)
+    floor = min(_amplitude(rng.uniform(*_FLOOR)), level * _amplitude(-_VOICE_OVER_NOISE[1]))
+    sound += floor * rng.standard_normal(length)
     return (sound * min(1.0, 0.99 / max(1e-6, np.abs(sound).max()))).astype(np.float32)
+
+
+def _softest(dialogue: PeopleDialogue, sound: np.ndarray) -> float:
+    """Returns the loudness of the softest utterance: noise, music and the floor must leave it audible."""
+    spans = [(round(said.start * SOUND_RATE), round(said.end * SOUND_RATE)) for said in dialogue.utterances]
+    levels = [float(np.sqrt(np.square(sound[first:last]).mean())) for first, last in spans]
+    # Without a voice the others are as loud as if there were one.
+    return min(levels) if min(levels) > 0 else 0.1
 
 
 def _amplitude(decibels: float | np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from microemo.training.synthetic.corpus_files import TABLE, TRUTH, read_list
 from microemo.training.synthetic.people_dialogues import LICENSES, list_people, write_people, write_people_dialogue
 from microemo.training.synthetic.people_plan import plan_people
 from microemo.training.synthetic.people_scenes import load_sitter
-from microemo.training.synthetic.people_sounds import people_voices
+from microemo.training.synthetic.people_sounds import people_sound, people_voices
 from microemo.training.synthetic.photographs import read_photographs
 from microemo.training.synthetic.recordings import read_recordings
 
@@ -152,6 +152,23 @@ def test_noise_and_music_lie_below_the_voice(tmp_path, plan, sitters):
     for condition in ("noise", "music"):
         loud = load_audio(make(tmp_path, plan, sitters, condition)[0]).samples[0]
         assert np.square(plain).mean() > np.square(loud[before]).mean() > 10 * np.square(plain[before]).mean()
+
+
+def test_the_softest_utterance_is_heard(plan):
+    """A whisper after a shout stays above the floor and the noise."""
+    first, last = (
+        slice(round(one.start * 16000), round(one.end * 16000)) for one in (plan.utterances[0], plan.utterances[1])
+    )
+    voices = people_voices(plan) * 1.0
+    voices[:, last] *= 0.003
+    for conditions in ((), ("noise",), ("music",)):
+        noisy = replace(plan, conditions=conditions)
+        for seed in range(4):
+            sound = people_sound(noisy, voices, np.random.default_rng(seed))
+            start = round(plan.utterances[0].start * 16000)
+            least = 20 if not conditions else 1.2
+            assert np.square(sound[last]).mean() > least * np.square(sound[: round(0.8 * start)]).mean()
+            assert np.square(sound[first]).mean() > np.square(sound[last]).mean() and np.abs(sound).max() > 0.09
 
 
 def test_poor_pictures(tmp_path, plan, sitters):
