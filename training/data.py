@@ -141,7 +141,7 @@ def load_table(
 
 
 def corpus_of(source: FileName, options: CorpusOptions | None = None) -> Corpus | None:
-    """Finds out whether data are a corpus that [`read_corpus`] reads. A folder with a `metadata` table is none.
+    """Finds out whether data are a corpus that [`read_corpus`] reads. JSON rows are none, nor is a folder with `metadata`.
 
     Args:
         source (`str` or `Path`): A file, a folder or a Hub id, see [`load_table`].
@@ -155,6 +155,8 @@ def corpus_of(source: FileName, options: CorpusOptions | None = None) -> Corpus 
     """
     name = options.name if options else None
     path = Path(source)
+    if path.suffix.lower() in (".jsonl", ".json"):
+        return None  # rows for training, perhaps beside a corpus
     is_table = path.is_dir() and ((path / "state.json").is_file() or _metadata(path))
     corpus = None if is_table and name is None else find_corpus(source, name)
     if corpus is None and options is not None and options.fold is not None:

@@ -434,13 +434,21 @@ def load_tables(args: DataArguments) -> dict[str, Dataset]:
     if args.label_columns:
         columns = LabelColumns(tuple(args.label_columns), args.video_column, args.speaker_column)
     emer = (args.emer_subtitles, args.emer_labels, args.emer_language)
-    corpus = CorpusOptions(args.corpus, args.fold, args.corpus_clips)
+    options = CorpusOptions(args.corpus, args.fold, args.corpus_clips)
+    corpora = {
+        name: corpus_of(source, options)
+        for name, (source, _) in sources.items()
+        if source is not None and columns is None
+    }
+    if (args.corpus or args.fold) and not any(corpora.values()):
+        raise ValueError("corpus and fold are those of a corpus, and the data are rows for training")
     tables = {}
     for name, (source, split) in sources.items():
         if source is not None:
-            if split is None and columns is None and corpus_of(source, corpus) is not None:
+            if split is None and corpora.get(name) is not None:
                 split = "train" if name == "train" else "dev"
-            tables[name] = load_table(source, split, args.media_folder, *emer, columns, corpus)
+            with PartialState().local_main_process_first():  # which writes the clips of a corpus, if it has to
+                tables[name] = load_table(source, split, args.media_folder, *emer, columns, options)
     if args.eval_share is not None:
         tables["train"], tables["eval"] = split_off(tables["train"], args.eval_share, str(args.train_data))
     return tables

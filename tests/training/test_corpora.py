@@ -423,6 +423,15 @@ def test_a_layout_that_is_unknown_is_refused_with_the_list(make):
             load_table(folder, corpus=CorpusOptions(name))
 
 
+def test_a_corpus_is_recognised_among_many_folders_and_broken_files(make):
+    frames = {f"Clip/clip_224x224_16f/{number:05}/1.jpg": b"" for number in range(300)}
+    splits = {"EmoLabel_DataSplit/train(single-labeled)/set_1.csv": "video_name,label\n1,4\n"}
+    folder = make(frames | splits | {"broken.parquet": b"PAR1", "odd.csv": b"\x00\xff\n"})
+    assert find_corpus(folder).name == "dfew"
+    with pytest.raises(DataError, match="no clip of dfew in .*; its tables name 1, as 00001"):
+        load_table(folder)
+
+
 def test_a_label_that_no_table_has_is_an_error(make):
     folder = make({"train-label.csv": "name,discrete\na,angri\n"} | clips("a.mp4"))
     with pytest.raises(DataError, match="a: unknown label 'angri'; the corpus has anger, angry, disgust"):
@@ -449,6 +458,13 @@ def test_a_run_trains_on_train_and_evaluates_on_dev(make):
     assert speakers("--eval_data", str(folder), "--eval_split", "test")["eval"] == [19, 20, 21, 22, 23, 24]
     shared = speakers("--eval_share", "0.2")
     assert len(shared["train"]) + len(shared["eval"]) == 16 and not set(shared["train"]) & set(shared["eval"])
+    rows = (
+        make({"dev.jsonl": '{"video": "a.mp4", "instruction": "What?", "response": "This."}\n'}, "rows") / "dev.jsonl"
+    )
+    mixed = load_tables(parse_arguments([*options, "--corpus", "ravdess", "--eval_data", str(rows)])[1])
+    assert len(mixed["train"]) == 16 and mixed["eval"][0]["response"] == "This."
+    with pytest.raises(ValueError, match="corpus and fold are those of a corpus"):
+        load_tables(parse_arguments(["--train_data", str(rows), "--output_dir", "run", "--fold", "1"])[1])
     with pytest.raises(ValueError, match="corpus names another layout"):
         parse_arguments([*options, "--corpus", "ravdess", "--label_columns", "emotion"])
 

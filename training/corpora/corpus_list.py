@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
@@ -29,7 +30,8 @@ logger = logging.get_logger("microemo.training.corpora.corpus_list")
 
 _MOST_NAMED = 5  # in a message
 _DEPTH = 4  # folders below the first in which a layout shows
-_MEDIA_PER_FOLDER = 20
+_SOME_FILES, _SOME_FOLDERS = 20, 200  # looked at in each folder
+_TABLES = (".csv", ".xlsx", ".txt", ".csd", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -253,22 +255,20 @@ def _some(names: list[str]) -> str:
 
 
 def _glimpse(folder: Path) -> list[Path]:
-    """Lists files down to a depth, but of the clips of a folder only some."""
+    """Lists files down to a depth: all tables, and some clips of each folder. There may be a folder for each clip."""
     files, folders = [], [(folder, 0)]
     while folders:
         here, depth = folders.pop()
-        media = 0
-        with os.scandir(here) as entries:
-            for entry in entries:
-                path = Path(entry.path)
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    if depth < _DEPTH:
-                        folders.append((path, depth + 1))
-                elif not _is_media(path) or (media := media + 1) <= _MEDIA_PER_FOLDER:
-                    files.append(path.relative_to(folder))
-    return sorted(files)
+        with os.scandir(here) as scanned:
+            entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda e: e.name)
+        inner = [Path(entry.path) for entry in entries if entry.is_dir()]
+        found = [Path(entry.path) for entry in entries if not entry.is_dir()]
+        tables = [file for file in found if file.suffix.lower() in _TABLES]
+        media = [file for file in found if _is_media(file)]
+        files += [*tables, *media[:_SOME_FILES]]
+        if depth < _DEPTH:
+            folders += [(path, depth + 1) for path in inner[:_SOME_FOLDERS]]
+    return sorted(file.relative_to(folder) for file in files)
 
 
 def _is_media(file: Path) -> bool:
@@ -277,10 +277,10 @@ def _is_media(file: Path) -> bool:
 
 def _columns(file: Path) -> set[str]:
     """Reads the names of the columns, and none of a file that cannot be read: then it is of no corpus."""
-    if file.suffix.lower() == ".parquet":
-        return set(pq.read_schema(file).names)
     try:
+        if file.suffix.lower() == ".parquet":
+            return set(pq.read_schema(file).names)
         with open(file, encoding="utf-8-sig", errors="replace", newline="") as text:
             return {name.strip() for name in next(csv.reader(text), [])}
-    except (OSError, csv.Error):
+    except (OSError, csv.Error, pa.ArrowException):
         return set()

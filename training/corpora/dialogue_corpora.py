@@ -126,7 +126,8 @@ def read_iemocap(request: CorpusRequest) -> CorpusRows:
     Raises:
         DataError: if there is no evaluation.
     """
-    evaluations, spoken = [], {}
+    evaluations: list[Path] = []
+    spoken: dict[str, str] = {}
     for file in walk(request.root):
         if file.suffix.lower() == ".txt" and _DIALOGUE.fullmatch(file.stem):
             if file.parent.name == "EmoEvaluation":
