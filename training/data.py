@@ -409,7 +409,7 @@ def _clip_items(row: dict) -> list[dict]:
             speech = {"utterances": _without_none(row[name])}
     if row.get("subtitle") and not speech:
         # A sentence without times: somebody says it somewhere in the clip.
-        end = probe(_source(row["video"] or row["audio"])[1]).duration
+        end = probe(_source(row.get("video") or row.get("audio"))[1]).duration
         speech = {"utterances": [{"start": 0.0, "end": end, "text": row["subtitle"]}]}
     items = []
     for kind in ("video", "audio"):

@@ -26,6 +26,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".flv")
 SOUND_SUFFIXES = (".wav", ".mp3", ".flac", ".m4a", ".ogg")
 SUBTITLE_SUFFIXES = (".srt", ".vtt")
 LABELS_INSTRUCTION = "Which emotions does the speaker show? Name all that fit."
+SPEECH_COLUMNS = ("subtitles", "utterances", "subtitle")
 CONVERSATION_COLUMNS = ("messages", "instruction", "response")
 _MOST_NAMED = 5  # in a message
 
@@ -148,7 +149,7 @@ def _media(clip: Any, row: dict) -> dict[str, Any]:
     if not isinstance(clip, Path):
         return {"video": clip}
     media: dict[str, Any] = {"audio" if clip.suffix.lower() in SOUND_SUFFIXES else "video": str(clip)}
-    if not any(row.get(column) for column in ("subtitles", "utterances", "subtitle")):
+    if not any(row.get(column) for column in SPEECH_COLUMNS):
         beside = (clip.with_suffix(suffix) for suffix in SUBTITLE_SUFFIXES)
         media["subtitles"] = next((str(file) for file in beside if file.is_file()), None)
     return media
@@ -160,7 +161,7 @@ def _report(name: str, rows: list[dict], repeated: set) -> None:
     speakers = {row["speaker"] for row in rows if row.get("speaker")}
     logger.info(
         f"{name}: {len(rows)} clips{f' of {len(speakers)} speakers' if speakers else ''}, "
-        f"{sum(bool(row.get('subtitles')) for row in rows)} with subtitles; labels: "
+        f"{sum(any(row.get(column) for column in SPEECH_COLUMNS) for row in rows)} with subtitles; labels: "
         + ", ".join(f"{label} {count}" for label, count in counts.most_common())
     )
     if repeated:

@@ -16,7 +16,7 @@ from microemo.training.corpora.corpus_reading import part_of, tenths_by_share
 from microemo.training.corpora.corpus_words import SENTIMENTS, sentiment_word
 from microemo.training.corpora.dialogue_corpora import mend_text
 from microemo.training.corpora.sentiment_corpora import SENTIMENT_INSTRUCTION
-from microemo.training.data import load_table
+from microemo.training.data import load_table, to_conversation
 from microemo.training.data_checks import DataError
 from microemo.training.label_tables import LABELS_INSTRUCTION
 from microemo.training.train import load_tables, main
@@ -88,6 +88,16 @@ def test_ravdess_is_read_from_the_names_of_its_files(make, news):
     assert sung["video"] is None and sung["audio"].endswith(".wav") and sung["emotions"] == ["calm"]
     assert [row["split"] for row in (both, silent, sung)] == ["train", "dev", "test"]
     assert "3 clips of 3 speakers" in news.text
+
+
+def test_recordings_without_any_picture_become_conversations(make, make_clip):
+    """All rows have a sentence without times and none has a column `video`."""
+    sound = make_clip("tone.m4a", times=[]).read_bytes()
+    (row,) = load_table(make({"03-01-05-01-01-01-03.m4a": sound}))
+    assert "video" not in row and row["audio"].endswith(".m4a")
+    (heard, *_), _ = [message["content"] for message in to_conversation(row)]
+    assert heard["type"] == "audio" and heard["path"] == row["audio"]
+    assert heard["utterances"] == [{"start": 0.0, "end": pytest.approx(1, abs=0.1), "text": row["subtitle"]}]
 
 
 def test_the_actors_of_ravdess_are_in_one_part_each_and_women_as_many_as_men():
