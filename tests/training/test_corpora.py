@@ -349,17 +349,20 @@ def test_sentiments_are_rounded_to_seven_words():
         sentiment_word(3.1)
 
 
-def test_segments_of_mosei_are_cut_out_of_whole_videos(make, two_sides, tmp_path):
+def test_segments_of_mosei_are_cut_out_of_whole_videos(make, two_sides, tmp_path, news):
     h5py = pytest.importorskip("h5py")
-    folder = make({"Raw/Videos/Full/Combined/Abc-1.mp4": two_sides.read_bytes()} | clips("README.mp4"))
+    videos = "Raw/Videos/Full/Combined"
+    folder = make({f"{videos}/Abc-1.mp4": two_sides.read_bytes()} | clips(f"{videos}/broken.mp4"))
     with h5py.File(folder / "CMU_MOSEI_Labels.csd", "w") as file:
-        for video in ("Abc-1", "gone"):
+        for video in ("Abc-1", "broken", "gone"):
             part = file.create_group(f"All Labels/data/{video}")
             part["intervals"] = [[0.0, 1.0], [1.0, 2.0]]
             part["features"] = [[1, 0.33, 0, 0, 1.0, 0, 0], [0, 0, 0, 0, 0, 0, 0]]
     table = load_table(folder, corpus=CorpusOptions(clips=tmp_path / "clips"))
     assert table["emotions"][:] == [["surprised", "happy"], ["neutral"]]
     assert set(table["speaker"]) == {"Abc-1"} and len(set(table["split"])) == 1
+    assert "broken.mp4 cannot be read, so that its parts are missing" in news.text
+    assert "4 of 6 clips are missing: broken_0, broken_1, gone_0" in news.text
     assert probe(table[0]["video"]).duration == pytest.approx(1, abs=0.15)
 
 
@@ -368,13 +371,18 @@ def test_mer_of_three_years(make, news):
         {
             "train-label.csv": "name,discrete,valence\r\nsample_1,worried,-1.5\r\n",
             "test1-label.csv": "name,discrete,valence\nsample_2,happy,1\n",
+            "semi-label.csv": "name,discrete\nsample_9,sad\n",
             "transcription-engchi-polish.csv": "name,chinese,english\nsample_1,他说,He says.\n",
         }
-        | clips("train/sample_1.avi", "test1/sample_2.avi")
+        | clips("train/sample_1.avi", "test1/sample_2.avi", "semi/sample_9.avi")
     )
     found = rows_of(load_table(first))
     assert found["sample_1"]["emotions"] == ["worried"] and found["sample_1"]["subtitle"] == "He says."
-    assert {name: row["split"] for name, row in found.items()} == {"sample_1": "train", "sample_2": "test1"}
+    assert {name: row["split"] for name, row in found.items()} == {
+        "sample_1": "train",
+        "sample_2": "test1",
+        "sample_9": "semi",
+    }
     chinese = rows_of(load_table(first, language="chinese"))
     assert chinese["sample_1"]["subtitle"] == "他说"
     second = make(

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from transformers.utils import logging
 
-from ...processing.media import Clip, shown_size
+from ...processing.media import Clip, MediaError, shown_size
 from ...utils.files import atomic_file
 from ..synthetic.media_writer import write_media
 
@@ -17,6 +18,8 @@ try:
     import av
 except ImportError:
     av = None  # type: ignore[assignment]
+
+logger = logging.get_logger("microemo.training.corpora.clip_files")
 
 _FRAMES_AT_ONCE = 150  # kept in memory while they are encoded
 
@@ -53,6 +56,7 @@ class ClipCutter:
         stat = source.stat()
         self._version = f"{source.resolve()} {stat.st_size} {stat.st_mtime_ns}"
         self._clip: Clip | None = None
+        self._is_broken = False
 
     def __enter__(self) -> "ClipCutter":
         return self
@@ -71,18 +75,17 @@ class ClipCutter:
             half (`str`, *optional*): `"left"` or `"right"`, where only that half of the picture is kept.
 
         Returns:
-            `Path`, *optional*: The file, or `None` if the video has no frame in that time.
-
-        Raises:
-            MediaError: if the video cannot be read.
+            `Path`, *optional*: The file, or `None` if the video has no frame in that time, or, with a warning, if it
+            cannot be read.
         """
         made_of = hashlib.sha256(f"{self._version} {start} {end} {half}".encode()).hexdigest()[:12]
         path = self.folder / f"{name}-{made_of}.mp4"
         if path.is_file():
             return path.absolute()
+        if self._clip is None and not self._is_broken:
+            self._open()
         if self._clip is None:
-            self._clip = Clip(self.source)
-            self._sound = self._clip.load_audio()
+            return None
         times = self._clip.info.frame_times
         indices = np.flatnonzero((times >= start) & (times < end))
         if not len(indices):
@@ -90,6 +93,14 @@ class ClipCutter:
         first = times[indices[0]]
         write_media(path, self._pictures(indices, half), times[indices] - first, *self._samples(first, end))
         return path.absolute()
+
+    def _open(self) -> None:
+        try:
+            self._clip = Clip(self.source)
+            self._sound = self._clip.load_audio()
+        except MediaError as error:
+            self._is_broken = True
+            logger.warning(f"{self.source} cannot be read, so that its parts are missing: {error}")
 
     def _pictures(self, indices: np.ndarray, half: str | None) -> Iterator[np.ndarray]:
         assert self._clip is not None

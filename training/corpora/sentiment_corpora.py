@@ -16,7 +16,7 @@ SENTIMENT_INSTRUCTION = "What is the speaker's sentiment?"
 MOSEI_COLUMNS = {"video_id", "clip_id", "text", "label", "mode"}
 MOSEI_LABELS = re.compile(r"cmu_mosei_labels?\.csd", re.IGNORECASE)
 MER_COLUMNS = {"name", "discrete"}
-_MER_SPLIT = re.compile(r"train|test\d*|dev|val", re.IGNORECASE)
+_MER_SPLIT = re.compile(r"train|test\d*|dev|val|semi", re.IGNORECASE)
 _MODES = {"train": "train", "valid": "dev", "val": "dev", "dev": "dev", "test": "test"}
 _SUBTITLES = ("label-transcription.csv", "subtitle_chieng.csv", "transcription-engchi-polish.csv")
 
