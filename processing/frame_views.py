@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from .faces.face_choice import follow_person
+from .faces.face_crop import FaceCrop, face_crop
 from .faces.face_mesh import FaceMesh
 from .faces.face_mesh_backends import NUM_LANDMARKS, Face
-from .faces.face_regions import face_box, to_crop
 from .media import MediaInfo, shown_size
 
 try:
@@ -126,11 +126,12 @@ class FrameProcessor:
         return pixels, faces, [self._crop(whole(), face) for face in faces]
 
     def _crop(self, picture: np.ndarray, face: Face) -> np.ndarray:
-        crop = av.VideoFrame.from_ndarray(_cut(picture, self._box(face)))
+        crop = av.VideoFrame.from_ndarray(np.ascontiguousarray(self._place(face).cut(picture)))
         return resize(self._to_crop, crop, self.side, self.side)
 
-    def _box(self, face: Face) -> np.ndarray:
-        return face_box(face.landmarks, self.frame_size, self.settings["face_crop_scale"])
+    def _place(self, face: Face) -> FaceCrop:
+        scale, upright = self.settings["face_crop_scale"], self.settings["face_crop_upright"]
+        return face_crop(face.landmarks, self.frame_size, scale, upright)
 
     def follow(self, frames: Sequence[list[Face]]) -> list[int | None]:
         """Finds the followed person's face in each frame. Precomputed landmarks are one person's.
@@ -158,7 +159,7 @@ class FrameProcessor:
             return NO_FACE[:, :2]
         if self.settings["local_view"] == "frame":
             return face.landmarks[:, :2]
-        return to_crop(face.landmarks, self._box(face), self.frame_size)
+        return self._place(face).place(face.landmarks, self.frame_size)
 
 
 def resize(
@@ -179,13 +180,3 @@ def resize(
     stored = (height, width) if turns % 2 else (width, height)
     resized = reformatter.reformat(frame, *stored, "rgb24", interpolation="BILINEAR", threads=1)
     return np.ascontiguousarray(np.rot90(resized.to_ndarray(), turns))
-
-
-def _cut(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Cuts a box (left, top, right, bottom) out of a picture `(H, W, 3)`, black where it reaches beyond."""
-    left, top, right, bottom = box
-    height, width = picture.shape[:2]
-    cut = np.zeros((bottom - top, right - left, 3), np.uint8)
-    inside = picture[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
-    cut[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
-    return cut

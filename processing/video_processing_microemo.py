@@ -34,7 +34,8 @@ except ImportError:
 FIELDS = (
     *("num_frames", "fps", "max_frames", "do_sample_frames", "repeat_last_frame", "size", "patch_size"),
     *("do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
-    *("local_view", "face_crop_scale", "clue_regions", "region_coverage", "face_mesh_model"),
+    *("local_view", "face_crop_scale", "face_crop_upright", "clue_regions", "region_coverage"),
+    "face_mesh_model",
     *("input_data_format", "device", "return_metadata"),
 )
 # Fields of Transformers' video processors that are no choice here, and what holds in their place.
@@ -65,6 +66,8 @@ class MicroEmoVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[c
         Whose patches the clue regions cover: those of the frame (paper 3.2) or of a square crop round the face.
     face_crop_scale (`float`, *optional*, defaults to `self.face_crop_scale`):
         The side of that crop over the longer side of the landmarks' bounding box.
+    face_crop_upright (`bool`, *optional*, defaults to `self.face_crop_upright`):
+        Whether that crop turns with the head, so that the eyes lie level in it.
     clue_regions (`"facial"` or `"whole_face"`, *optional*, defaults to `self.clue_regions`):
         The eleven regions of the face, or the whole face as one region, which is a control.
     region_coverage (`float`, *optional*, defaults to `self.region_coverage`):
@@ -78,6 +81,7 @@ class MicroEmoVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[c
     patch_size: int | None
     local_view: Literal["frame", "face_crop"] | None
     face_crop_scale: float | int | None
+    face_crop_upright: bool | None
     clue_regions: Literal["facial", "whole_face"] | None
     region_coverage: float | int | None
     face_mesh_model: str | None
@@ -113,6 +117,8 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             Whose patches the regions cover: those of the frame (paper 3.2) or of a square crop round the face.
         face_crop_scale (`float`, *optional*, defaults to 1.3):
             The side of the crop over the longer side of the landmarks' box.
+        face_crop_upright (`bool`, *optional*, defaults to `False`):
+            Whether the crop turns with the head, so that the eyes lie level in it.
         clue_regions (`"facial"` or `"whole_face"`, *optional*, defaults to `"facial"`):
             The eleven regions of the face (paper 3.2), or the whole face as one region. The latter is the control that
             tells what the local clue attention owes to the regions, and what to the face. [`MicroEmoConfig`] calls their
@@ -158,6 +164,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
     image_std = OPENAI_CLIP_STD
     local_view = "frame"
     face_crop_scale = 1.3
+    face_crop_upright = False
     clue_regions = "facial"
     region_coverage = 0.25
     face_mesh_model = None
