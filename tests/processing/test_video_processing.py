@@ -175,6 +175,31 @@ class TestOutput:
         assert alone.any(-1).all()
         assert features["region_masks"].sum() > 3 * processor(demo_clip, num_frames=4)["region_masks"].sum()
 
+    def test_an_upright_crop_follows_the_roll_of_the_head(self, processor):
+        level = Image.fromarray(astronaut())
+        rolled = np.asarray(level.rotate(-20, Image.Resampling.BILINEAR, center=(225, 120), fillcolor=(90, 90, 90)))
+        plain, fixed, upright = (
+            processor(picture[None], num_frames=1, local_view="face_crop", **chosen)
+            for picture, chosen in (
+                (np.asarray(level), {}),
+                (rolled, {}),
+                (rolled, {"face_crop_upright": True}),
+            )
+        )
+
+        def differences(features):
+            crops = (to_grey_levels(each["pixel_values_faces"][0, 0], processor) for each in (features, plain))
+            middle = [crop[40:184, 40:184].mean(-1) for crop in crops]
+            masks = [each["region_masks"][0, 0] for each in (features, plain)]
+            return np.abs(middle[0] - middle[1]).mean(), (masks[0] != masks[1]).sum() / masks[1].sum()
+
+        # The pixels and the regions' patches are those of the head that is not rolled.
+        for of_upright, of_fixed in zip(differences(upright), differences(fixed), strict=True):
+            assert of_upright < 0.6 * of_fixed
+        # Landmarks and the frame stay as they are.
+        np.testing.assert_array_equal(upright["pixel_values_videos"], fixed["pixel_values_videos"])
+        np.testing.assert_array_equal(*(each["video_metadata"][0].landmarks for each in (upright, fixed)))
+
     def test_crop_at_the_edge_is_black_outside(self, processor):
         photograph = astronaut()[80:, 190:]  # the face cut by the frame's corner
         landmarks = processor(astronaut()[None], num_frames=1)["video_metadata"][0].landmarks
