@@ -23,6 +23,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
+from microemo.configuration.tower_table import vision_row
 from microemo.training.train import ModelArguments, load_quantization_config, prepare_model, trained_parameters
 
 LAYERS = 32
@@ -30,8 +31,8 @@ GIB = 2**30
 NO_DROPOUT = {"lora_dropout": 0.0}
 
 
-def make_config(layers: int | None = None) -> MicroEmoConfig:
-    config = MicroEmoConfig.from_preset("microemo-7b")
+def make_config(layers: int | None = None, preset: str = "microemo-7b") -> MicroEmoConfig:
+    config = MicroEmoConfig.from_preset(preset)
     if layers is not None:
         config.text_config.num_hidden_layers = layers
         # The frozen towers do not run in a step with the cache.
@@ -41,7 +42,7 @@ def make_config(layers: int | None = None) -> MicroEmoConfig:
 
 def make_batch(config: MicroEmoConfig, frames: int, utterances: int, words: int, cached: bool = True) -> dict:
     """One clip with faces, sound and utterances as the processor would give it; `words` tokens of text and answer."""
-    patches, regions = config.vision_config.num_patches, config.num_regions
+    patches, regions = config.num_patches, config.num_regions
     side = int(patches**0.5)
     region_masks = torch.zeros(1, frames, regions, side, side, dtype=torch.bool)
     for region in range(regions):  # a face in a medium shot covers a few patches
@@ -50,18 +51,18 @@ def make_batch(config: MicroEmoConfig, frames: int, utterances: int, words: int,
     cuts = torch.linspace(0, frames, utterances + 1).long()
     windows = torch.stack([cuts[:-1], cuts[1:]], dim=1)[None]
     video = config.num_video_query_tokens * (1 + utterances)
-    audio = config.num_audio_query_tokens
+    audio = config.num_audio_query_tokens * (1 + utterances * config.use_utterance_audio)
     text = torch.randint(3, 30000, (1, words))
     input_ids = torch.cat(
         [torch.full((1, video), config.video_token_id), torch.full((1, audio), config.audio_token_id), text], dim=1
     )
     labels = input_ids.clone()
     labels[:, : -words // 2] = -100
-    width = config.vision_config.hidden_size
+    class_tokens = vision_row(config.vision_config).class_tokens
     media = (
         {
-            "vision_features": torch.randn(1, frames, 1 + patches, width),
-            "audio_features": torch.randn(1, 8, config.audio_config.projection_dim),
+            "vision_features": torch.randn(1, frames, class_tokens + patches, config.vision_width),
+            "audio_features": torch.randn(1, 8, config.audio_width),
         }
         if cached
         else {
@@ -179,7 +180,7 @@ def tiny(options) -> None:
 
 
 def memory(options) -> None:
-    config = make_config()
+    config = make_config(preset=options.preset)
     with torch.device("meta"):
         model = MicroEmoForConditionalGeneration(config).to(torch.bfloat16)
         trained = prepare_model(model, ModelArguments(), mixed_precision=True)
@@ -202,7 +203,7 @@ def memory(options) -> None:
     views, width = 2 * options.frames, image.hidden_size
     positions = config.num_query_tokens + 12
     visual = views * positions * (16 * width + 4 * image.intermediate_size) * 4 * image.num_hidden_layers
-    visual += views * (1 + config.vision_config.num_patches) * width * 2 * 4 * image.num_hidden_layers
+    visual += views * (1 + config.num_patches) * width * 2 * 4 * image.num_hidden_layers
     parts = {
         "frozen weights, bfloat16": 2 * frozen,
         "trained weights, float32": 4 * learning,
@@ -211,7 +212,7 @@ def memory(options) -> None:
         "activations (language model, checkpointed)": kept + one_layer + logits,
         "activations (Q-Formers, not checkpointed)": visual,
     }
-    print(f"microemo-7b: {learning:,} parameters learn, {frozen:,} are frozen; {tokens} tokens, batch 1")
+    print(f"{options.preset}: {learning:,} parameters learn, {frozen:,} are frozen; {tokens} tokens, batch 1")
     print("| | LoRA bf16 | QLoRA |\n|---|--:|--:|")
     quantised = 2 * (frozen - linear) + linear * 0.52  # nf4 with doubly quantised constants: 4.13 bits
     for name, size in parts.items():
@@ -290,6 +291,7 @@ def _gpu_steps(models: list, batches: list[dict], options) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("step", "tiny", "memory", "gpu"))
+    parser.add_argument("--preset", default="microemo-7b", help="whose memory is computed")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--utterances", type=int, default=3)
     parser.add_argument("--words", type=int, default=256, help="tokens of transcript, question and answer")

@@ -204,7 +204,11 @@ class MicroEmoConfig(PreTrainedConfig):
         audio_feature_layer (`int` or `list[int]`, *optional*, defaults to -1):
             The hidden state of the audio tower that is read, likewise.
         audio_pool_size (`int`, *optional*, defaults to 1):
-            The number of steps of the audio tower whose mean is one step of the audio Q-Former.
+            The number of steps of the audio tower whose mean is one step of the audio Q-Former. It divides the number of
+            steps of a segment.
+        frame_size (`int`, *optional*):
+            The side of a frame in pixels, by default that of `vision_config`. Encoders that fit their positions to the
+            picture (DINOv2, DINOv3, SigLIP 2 NaFlex) can take another one.
         num_regions (`int`, *optional*, defaults to 11):
             The number of facial clue regions R: the paper's eleven, or 1 for the whole face as a control (the video
             processor's `clue_regions`).
@@ -290,6 +294,7 @@ class MicroEmoConfig(PreTrainedConfig):
     vision_feature_layer: int | list[int] = -1
     audio_feature_layer: int | list[int] = -1
     audio_pool_size: int = 1
+    frame_size: int | None = None
     num_regions: int = 11
 
     use_local_clue_attention: bool = True
@@ -339,11 +344,7 @@ class MicroEmoConfig(PreTrainedConfig):
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        vision_row(self.vision_config)
-        if self.audio_pool_size > 1 and audio_row(self.audio_config).num_steps(self.audio_config) == 1:
-            raise ValueError(
-                f"audio_pool_size={self.audio_pool_size}: {self.audio_config.model_type} has one step for each segment"
-            )
+        self._check_towers()
         if self.use_local_clue_attention:
             _check_divides("local clue attention", self.vision_width, self.local_clue_num_attention_heads)
         if self.keep_timestamp_tokens and not self.use_frame_timestamps:
@@ -354,9 +355,14 @@ class MicroEmoConfig(PreTrainedConfig):
             raise ValueError(f"video_token_id and audio_token_id must differ, both are {self.video_token_id}")
 
     @property
+    def image_size(self) -> int:
+        """The side in pixels of the frames that the image encoder is given."""
+        return self.frame_size or vision_row(self.vision_config).image_size(self.vision_config)
+
+    @property
     def num_patches(self) -> int:
         """The number of patches P of a frame, without class token and registers."""
-        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+        return (self.image_size // self.vision_config.patch_size) ** 2
 
     @property
     def vision_width(self) -> int:
@@ -367,14 +373,38 @@ class MicroEmoConfig(PreTrainedConfig):
     @property
     def audio_width(self) -> int:
         """The width of the features of a step of sound, of all layers that are read."""
-        row = audio_row(self.audio_config)
-        num_layers = len(layer_indices(self.audio_feature_layer, row.num_layers(self.audio_config), "audio"))
-        return row.width(self.audio_config) * num_layers
+        row, num_layers = audio_row(self.audio_config), self.audio_config.num_hidden_layers
+        layers = layer_indices(self.audio_feature_layer, num_layers, "audio")
+        return sum(row.width(self.audio_config, layer == num_layers) for layer in layers)
 
     @property
     def audio_steps_per_segment(self) -> int:
         """The number of steps that the audio Q-Former reads of a segment of sound."""
-        return -(-audio_row(self.audio_config).num_steps(self.audio_config) // self.audio_pool_size)
+        return audio_row(self.audio_config).num_steps(self.audio_config) // self.audio_pool_size
+
+    def _check_towers(self) -> None:
+        image_row = vision_row(self.vision_config)
+        patch_size = self.vision_config.patch_size
+        if self.frame_size is not None:
+            own_size = image_row.image_size(self.vision_config)
+            if self.frame_size != own_size and not image_row.any_size:
+                raise ValueError(
+                    f"frame_size {self.frame_size}: {self.vision_config.model_type} takes frames of {own_size} pixels"
+                )
+        if self.image_size % patch_size:
+            raise ValueError(f"frames of {self.image_size} pixels are no multiple of patches of {patch_size}")
+        row, model_type = audio_row(self.audio_config), self.audio_config.model_type
+        if row.num_steps(self.audio_config) % self.audio_pool_size:
+            raise ValueError(
+                f"audio_pool_size {self.audio_pool_size} must divide the {row.num_steps(self.audio_config)} steps that "
+                f"{model_type} makes of a segment"
+            )
+        if row.reads == "pooled" and self.audio_feature_layer != -1:
+            raise ValueError(
+                f"audio_feature_layer {self.audio_feature_layer}: {model_type} gives one vector for a segment, -1"
+            )
+        if getattr(self.audio_config, "add_adapter", False):
+            raise ValueError(f"audio_config: the adapter of {model_type} (add_adapter) makes steps of another length")
 
     @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "MicroEmoConfig":

@@ -32,18 +32,26 @@ class AudioBranch(TowerHolderMixin):
         )
         self.audio_qformer = WindowQFormer(config.audio_qformer_config, config.num_audio_query_tokens)
 
-    def encode(self, input_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
+    def encode(
+        self,
+        input_features: torch.Tensor,
+        step_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
         """Runs the audio tower alone.
 
         Args:
             input_features (`torch.Tensor` of shape `(segments, ...)`): Segments of sound.
+            step_mask (`torch.BoolTensor` of shape `(segments, audio_steps_per_segment)`, *optional*):
+                The real steps, in front. By default all are real.
             kwargs (`TransformersKwargs`, *optional*): For the audio tower, such as `output_hidden_states`.
 
         Returns:
             `BaseModelOutputWithPooling`: `last_hidden_state` holds the steps
-            `(segments, audio_steps_per_segment, audio_width)`.
+            `(segments, audio_steps_per_segment, audio_width)`, of which those that are not real mean nothing.
         """
-        return read_sound(self.audio_tower, self.config, input_features, **kwargs)
+        num_steps = None if step_mask is None else step_mask.sum(dim=1)
+        return read_sound(self.audio_tower, self.config, input_features, num_steps, **kwargs)
 
     def step_mask(
         self, segment_mask: torch.Tensor, step_mask: torch.Tensor | None, audio_features: torch.Tensor | None
@@ -115,8 +123,8 @@ class AudioBranch(TowerHolderMixin):
         features = positions.new_zeros(*step_mask.shape, positions.shape[-1])
         if step_mask.any():  # attention kernels take no empty batch
             if audio_features is None:
-                tower = self.encode(input_features[segment_mask], **kwargs)
                 of_segments = step_mask.unflatten(1, (-1, per_segment))[segment_mask]
+                tower = self.encode(input_features[segment_mask], of_segments, **kwargs)
                 real_features = tower.last_hidden_state[of_segments]
             else:
                 real_features = audio_features[step_mask]

@@ -3,12 +3,14 @@
 import importlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
@@ -272,11 +274,11 @@ def tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """
     if config.model_type in OWN_TOWERS:
         return OWN_TOWERS[config.model_type]
-    model_class = MODEL_MAPPING[type(config)]
     row = AUDIO_TOWERS.get(config.model_type)
     if row is None or row.encoder is None:
-        return model_class
-    return getattr(importlib.import_module(model_class.__module__), row.encoder)
+        return MODEL_MAPPING[type(config)]
+    module = type(config).__module__.replace(".configuration_", ".modeling_")
+    return getattr(importlib.import_module(module), row.encoder)
 
 
 def read_frames(
@@ -294,9 +296,14 @@ def read_frames(
         `BaseModelOutputWithPooling`: `last_hidden_state` holds the features
         `(F, class tokens + P, config.vision_width)`, beside the hidden states and attentions that were asked for.
     """
-    row = vision_row(config.vision_config)
-    layers = layer_indices(config.vision_feature_layer, config.vision_config.num_hidden_layers, "vision")
-    output, features = _encode(tower, layers, config.vision_config.num_hidden_layers, pixel_values, **kwargs)
+    row, num_layers = vision_row(config.vision_config), config.vision_config.num_hidden_layers
+    layers = layer_indices(config.vision_feature_layer, num_layers, "vision")
+    pixel_values = pixel_values.to(tower.dtype)
+    inputs: dict[str, torch.Tensor] = {"pixel_values": pixel_values}
+    if row.is_packed:
+        inputs = _as_patches(pixel_values, config.vision_config.patch_size)
+    output, states = _run(tower, layers, num_layers, inputs, **kwargs)
+    features = torch.cat(states, dim=-1) if len(states) > 1 else states[0]
     registers = row.num_registers(config.vision_config)
     if registers:
         class_tokens, patches = features[:, : row.class_tokens], features[:, row.class_tokens + registers :]
@@ -307,7 +314,11 @@ def read_frames(
 
 
 def read_sound(
-    tower: nn.Module, config: MicroEmoConfig, input_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    tower: nn.Module,
+    config: MicroEmoConfig,
+    input_features: torch.Tensor,
+    num_steps: torch.Tensor | None = None,
+    **kwargs: Unpack[TransformersKwargs],
 ) -> BaseModelOutputWithPooling:
     """Encodes segments of sound with the audio tower, whichever it is.
 
@@ -315,42 +326,180 @@ def read_sound(
         tower (`nn.Module`): The audio tower.
         config ([`MicroEmoConfig`]): The configuration of the model.
         input_features (`torch.Tensor` of shape `(segments, ...)`): The segments, as the processor makes them.
+        num_steps (`torch.LongTensor` of shape `(segments,)`, *optional*):
+            The number of real steps of each segment, by default all. Towers that can do so hear no more of it.
         kwargs (`TransformersKwargs`, *optional*): For the tower, such as `output_hidden_states`.
 
     Returns:
         `BaseModelOutputWithPooling`: `last_hidden_state` holds the steps
-        `(segments, config.audio_steps_per_segment, config.audio_width)`, beside the hidden states and attentions that
-        were asked for.
+        `(segments, config.audio_steps_per_segment, config.audio_width)`, of which those that are not real mean nothing,
+        beside the hidden states and attentions that were asked for.
     """
-    row = audio_row(config.audio_config)
-    if row.extractor is None:
+    row, pool = audio_row(config.audio_config), config.audio_pool_size
+    if row.reads == "pooled":
         output = tower(input_features, **kwargs)
         features = output.pooler_output[:, None]
     else:
-        num_layers = row.num_layers(config.audio_config)
-        layers = layer_indices(config.audio_feature_layer, num_layers, "audio")
-        output, features = _encode(tower, layers, num_layers, input_features, **kwargs)
-    if config.audio_pool_size > 1:
-        # The last step may be the mean of fewer than the others.
-        pooled = nn.functional.avg_pool1d(features.transpose(1, 2), config.audio_pool_size, ceil_mode=True)
-        features = pooled.transpose(1, 2)
+        if num_steps is None:
+            num_steps = input_features.new_full((len(input_features),), config.audio_steps_per_segment).long()
+        layers = layer_indices(config.audio_feature_layer, config.audio_config.num_hidden_layers, "audio")
+        output, states = READERS[row.reads](
+            tower, config.audio_config, layers, input_features.to(tower.dtype), num_steps.clamp(min=1) * pool, **kwargs
+        )
+        total = row.num_steps(config.audio_config)
+        # Qwen's encoders average two steps behind their last layer.
+        states = [state if state.shape[1] == total else _average(state, state.shape[1] // total) for state in states]
+        features = torch.cat(states, dim=-1)
     return BaseModelOutputWithPooling(
-        last_hidden_state=features, hidden_states=output.hidden_states, attentions=output.attentions
+        last_hidden_state=features if pool == 1 else _average(features, pool),
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
     )
 
 
-def _encode(
-    tower: nn.Module, layers: list[int], num_layers: int, inputs: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-) -> tuple[BaseModelOutputWithPooling, torch.Tensor]:
-    """The output of a tower, with its hidden states only where they were asked for, and the layers that are read."""
-    if inputs.is_floating_point():
-        inputs = inputs.to(tower.dtype)
+def _average(steps: torch.Tensor, size: int) -> torch.Tensor:
+    return steps.unflatten(1, (-1, size)).mean(dim=2)
+
+
+def _as_patches(pixel_values: torch.Tensor, side: int) -> dict[str, torch.Tensor]:
+    """Pictures `(F, 3, H, W)` as SigLIP 2's NaFlex encoders take them: flat patches, rows of pixels with their channels."""
+    patches = pixel_values.unfold(2, side, side).unfold(3, side, side)  # (F, 3, rows, columns, side, side)
+    shape = torch.tensor(patches.shape[2:4], device=pixel_values.device).expand(len(patches), 2)
+    patches = patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+    mask = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
+    return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shape}
+
+
+def _run(
+    tower: nn.Module, layers: list[int], num_layers: int, inputs: dict[str, Any], **kwargs: Unpack[TransformersKwargs]
+) -> tuple[Any, list[torch.Tensor]]:
+    """The output of a tower, with hidden states only where they were asked for, and the layers that are read."""
+    first, *others = inputs  # what hooks look at comes first, by position
+    kwargs = kwargs | {name: inputs[name] for name in others}
     if layers == [num_layers]:
-        output = tower(inputs, **kwargs)
-        return output, output.last_hidden_state
-    output = tower(inputs, **{**kwargs, "output_hidden_states": True})
+        output = tower(inputs[first], **kwargs)
+        return output, [output.last_hidden_state]
+    output = tower(inputs[first], **{**kwargs, "output_hidden_states": True})
     # Encoders differ in whether the last hidden state of the tuple has passed the last norm.
     states = [output.last_hidden_state if layer == num_layers else output.hidden_states[layer] for layer in layers]
     if not kwargs.get("output_hidden_states"):
         output.hidden_states = None
-    return output, torch.cat(states, dim=-1)
+    return output, states
+
+
+# - how audio towers are given segments of which so many steps are real, and what they give back:
+#   their output, and each layer that is read as (segments, steps, width)
+
+
+def _read_whole(
+    tower: nn.Module,
+    config: PreTrainedConfig,
+    layers: list[int],
+    features: torch.Tensor,
+    num_steps: torch.Tensor,
+    **kwargs: Any,
+) -> tuple[Any, list[torch.Tensor]]:
+    """Whisper's encoder was trained on sound with silence behind it, and takes no mask."""
+    return _run(tower, layers, config.num_hidden_layers, {"input_features": features}, **kwargs)
+
+
+def _read_masked(
+    tower: nn.Module,
+    config: PreTrainedConfig,
+    layers: list[int],
+    features: torch.Tensor,
+    num_steps: torch.Tensor,
+    **kwargs: Any,
+) -> tuple[Any, list[torch.Tensor]]:
+    """Qwen2-Audio's encoder is Whisper's with a mask; each of its steps is the mean of two positions."""
+    positions = torch.arange(config.max_source_positions, device=features.device)
+    states = features.new_empty(len(features), len(positions), config.d_model)
+    mask = create_bidirectional_mask(
+        config=tower.config, inputs_embeds=states, attention_mask=(positions < 2 * num_steps[:, None]).long()
+    )
+    inputs = {"input_features": features, "attention_mask": mask}
+    return _run(tower, layers, config.num_hidden_layers, inputs, **kwargs)
+
+
+def _read_waveforms(
+    tower: nn.Module,
+    config: PreTrainedConfig,
+    layers: list[int],
+    features: torch.Tensor,
+    num_steps: torch.Tensor,
+    **kwargs: Any,
+) -> tuple[Any, list[torch.Tensor]]:
+    """HuBERT, WavLM and wav2vec 2.0: segments of each length apart, as what stands behind a sound changes their features
+    (the group norm of the base models is one over time, and they were trained without a mask)."""
+    row = AUDIO_TOWERS[config.model_type]
+    total, samples = row.num_steps(config), row.segment_samples(config)
+    stride, tail = samples // total, row.tail_samples(config)
+    output, found = None, None
+    for count in num_steps.unique().tolist():
+        rows = (num_steps == count).nonzero()[:, 0]
+        inputs = {"input_values": features[rows, : count * stride + tail]}
+        output, states = _run(tower, layers, config.num_hidden_layers, inputs, **kwargs)
+        if count == total and len(rows) == len(features):
+            return output, states
+        if found is None:
+            found = [state.new_zeros(len(features), total, state.shape[-1]) for state in states]
+        padded = [nn.functional.pad(state, (0, 0, 0, total - count)) for state in states]
+        found = [whole.index_copy(0, rows, state) for whole, state in zip(found, padded, strict=True)]
+    return output, found
+
+
+def _read_packed(
+    tower: nn.Module,
+    config: PreTrainedConfig,
+    layers: list[int],
+    features: torch.Tensor,
+    num_steps: torch.Tensor,
+    **kwargs: Any,
+) -> tuple[Any, list[torch.Tensor]]:
+    """The encoders of Qwen2.5-Omni and Qwen3-Omni take all real mel frames of a batch in one row."""
+    lengths = _mel_lengths(config, num_steps)
+    real = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
+    inputs = {"input_features": features.transpose(1, 2)[real].T, "feature_lens": lengths}
+    output, states = _run(tower, layers, config.num_hidden_layers, inputs, **kwargs)
+    return output, [_unpack(state, num_steps, AUDIO_TOWERS[config.model_type].num_steps(config)) for state in states]
+
+
+def _read_chunked(
+    tower: nn.Module,
+    config: PreTrainedConfig,
+    layers: list[int],
+    features: torch.Tensor,
+    num_steps: torch.Tensor,
+    **kwargs: Any,
+) -> tuple[Any, list[torch.Tensor]]:
+    """The encoder of Qwen3-ASR takes a mask and returns the real steps of a batch in one row."""
+    lengths = _mel_lengths(config, num_steps)
+    mask = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
+    inputs = {"input_features": features, "input_features_mask": mask.long()}
+    output, states = _run(tower, layers, config.num_hidden_layers, inputs, **kwargs)
+    return output, [_unpack(state, num_steps, AUDIO_TOWERS[config.model_type].num_steps(config)) for state in states]
+
+
+def _mel_lengths(config: PreTrainedConfig, num_steps: torch.Tensor) -> torch.Tensor:
+    """The mel frames of which an encoder of Qwen makes so many steps."""
+    if config.model_type == "qwen2_5_omni_audio_encoder":
+        return 4 * num_steps  # a convolution of stride 2, then the mean of two
+    of_chunk = -(-2 * config.n_window // 8)  # three convolutions of stride 2 over each chunk
+    return num_steps // of_chunk * 2 * config.n_window + num_steps % of_chunk * 8
+
+
+def _unpack(packed: torch.Tensor, num_steps: torch.Tensor, total: int) -> torch.Tensor:
+    """The real steps of all segments in one row, `(steps, width)`, as `(segments, total, width)`."""
+    packed = packed.flatten(0, -2)
+    each = len(packed) // int(num_steps.sum())  # 2 where the encoder averages behind this layer
+    real = torch.arange(total * each, device=packed.device) < each * num_steps[:, None]
+    return packed.new_zeros(*real.shape, packed.shape[-1]).index_put((real,), packed)
+
+
+READERS: dict[str, Callable] = {
+    "whole": _read_whole,
+    "masked": _read_masked,
+    "waveform": _read_waveforms,
+    "packed": _read_packed,
+    "chunked": _read_chunked,
+}

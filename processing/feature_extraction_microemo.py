@@ -27,7 +27,7 @@ _SAVED = ("feature_extractor_type", "processor_class", "auto_map", "sampling_rat
 _OLD_NAMES = {"num_clips": "num_segments", "clip_duration": "segment_duration"}  # of version 0.1
 # The fields that are read for ImageBind alone, and for other audio towers alone.
 _OF_IMAGEBIND = ("num_mel_bins", "num_mel_frames", "mel_mean", "mel_std", "short_audio_padding")
-_OF_TOWERS = ("tower_extractor", "steps_per_segment")
+_OF_TOWERS = ("tower_extractor", "steps_per_segment", "tail_samples")
 _OTHER_NAMES = {"feature_size": "num_mel_bins", "chunk_length": "segment_duration"}
 # Arguments of Transformers' feature extractors that change nothing here, and the values of them that ask for nothing else.
 _WITHOUT_EFFECT: dict[str, tuple] = {
@@ -58,6 +58,8 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
             The fields of the feature extractor of another audio tower, with its class in Transformers as
             `feature_extractor_type`. The fields of the picture are not read then.
         steps_per_segment (`int`, *optional*, defaults to 1): The number of steps that such a tower makes of a segment.
+        tail_samples (`int`, *optional*, defaults to 0):
+            The number of samples behind a segment that the last step of such a tower hears.
         kwargs (`Any`, *optional*): What a saved file holds beside the fields.
 
     Raises:
@@ -80,6 +82,7 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         short_audio_padding: str = "waveform",
         tower_extractor: dict[str, Any] | None = None,
         steps_per_segment: int = 1,
+        tail_samples: int = 0,
         **kwargs: Any,
     ) -> None:
         if short_audio_padding not in ("waveform", "mel"):
@@ -105,13 +108,20 @@ class MicroEmoFeatureExtractor(FeatureExtractionMixin):
         self.short_audio_padding = short_audio_padding
         self.tower_extractor = tower_extractor
         self.steps_per_segment = steps_per_segment
+        self.tail_samples = tail_samples
         if tower_extractor is not None:
             self.tower_sound  # noqa: B018 (an extractor that does not exist is refused here, not at the first sound)
 
     @property
     def tower_sound(self) -> TowerSound:
         """[`TowerSound`]: What makes the segments of an audio tower with a feature extractor of its own."""
-        return TowerSound(self.tower_extractor or {}, self.num_segments, self.segment_duration, self.steps_per_segment)
+        return TowerSound(
+            self.tower_extractor or {},
+            self.num_segments,
+            self.segment_duration,
+            self.steps_per_segment,
+            self.tail_samples,
+        )
 
     @property
     def feature_size(self) -> int:

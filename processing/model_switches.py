@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from ..configuration.tower_table import SAMPLING_RATE, audio_row
+from ..configuration.tower_table import SAMPLING_RATE, audio_row, vision_row
 from .faces.face_regions import find_regions
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
 from .video_processing_microemo import MicroEmoVideoProcessor
@@ -28,7 +28,8 @@ def arguments_from_model(config: MicroEmoConfig) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`: The switches, `video_processor` and `feature_extractor`.
     """
-    side = config.vision_config.image_size
+    side = config.image_size
+    mean, std = vision_row(config.vision_config).statistics
     return {
         "video_processor": MicroEmoVideoProcessor(
             num_frames=min(MicroEmoVideoProcessor.num_frames, config.max_frames),
@@ -37,6 +38,8 @@ def arguments_from_model(config: MicroEmoConfig) -> dict[str, Any]:
             local_view=config.local_view,
             clue_regions="whole_face" if config.num_regions == 1 else "facial",
             max_frames=config.max_frames,
+            image_mean=list(mean),
+            image_std=list(std),
         ),
         "feature_extractor": MicroEmoFeatureExtractor(**sound_fields(config)),
         **{name: getattr(config, name) for name in SWITCHES},
@@ -67,7 +70,8 @@ def sound_fields(config: MicroEmoConfig, extractor: dict[str, Any] | None = None
         }
     return fields | {
         "steps_per_segment": config.audio_steps_per_segment,
-        "tower_extractor": extractor or row.extractor(sound),
+        "tail_samples": row.tail_samples(sound) if row.tail_samples else 0,
+        "tower_extractor": extractor or row.extractor_fields(sound),
     }
 
 
@@ -89,10 +93,10 @@ def differences_from_model(processor: "MicroEmoProcessor", config: MicroEmoConfi
     if config.use_local_clue_attention:
         pairs["local_view"] = (video_processor.local_view, config.local_view)
         pairs["num_regions"] = (len(find_regions(video_processor.clue_regions)), config.num_regions)
-    pairs["size"] = (video_processor.size["height"], vision.image_size)
+    pairs["size"] = (video_processor.size["height"], config.image_size)
     pairs["patch_size"] = (video_processor.patch_size, vision.patch_size)
     sound = sound_fields(config)
-    for name in ("segment_duration", "num_mel_frames", "steps_per_segment"):
+    for name in ("segment_duration", "num_mel_frames", "steps_per_segment", "tail_samples"):
         if name in sound:
             pairs[name] = (getattr(feature_extractor, name), sound[name])
     extractors = (feature_extractor.tower_extractor, sound.get("tower_extractor"))

@@ -23,17 +23,23 @@ class TowerSound:
         num_segments (`int`): The largest number of segments.
         segment_duration (`float`): The number of seconds of a segment.
         steps_per_segment (`int`): The number of steps of a segment.
+        tail_samples (`int`): The number of samples behind a segment that its last step hears.
 
     Raises:
         ValueError: If Transformers has no such feature extractor, or if it takes another sampling rate than 16 kHz.
     """
 
     def __init__(
-        self, fields: dict[str, Any], num_segments: int, segment_duration: float, steps_per_segment: int
+        self,
+        fields: dict[str, Any],
+        num_segments: int,
+        segment_duration: float,
+        steps_per_segment: int,
+        tail_samples: int,
     ) -> None:
         self.extractor = _make_extractor(json.dumps(fields, sort_keys=True))
         self.num_segments, self.num_steps = num_segments, steps_per_segment
-        self.length = round(segment_duration * SAMPLING_RATE)
+        self.length, self.tail = round(segment_duration * SAMPLING_RATE), tail_samples
 
     def starts(self, num_samples: int) -> list[int]:
         """Returns the first sample of each segment of a sound.
@@ -91,7 +97,7 @@ class TowerSound:
         segments, places = [], []
         for row, sound in enumerate(sounds):
             for index, start in enumerate([] if sound is None else self.starts(len(sound))):
-                segments.append(sound[start : start + self.length])
+                segments.append(sound[start : start + self.length + self.tail])
                 places.append((row, index))
         shape = (len(sounds), max((index for _, index in places), default=0) + 1)
         mask, steps = np.zeros(shape, bool), np.zeros((*shape, self.num_steps), bool)
@@ -105,6 +111,13 @@ class TowerSound:
         return {"input_features": features, "audio_segment_mask": mask, "audio_step_mask": steps.reshape(shape[0], -1)}
 
     def _extract(self, segments: list[np.ndarray]) -> np.ndarray:
+        name = self.extractor.model_input_names[0]
+        if name == "input_values":
+            # Each alone: Wav2Vec2FeatureExtractor takes mean and variance over the padding of a batch, too.
+            values = np.zeros((len(segments), self.length + self.tail), np.float32)
+            for row, segment in zip(values, segments, strict=True):
+                row[: len(segment)] = self.extractor(segment, sampling_rate=SAMPLING_RATE)[name][0]
+            return values
         output = self.extractor(
             segments,
             sampling_rate=SAMPLING_RATE,
@@ -113,7 +126,7 @@ class TowerSound:
             truncation=True,
             return_tensors="np",
         )
-        return output[self.extractor.model_input_names[0]]
+        return output[name]
 
 
 @lru_cache(maxsize=8)

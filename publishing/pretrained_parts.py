@@ -173,7 +173,7 @@ def pretrained_extractor(part: PretrainedPart) -> dict[str, Any]:
         the configuration where the checkpoint has none.
     """
     row = audio_row(part.config)
-    expected = {} if row.extractor is None else row.extractor(part.config)
+    expected = {} if row.extractor is None else row.extractor_fields(part.config)
     try:
         fields = AutoFeatureExtractor.from_pretrained(part.source.folder()).to_dict()
     except (OSError, ValueError):

@@ -211,10 +211,11 @@ class FeatureCache:
             tensors[name] = output[None]
         if "input_features" in tensors:
             segments = tensors.pop("input_features")[0].to(audio_branch.audio_tower.device)
-            steps = audio_branch.encode(segments).last_hidden_state.flatten(0, 1).cpu()
-            if "audio_step_mask" in tensors:  # a short sound in a long segment has few of them
-                is_real = tensors["audio_step_mask"][0]
-                steps, tensors["audio_step_mask"] = steps[is_real], torch.ones(1, int(is_real.sum()), dtype=torch.bool)
+            is_real = tensors.get("audio_step_mask")
+            of_segments = None if is_real is None else is_real[0].unflatten(0, (len(segments), -1)).to(segments.device)
+            steps = audio_branch.encode(segments, of_segments).last_hidden_state.flatten(0, 1).cpu()
+            if is_real is not None:  # a short sound in a long segment has few steps
+                steps, tensors["audio_step_mask"] = steps[is_real[0]], is_real[:, is_real[0]]
             tensors["audio_features"] = steps[None]
         return tensors
 

@@ -20,7 +20,7 @@ SUB_CONFIGS = (
 )
 
 
-@pytest.mark.parametrize("preset", ["microemo-7b", "microemo-small", "microemo-tiny"])
+@pytest.mark.parametrize("preset", ["microemo-7b", "microemo-modern", "microemo-small", "microemo-tiny"])
 def test_round_trip_is_exact(preset, tmp_path):
     config = MicroEmoConfig.from_preset(preset, fusion_gate_init=0.25, windows="sliding")
     config.save_pretrained(tmp_path)
@@ -92,5 +92,5 @@ def test_validation_names_the_value(fields, words):
 
 
 def test_unknown_preset_lists_those_that_are():
-    with pytest.raises(ValueError, match=r"'microemo-9b'.*microemo-7b, microemo-small, microemo-tiny"):
+    with pytest.raises(ValueError, match=r"'microemo-9b'.*microemo-7b, microemo-modern, microemo-small, microemo-tiny"):
         MicroEmoConfig.from_preset("microemo-9b")

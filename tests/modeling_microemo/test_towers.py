@@ -9,21 +9,68 @@ from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenize
 from microemo.training.collator import MicroEmoCollator
 from microemo.training.feature_cache import precompute
 
-# Random and tiny; segments of 2 s.
-AUDIO = {
-    "whisper": {
-        "d_model": 32,
-        "encoder_layers": 3,
-        "encoder_attention_heads": 2,
-        "encoder_ffn_dim": 48,
-        "num_mel_bins": 20,
-        "max_source_positions": 100,
-        "decoder_layers": 1,
-        "vocab_size": 16,
-        "pad_token_id": 0,
-    },
+# Random and tiny.
+WHISPER = {
+    "d_model": 32,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "num_mel_bins": 20,
+    "max_source_positions": 100,  # segments of 2 s
 }
-STEPS = {"whisper": 100}
+WAVEFORMS = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (10, 4, 4),
+    "conv_stride": (5, 8, 8),
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "vocab_size": 16,
+}
+QWEN3 = {**WHISPER, "n_window": 50, "output_dim": 32, "downsample_hidden_size": 16}
+AUDIO = {
+    "whisper": {**WHISPER, "decoder_layers": 1, "vocab_size": 16, "pad_token_id": 0},
+    "hubert": WAVEFORMS,
+    "wavlm": WAVEFORMS,
+    "wav2vec2": WAVEFORMS,
+    "qwen2_audio_encoder": WHISPER,
+    "qwen2_5_omni_audio_encoder": {**WHISPER, "n_window": 25, "output_dim": 32},
+    "qwen3_omni_moe_audio_encoder": QWEN3,
+    "qwen3_asr_encoder": QWEN3,
+}
+# The seconds of a segment, and the steps in it.
+SEGMENTS = {
+    "whisper": (2, 100),
+    "hubert": (20, 1000),
+    "wavlm": (20, 1000),
+    "wav2vec2": (20, 1000),
+    "qwen2_audio_encoder": (2, 50),
+    "qwen2_5_omni_audio_encoder": (2, 50),
+    "qwen3_omni_moe_audio_encoder": (30, 390),
+    "qwen3_asr_encoder": (30, 390),
+}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "patch_size": 14,
+}
+PICTURES = {
+    "clip_vision_model": {**VISION, "image_size": 112},
+    "siglip_vision_model": {
+        **VISION,
+        "image_size": 118,
+    },  # as 384 pixels and patches of 14: no whole number of patches
+    "siglip2_vision_model": {**VISION, "num_patches": 64},
+    "dinov2": {**VISION, "image_size": 112, "mlp_ratio": 2},
+    "dinov2_with_registers": {**VISION, "image_size": 112, "mlp_ratio": 2, "num_register_tokens": 2},
+    "dinov3_vit": {**VISION, "image_size": 112, "num_register_tokens": 2},
+}
 
 
 def make_config(**switches) -> MicroEmoConfig:
@@ -88,17 +135,60 @@ def check_everything(model, processor, clip, tmp_path):
 @pytest.mark.parametrize("model_type", AUDIO)
 def test_an_audio_encoder_of_transformers(model_type, clip, tmp_path):
     config = with_audio_tower(model_type)
+    seconds, steps = SEGMENTS[model_type]
     assert config.audio_width == config.audio_qformer_config.encoder_hidden_size == 64  # of two layers
-    assert config.audio_steps_per_segment == -(-STEPS[model_type] // 5)
+    assert config.audio_steps_per_segment == steps // 5
     model, processor = make(config)
     inputs, cached = check_everything(model, processor, clip, tmp_path)
-    assert inputs["audio_segment_mask"].tolist() == [[True, True]]
-    steps = int(inputs["audio_step_mask"].sum())
-    assert steps == pytest.approx(3.0 * STEPS[model_type] / 2 / 5, abs=1)
-    assert cached["audio_features"].shape == (1, steps, 64) and cached["audio_step_mask"].all()
-    seconds = 2 / config.audio_steps_per_segment  # of a step
-    expected = torch.tensor([[[0.2, 1.0], [1.5, 2.6]]]) / seconds
+    assert inputs["audio_segment_mask"].tolist() == [[True] * (2 if seconds == 2 else 1)]
+    count = int(inputs["audio_step_mask"].sum())
+    assert count == pytest.approx(3.0 * steps / seconds / 5, abs=1)
+    assert cached["audio_features"].shape == (1, count, 64) and cached["audio_step_mask"].all()
+    expected = torch.tensor([[[0.2, 1.0], [1.5, 2.6]]]) * config.audio_steps_per_segment / seconds
     assert (inputs["audio_windows"] - expected).abs().max() <= 1
+
+
+@pytest.mark.parametrize("model_type", PICTURES)
+def test_an_image_encoder_of_transformers(model_type, clip, tmp_path):
+    config = make_config(
+        vision_config={"model_type": model_type, **PICTURES[model_type]}, vision_feature_layer=[1, -1]
+    )
+    assert (config.image_size, config.num_patches, config.vision_width) == (112, 64, 64)
+    model, processor = make(config)
+    _, cached = check_everything(model, processor, clip, tmp_path)
+    class_tokens = 0 if "siglip" in model_type else 1  # registers are cut everywhere
+    assert cached["vision_features"].shape[2:] == (class_tokens + 64, 64)
+    # What is cut is what the encoder itself has in front of its patches.
+    tower, frames = model.get_encoder("video"), torch.randn(2, 3, 112, 112)
+    with torch.no_grad():
+        features = model.model.visual_encoder.encode(frames).last_hidden_state
+        if model_type != "siglip2_vision_model":
+            own = tower(frames).last_hidden_state
+            torch.testing.assert_close(features[:, class_tokens:, 32:], own[:, -64:])
+
+
+def test_pictures_have_the_mean_and_deviation_that_the_encoder_was_trained_on():
+    for model_type, mean in (("siglip_vision_model", 0.5), ("dinov2", 0.485), ("clip_vision_model", 0.48145466)):
+        config = make_config(vision_config={"model_type": model_type, **PICTURES[model_type]})
+        processor = MicroEmoProcessor.from_config(config, tiny_tokenizer(), tiny_qformer_tokenizer())
+        assert processor.video_processor.image_mean[0] == mean
+    frames = make_config(vision_config={"model_type": "dinov2", **PICTURES["dinov2"]}, frame_size=56)
+    assert frames.num_patches == 16
+    with pytest.raises(ValueError, match="frame_size 56: clip_vision_model takes frames of 112 pixels"):
+        make_config(vision_config={"model_type": "clip_vision_model", **PICTURES["clip_vision_model"]}, frame_size=56)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model_type", AUDIO)
+def test_a_short_sound_in_a_batch_is_heard_as_it_is_alone(model_type):
+    """wav2vec 2.0 and HuBERT normalise over time, so that what stands behind a sound would change its features."""
+    model, processor = make(with_audio_tower(model_type))
+    rng = np.random.default_rng(0)
+    short, long = (rng.normal(size=int(16_000 * seconds)).astype(np.float32) * 0.1 for seconds in (1.3, 1.9))
+    sound = {"sampling_rate": 16_000, "return_tensors": "pt"}
+    alone = model.get_audio_features(**processor.feature_extractor(short, **sound)).pooler_output[0]
+    both = processor.feature_extractor([long, short], **sound)
+    torch.testing.assert_close(model.get_audio_features(**both).pooler_output[1], alone, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -187,7 +277,7 @@ def test_what_no_row_describes_is_refused_with_those_that_have_one():
         make_config(audio_config={"model_type": "bert"})
     with pytest.raises(ValueError, match="vision_config.*'bert'.*microemo_vision"):
         make_config(vision_config={"model_type": "bert"})
-    with pytest.raises(ValueError, match="audio_pool_size=2: microemo_audio has one step"):
+    with pytest.raises(ValueError, match="audio_pool_size 2 must divide the 1 steps that microemo_audio makes"):
         make_config(audio_pool_size=2)
 
 

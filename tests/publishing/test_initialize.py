@@ -178,7 +178,7 @@ def test_nothing_is_left_when_the_disk_is_full(in_fork, tmp_path, limit):
 def test_missing_tokenizers(tmp_path):
     with pytest.raises(ValueError, match="microemo-7b needs two tokenizers.*--llm-tokenizer.*--qformer-tokenizer"):
         initialize("microemo-7b", tmp_path / "big")
-    with pytest.raises(ValueError, match="'microemo-8b'.*microemo-7b, microemo-small, microemo-tiny"):
+    with pytest.raises(ValueError, match="'microemo-8b'.*microemo-7b, microemo-modern, microemo-small, microemo-tiny"):
         initialize("microemo-8b", tmp_path / "big")
 
 
