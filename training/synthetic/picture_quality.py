@@ -89,7 +89,7 @@ class Quality:
             gains=tuple((1 + strength * np.clip(normal(-0.03, 0.13) + normal(0, 0.05, 3), -0.4, 0.35)).tolist()),
             side_light=tuple((strength * (chance() < 0.5) * uniform(-0.45, 0.45, 2) * [1, 0.5]).tolist()),
             grey=bool(chance() < 0.12 * strength),
-            blur=strength * (chance() < 0.5) * uniform(0, 0.008),
+            blur=strength * (chance() < 0.5) * 0.006 * chance() ** 2,
             grain=strength * (chance() < 0.5) * uniform(0, 14),
             compression=int(100 - strength * uniform(10, 80)) if chance() < 0.5 * strength else None,
         )
