@@ -159,14 +159,15 @@ class PatchProbe(nn.Module):
 
     Args:
         vision_model ([`MicroEmoVisionModel`]): The image encoder.
+        num_values (`int`, *optional*): The number of values that each head predicts, by default that of the actions.
     """
 
-    def __init__(self, vision_model: MicroEmoVisionModel):
+    def __init__(self, vision_model: MicroEmoVisionModel, num_values: int = len(ACTIONS)):
         super().__init__()
         config = vision_model.config
         self.vision_model = vision_model
         self.heads = nn.ModuleList(
-            nn.Linear(config.num_patches * config.hidden_size, len(ACTIONS)) for _ in ("frames", "faces")
+            nn.Linear(config.num_patches * config.hidden_size, num_values) for _ in ("frames", "faces")
         )
         for head in self.heads:
             nn.init.zeros_(head.weight)

@@ -117,7 +117,7 @@ class FaceActor:
             turn.
         smiling (`np.ndarray` of shape `(H', W', 3)`, *optional*):
             A uint8 image of the same person who smiles, for [`real_smile`](FaceActor.act).
-        rest (`Moves`, *optional*, defaults to no motion):
+        rest (`Moves`, *optional*, defaults to `()`):
             The motions that bring the face of the photograph to rest, such as `TO_REST` for an open smile. The opening
             of the mouth is then painted dark before.
         smiling_face (`np.ndarray` of shape `(478, 3)`, *optional*):
