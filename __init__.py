@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration, MicroEmoModel
     from .processing.feature_extraction_microemo import MicroEmoFeatureExtractor
     from .processing.processing_microemo import MicroEmoProcessor
+    from .processing.speech import SpeechReader
     from .processing.utterances import read_utterances
     from .processing.video_processing_microemo import MicroEmoVideoProcessor
 
@@ -29,6 +30,7 @@ __all__ = [
     "MicroEmoModel",
     "MicroEmoProcessor",
     "MicroEmoVideoProcessor",
+    "SpeechReader",
     "read_utterances",
 ]
 
@@ -40,6 +42,7 @@ _MODULES = {
     "MicroEmoModel": "modeling_microemo.modeling_microemo",
     "MicroEmoProcessor": "processing.processing_microemo",
     "MicroEmoVideoProcessor": "processing.video_processing_microemo",
+    "SpeechReader": "processing.speech",
     "read_utterances": "processing.utterances",
 }
 

@@ -16,7 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ..evaluation.checkpoint_choice import RULES
-from .shared_options import Tokens, check_files, check_sources, errors, load_libraries
+from .shared_options import (
+    Asr,
+    KeepUtterances,
+    Tokens,
+    check_files,
+    check_sources,
+    errors,
+    load_libraries,
+    speech_reader,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Score answers, make tables and plots, merge systems, run baselines.")
 
@@ -456,6 +465,8 @@ def run(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="The number of clips that are answered together.", min=1)] = 1,
     subtitles: Annotated[bool, typer.Option(help="Pass the subtitle sentence of each clip to the model.")] = True,
+    asr: Asr = None,
+    keep_utterances: KeepUtterances = False,
     skip_errors: Annotated[
         bool, typer.Option("--skip-errors", help="Leave out clips that fail, and list them.")
     ] = False,
@@ -466,14 +477,16 @@ def run(
     max_new_tokens: Tokens = 256,
 ):
     """Run MicroEmo or a zero-shot baseline over a data set. A run that was stopped can be resumed."""
-    check_sources(model)
+    check_sources(model, asr)
     check_files(data)
+    if not subtitles and asr is not None:
+        raise ValueError("--asr gives clips subtitles, --no-subtitles takes them away: leave out one of the two")
     load_libraries()
     from transformers import AutoConfig
 
     from ..inference.baselines import load_baseline
     from ..inference.emotion_pipeline import EmotionPipeline
-    from ..inference.run_dataset import open_answers, read_samples, run_dataset
+    from ..inference.run_dataset import WithSpeech, open_answers, read_samples, run_dataset
 
     samples = read_samples(data)
     system = name or model.rstrip("/").split("/")[-1]
@@ -482,7 +495,10 @@ def run(
     is_ours = AutoConfig.from_pretrained(model).model_type == "microemo"
     load = EmotionPipeline.from_pretrained if is_ours else load_baseline
     options = {"max_new_tokens": max_new_tokens, "use_subtitle": subtitles}
+    speech = speech_reader(asr, keep_utterances, device, progress=False) if asr or keep_utterances else None
     answerer = load(model, name=system, device=device, **options)
+    if speech is not None:
+        answerer = WithSpeech(answerer, speech)
     report = run_dataset(answerer, samples, output, batch_size, skip_errors)
     print(f"{output}: {len(report.answered)} answered, {report.resumed} already there, {len(report.failed)} failed")
     for clip, error in report.failed.items():

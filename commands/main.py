@@ -26,7 +26,16 @@ from .evaluate_command import app as evaluate_app
 from .from_scratch_command import ablation, from_scratch, score_dialogues
 from .publish_command import card, publish
 from .serve_command import serve
-from .shared_options import Tokens, check_files, check_sources, errors, load_libraries
+from .shared_options import (
+    Asr,
+    KeepUtterances,
+    Tokens,
+    check_files,
+    check_sources,
+    errors,
+    load_libraries,
+    speech_reader,
+)
 from .synthesize_command import synthesize
 from .train_command import TRAIN_CONTEXT, merge, precompute, train
 
@@ -135,21 +144,30 @@ def predict(
     question: Annotated[
         str | None, typer.Option(help="The question. By default what the speaker feels, and why.")
     ] = None,
-    by_utterance: Annotated[bool, typer.Option(help="Ask about each utterance of the subtitles separately.")] = False,
+    by_utterance: Annotated[bool, typer.Option(help="Ask about each utterance separately.")] = False,
+    asr: Asr = None,
+    keep_utterances: KeepUtterances = False,
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     max_new_tokens: Tokens = 256,
 ):
     """Say what the speaker of CLIP feels, and why."""
     check_files(clip, subtitles, audio)
-    check_sources(model)
-    if by_utterance and subtitles is None:
-        raise ValueError("--by-utterance needs --subtitles: they say when somebody speaks")
+    check_sources(model, asr)
+    _check_speech(subtitles, asr, keep_utterances)
     question_argument: dict[str, Any] = {} if question is None else {"question": question}
+    load_libraries()
+    speech = speech_reader(asr, keep_utterances)  # before a larger model: an error comes at once
     pipeline = _pipeline(model)
     if by_utterance:
         answer = pipeline.by_utterance(
-            clip, subtitles, audio=audio, audio_track=audio_track, max_new_tokens=max_new_tokens, **question_argument
+            clip,
+            subtitles,
+            audio=audio,
+            audio_track=audio_track,
+            asr=speech,
+            max_new_tokens=max_new_tokens,
+            **question_argument,
         )
         lines = [_line(entry) for entry in answer]
     else:
@@ -158,6 +176,7 @@ def predict(
             utterances=subtitles,
             audio=audio,
             audio_track=audio_track,
+            asr=speech,
             max_new_tokens=max_new_tokens,
             **question_argument,
         )
@@ -167,7 +186,15 @@ def predict(
 
 def _line(entry: dict) -> str:
     """Formats an utterance and the answer about it."""
-    return f'{entry["start"]:.1f}-{entry["end"]:.1f}s "{entry["text"]}" {" ".join(entry["description"].split())}'
+    words = f' "{entry["text"]}"' if entry["text"] else ""
+    return f"{entry['start']:.1f}-{entry['end']:.1f}s{words} {' '.join(entry['description'].split())}"
+
+
+def _check_speech(subtitles: str | None, asr: str | None, keep_utterances: bool) -> None:
+    """Refuses options for clips without subtitles where there are some."""
+    if subtitles is not None and (asr is not None or keep_utterances):
+        option = "--keep-utterances" if asr is None else "--asr"
+        raise ValueError(f"{option} is for clips without subtitles; leave out {option} or --subtitles")
 
 
 @app.command()
@@ -177,19 +204,25 @@ def inspect(
     subtitles: Subtitles = None,
     audio: Audio = None,
     audio_track: AudioTrack = None,
+    asr: Asr = None,
+    keep_utterances: KeepUtterances = False,
     model: Model = None,
 ):
     """Draw the inputs of the model for CLIP: frames, face mesh, clue regions, windows, mel."""
     check_files(clip, subtitles, audio)
-    check_sources(model)
+    check_sources(model, asr)
+    _check_speech(subtitles, asr, keep_utterances)
     load_libraries()
     from ..inference.emotion_pipeline import SHIPPED
     from ..inference.inspection import inspect_clip
     from ..processing.decoding.container import SoundTrack
     from ..processing.processing_microemo import MicroEmoProcessor
 
+    speech = speech_reader(asr, keep_utterances)
     processor = MicroEmoProcessor.from_pretrained(SHIPPED if model is None else model)
-    report = inspect_clip(processor, clip, utterances=subtitles, audio=audio, audio_track=audio_track, output=output)
+    report = inspect_clip(
+        processor, clip, utterances=subtitles, audio=audio, audio_track=audio_track, output=output, asr=speech
+    )
     for track in report.get("sound_tracks", []):
         mark = " (heard)" if track["index"] == report["audio_track"] else ""
         print(f"sound track {SoundTrack(**track)}{mark}")
@@ -200,7 +233,7 @@ def inspect(
 @app.command()
 def init(
     preset: Annotated[
-        str, typer.Argument(help="The preset: microemo-tiny, microemo-small or microemo-7b.", show_default=False)
+        str, typer.Argument(help="The preset: microemo-tiny, microemo-small, microemo-modern or microemo-7b.", show_default=False)
     ],
     folder: Annotated[Path, typer.Argument(help="The new checkpoint folder.", show_default=False)],
     llm_tokenizer: Annotated[

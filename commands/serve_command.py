@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from .shared_options import check_folders, check_sources, errors, load_libraries
+from .shared_options import Asr, check_folders, check_sources, errors, load_libraries
 
 # What the extra `serve` installs.
 NEEDED = ("fastapi", "uvicorn", "openai")
@@ -38,10 +38,7 @@ def serve(
     device: Annotated[str, typer.Option(help="The device of the model, such as cuda:0 or cpu.")] = "auto",
     dtype: Annotated[str, typer.Option(help="The number format of the model, such as bfloat16.")] = "auto",
     quantization: Annotated[str | None, typer.Option(help="bnb-4bit or bnb-8bit.")] = None,
-    asr: Annotated[
-        str | None,
-        typer.Option(help="A speech recogniser (folder or Hub id) for clips that come without utterances."),
-    ] = None,
+    asr: Asr = None,
     local_media: Annotated[
         Path | None,
         typer.Option(help="A folder whose files requests may name. By default requests name no files."),
@@ -61,22 +58,17 @@ def serve(
     with _listen(host, port) as listener:  # before the model, which may take minutes, is loaded
         load_libraries()
         import uvicorn
-        from transformers import pipeline
-
         from ..inference.emotion_pipeline import SHIPPED
         from ..inference.request_media import ClipFetcher
         from ..inference.serving import OneModelManager, build_app
+        from ..processing.speech import SpeechReader
 
         if model is None:
             errors.print("No MODEL given: the shipped microemo-tiny answers, which knows nothing about real people.")
+        speech = SpeechReader.from_pretrained(asr, None if device == "auto" else device)
         manager = OneModelManager(str(model or SHIPPED), device=device, dtype=dtype, quantization=quantization)
-        recogniser = None
-        if asr is not None:
-            recogniser = pipeline(
-                "automatic-speech-recognition", model=asr, device=None if device == "auto" else device
-            )
         fetch_clip = ClipFetcher(local_media, private_host or (), max_size << 20)
-        app = build_app(manager, fetch_clip, recogniser, max_size << 20)
+        app = build_app(manager, fetch_clip, speech, max_size << 20)
         server = uvicorn.Server(uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=5))
         named = f"[{host}]" if ":" in host else host
         address = f"http://{named}:{listener.getsockname()[1]}/v1"

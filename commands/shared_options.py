@@ -2,15 +2,32 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from ..processing.speech import SpeechReader
 
 errors = Console(stderr=True, soft_wrap=True)
 
 NumWorkers = Annotated[int, typer.Option("--num-workers", help="The number of processes that decode.", min=0)]
 Tokens = Annotated[int, typer.Option(help="The maximum length of an answer, in tokens.", min=1)]
+Asr = Annotated[
+    str | None,
+    typer.Option(
+        help="A model for Transformers' speech recognition (folder or Hub id, such as openai/whisper-tiny.en), for clips "
+        "without subtitles. By default their utterances have no words."
+    ),
+]
+KeepUtterances = Annotated[
+    bool,
+    typer.Option(
+        "--keep-utterances",
+        help="Keep the recognised utterances beside the clip, in CLIP.utterances.json, for the next time.",
+    ),
+]
 Token = Annotated[str | None, typer.Option(help="The access token. By default HF_TOKEN or that of `hf auth login`.")]
 # Of the commands that make a model out of original weights.
 Dtype = Annotated[str, typer.Option(help="The type of the weights: float32, float16 or bfloat16.")]
@@ -78,6 +95,29 @@ def check_folders(*names: str | Path) -> None:
 def _ends_like_a_file(name: str) -> bool:
     suffixes = (".pth", ".pt", ".bin", ".safetensors", ".json", ".jsonl", ".csv", ".parquet", ".xlsx", ".yaml", ".npz")
     return name.lower().endswith(suffixes)
+
+
+def speech_reader(
+    asr: str | None, keep: bool = False, device: str | None = None, progress: bool = True
+) -> "SpeechReader":
+    """Loads what makes the utterances of clips without subtitles.
+
+    Args:
+        asr (`str` or `None`): The model of the speech recogniser. Without one utterances have no words.
+        keep (`bool`, *optional*, defaults to `False`): Whether they are kept beside the clips. Those that are there are read.
+        device (`str`, *optional*): The device of the recogniser. By default the first GPU, or the CPU.
+        progress (`bool`, *optional*, defaults to `True`): Whether a bar shows the progress with long sounds.
+
+    Returns:
+        [`SpeechReader`]: The reader.
+
+    Raises:
+        ValueError: If the model cannot be loaded.
+    """
+    from ..processing.kept_utterances import UtterancesBesideClips
+    from ..processing.speech import SpeechReader
+
+    return SpeechReader.from_pretrained(asr, device, store=UtterancesBesideClips(keep), progress=progress)
 
 
 def load_libraries() -> None:

@@ -13,7 +13,7 @@ ask([{"video": "a.mp4", "subtitles": "a.srt"}, {"video": "b.mp4", "question": "I
 import os
 import sys
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from transformers.utils import logging
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..processing.speech import SpeechReader, as_speech_reader
 from ..processing.utterances import merge_utterances, read_utterances
 from .pipeline_inputs import QUESTION, QueryCollator, QueryReader, as_queries, first_of
 
@@ -115,7 +116,7 @@ class EmotionPipeline(Pipeline):
         question: str | None = None,
         utterances: Any = None,
         audio: Any = None,
-        asr: Callable | None = None,
+        asr: Any = None,
         audio_track: int | str | list | None = None,
         num_workers: int | None = None,
         batch_size: int | None = None,
@@ -134,8 +135,9 @@ class EmotionPipeline(Pipeline):
             utterances (`Any`, *optional*):
                 The subtitles, as [`MicroEmoProcessor`] takes them, or a list with those of each clip.
             audio (`Any`, *optional*): A sound file in place of the clip's own sound, or a list with one for each clip.
-            asr (`Callable`, *optional*):
-                A speech recogniser for clips without subtitles, as [`MicroEmoProcessor`] takes it.
+            asr (`SpeechReader`, `Callable`, `str` or `False`, *optional*):
+                A [`SpeechReader`], a speech-recognition pipeline or the name of a model for clips without subtitles. By
+                default their utterances are where somebody speaks, without words; `False` makes none.
             audio_track (`int` or `str`, *optional*):
                 The sound track that is read, as [`MicroEmoProcessor`] takes it, or a list with that of each clip.
             num_workers (`int`, *optional*, defaults to 0):
@@ -149,8 +151,8 @@ class EmotionPipeline(Pipeline):
         Returns:
             `dict`, or of several clips a `list[dict]`, or of a generator or data set an iterator: For each clip a dictionary
             that `json` can write, by the schema in `inference/video_emotion_recognition.schema.json`: `clip`, `question`,
-            `description` (the answer), `duration` in seconds, `utterances` (`start`, `end`, `text`, `speaker`), `frames`
-            (`time`, `faces`), `faces_found` (the number of frames with a face), `has_video`, `has_audio`, `new_tokens` (the
+            `description` (the answer), `duration` in seconds, `utterances` (`start`, `end`, `text`, `speaker`,
+            and `words` if they have times), `frames` (`time`, `faces`), `faces_found` (the number of frames with a face), `has_video`, `has_audio`, `new_tokens` (the
             length of the answer), and `timings` in seconds.
 
         Raises:
@@ -167,7 +169,7 @@ class EmotionPipeline(Pipeline):
     def _sanitize_parameters(
         self,
         question: str | None = None,
-        asr: Callable | None = None,
+        asr: Any = None,
         return_prompt: bool | None = None,
         return_tensors: bool | None = None,
         generate_kwargs: dict | None = None,
@@ -285,10 +287,11 @@ class EmotionPipeline(Pipeline):
     def by_utterance(
         self,
         clip: str | Path,
-        utterances: Any,
+        utterances: Any = None,
         question: str = UTTERANCE_QUESTION,
         audio: str | Path | None = None,
         audio_track: int | str | None = None,
+        asr: Any = None,
         **generate_kwargs: Any,
     ) -> list[dict]:
         """Asks the same question about each utterance.
@@ -297,28 +300,39 @@ class EmotionPipeline(Pipeline):
 
         Args:
             clip (`str` or `Path`): A video file.
-            utterances (`Any`): The subtitles, as [`MicroEmoProcessor`] takes them.
+            utterances (`Any`, *optional*): The subtitles, as [`MicroEmoProcessor`] takes them.
             question (`str`, *optional*, defaults to `"What does the speaker feel in this utterance, and why?"`):
                 The question.
             audio (`str` or `Path`, *optional*): A sound file in place of the clip's own sound.
             audio_track (`int` or `str`, *optional*): The sound track that is read, as [`MicroEmoProcessor`] takes it.
+            asr (`SpeechReader`, `Callable` or `str`, *optional*):
+                What makes the utterances without subtitles, as for [`~EmotionPipeline.__call__`].
             generate_kwargs (`Any`, *optional*): Further arguments of `generate`.
 
         Returns:
-            `list[dict]`: For each utterance `start`, `end`, `text`, `speaker` and `description` (the answer).
+            `list[dict]`: For each utterance `start`, `end`, `text`, `speaker`, `words` if they have times, and `description`
+            (the answer).
 
         Raises:
             ValueError: if the input cannot be used, if no utterance lies within the clip, or if the windows of the
                 model are not utterances.
         """
         duration = probe(clip, audio_track if audio is None else None).duration
-        merged = merge_utterances(read_utterances(utterances, duration), self.processor.max_utterances)
+        if utterances is None:
+            found = as_speech_reader(asr or SpeechReader()).read_file(audio or clip, audio_track, duration)
+        else:
+            found = read_utterances(utterances, duration)
+        merged = merge_utterances(found, self.processor.max_utterances)
         if not merged:
             source = (
                 utterances if isinstance(utterances, (str, Path)) and "\n" not in str(utterances) else "utterances"
             )
+            if utterances is None:
+                raise ValueError(f"{audio or clip}: nobody speaks in it, so that there is no utterance to ask about")
             raise ValueError(f"{source}: no utterance in the clip {clip} (0 to {duration:.1f} s) to ask about")
-        entries = [vars(entry) for entry in merged]
+        entries = [
+            {name: value for name, value in vars(entry).items() if name != "words" or value} for entry in merged
+        ]
         media: list[dict] = [{"type": "video", "path": str(clip), "utterances": entries}]
         media += [] if audio is None else [{"type": "audio", "path": str(audio)}]
         media[-1]["audio_track"] = audio_track
@@ -352,6 +366,7 @@ class EmotionPipeline(Pipeline):
             videos=[sample.get("video") or sample["audio"] for sample in samples],
             audio=[sample.get("audio") if sample.get("video") else None for sample in samples],
             utterances=[self._utterances(sample) for sample in samples],
+            asr=self._preprocess_params.get("asr", SpeechReader()),
             return_tensors="pt",
         )
         answers = self._generate(inputs, do_sample=False)

@@ -13,6 +13,7 @@ from ..processing.faces.face_crop import face_crop
 from ..processing.faces.face_regions import REGIONS, WHOLE_FACE, find_regions, region_outlines
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..processing.speech import SpeechReader
 from ..utils.files import atomic_file, write_text
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def inspect_clip(
     audio: Any = None,
     audio_track: int | str | None = None,
     output: str | Path = "inspection",
+    asr: Any = None,
     **kwargs: Any,
 ) -> dict:
     """Draws and writes the output of a processor for a clip.
@@ -57,6 +59,9 @@ def inspect_clip(
             reads, with the face mesh and the clue regions, and beside it the local view with each region's patches),
             `NAME.timeline.png` (utterances, frames, audio segments and mel pictures over time) and `NAME.json` (the
             numbers).
+        asr (`SpeechReader`, `Callable`, `str` or `False`, *optional*):
+            What makes the utterances of a clip without subtitles, as the processor takes it. By default they have no words;
+            `False` makes none.
         kwargs (`Any`, *optional*): Further arguments of the processor's call (`num_frames`, `local_view`, ...).
 
     Returns:
@@ -77,6 +82,7 @@ def inspect_clip(
         audio=None if audio is None else [audio],
         audio_track=audio_track,
         utterances=None if utterances is None else [utterances],
+        asr=SpeechReader() if asr is None else asr,
         return_tensors="np",
         return_metadata=True,
         **kwargs,
@@ -143,6 +149,7 @@ def _numbers(features: BatchFeature, clue_regions: str) -> dict:
         ]
     for row, utterance in enumerate(features["utterances"][0]):
         entry = {"start": utterance.start, "end": utterance.end, "text": utterance.text, "speaker": utterance.speaker}
+        entry |= {"words": utterance.words} if utterance.words else {}
         for key, windows in (("frames", "utterance_windows"), ("audio_segments", "audio_windows")):
             if windows in features and row < features[windows].shape[1]:
                 entry[key] = features[windows][0, row].tolist()

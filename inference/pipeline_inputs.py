@@ -1,7 +1,7 @@
 """What the emotion pipeline is given, and what its workers make of it: clips to queries, queries to inputs of the model."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..processing.decoded_clip import is_frames
 from ..processing.decoding.container import MediaError, source_name
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..processing.speech import SpeechReader
 from ..utils.keywords import refuse_unknown
 
 QUESTION = "What does the speaker feel, and why?"
@@ -155,14 +156,16 @@ class QueryReader:
     def __init__(self, processor: MicroEmoProcessor) -> None:
         self.processor = processor
 
-    def __call__(self, item: Any, question: str = QUESTION, asr: Callable | None = None) -> dict[str, dict]:
+    def __call__(self, item: Any, question: str = QUESTION, asr: Any = None) -> dict[str, dict]:
         """Reads one clip.
 
         Args:
             item (`Any`): A query, or an input as [`read_item`] takes it.
             question (`str`, *optional*, defaults to `"What does the speaker feel, and why?"`):
                 The question about clips that have none of their own.
-            asr (`Callable`, *optional*): A speech recogniser for clips without subtitles.
+            asr (`SpeechReader`, `Callable`, `str` or `False`, *optional*):
+                What makes the utterances of clips without subtitles, as [`MicroEmoProcessor`] takes it. By default a
+                [`SpeechReader`] without a recogniser: utterances without words. `False` makes none.
 
         Returns:
             `dict[str, dict]`: `inputs`, the tensors for `generate`, and `about`, what was found in the clip.
@@ -186,7 +189,7 @@ class QueryReader:
             where = "" if query.name in str(error) else f" ({query.name})"
             raise kind(f"inputs[{query.number}]{where}: {error}") from error
 
-    def _read(self, clip: ClipInput, name: str, question: str, asr: Callable | None) -> dict[str, dict]:
+    def _read(self, clip: ClipInput, name: str, question: str, asr: Any) -> dict[str, dict]:
         started = time.perf_counter()
         inputs = self.processor(
             text=[question],
@@ -197,7 +200,7 @@ class QueryReader:
             video_metadata=[clip.video_metadata],
             sampling_rate=clip.sampling_rate,
             audio_track=[clip.audio_track],
-            asr=asr,
+            asr=SpeechReader() if asr is None else asr,
             return_tensors="pt",
             return_metadata=True,
         )
@@ -216,6 +219,7 @@ class QueryReader:
             "duration": None if metadata is None else round(float(metadata.duration), 3),
             "utterances": [
                 {"start": round(of.start, 3), "end": round(of.end, 3), "text": of.text, "speaker": of.speaker}
+                | ({"words": of.words} if of.words else {})
                 for of in utterances
             ],
             "frames": frames,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..processing.speech import SpeechReader
 from ..utils.files import JsonLinesLog, read_json_lines, read_table
 
 if TYPE_CHECKING:
@@ -110,6 +111,45 @@ def read_samples(path: str | Path) -> list[dict]:
             )
         samples.append({"name": Path(clip).stem} | sample)
     return samples
+
+
+class WithSpeech:
+    """Lets a system answer with the words of a speech recogniser about clips that have no subtitles.
+
+    Args:
+        answerer ([`Answerer`]): The system.
+        speech ([`SpeechReader`]): What makes the utterances.
+
+    Attributes:
+        name (`str`): The name of the system.
+    """
+
+    def __init__(self, answerer: Answerer, speech: SpeechReader) -> None:
+        self.answerer, self.speech = answerer, speech
+        self.name = answerer.name
+        self._found: dict[str, list] = {}  # of each clip, about which there may be many questions
+
+    def answer(self, samples: list[dict]) -> list[str]:
+        """Answers a batch of samples.
+
+        Args:
+            samples (`list[dict]`): N rows of the data set, see [`Answerer`].
+
+        Returns:
+            `list[str]`: N answers, in the order of the samples.
+        """
+        return self.answerer.answer([self._with_speech(sample) for sample in samples])
+
+    def _with_speech(self, sample: dict) -> dict:
+        """Adds `utterances`, which MicroEmo reads, and their words as `subtitle`, which others read."""
+        if any(sample.get(name) for name in ("utterances", "subtitles", "subtitle")):
+            return sample
+        clip = str(sample.get("audio") or sample["video"])
+        if clip not in self._found:
+            self._found[clip] = self.speech.read_file(clip)
+        found = self._found[clip]
+        words = " ".join(utterance.text for utterance in found if utterance.text)
+        return sample | {"utterances": found} | ({"subtitle": words} if words else {})
 
 
 def open_answers(path: str | os.PathLike, system: str) -> JsonLinesLog:

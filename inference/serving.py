@@ -37,6 +37,7 @@ from transformers.cli.serving.utils import GenerationState, Modality
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..processing.speech import SpeechReader
 from .request_media import ClipFetcher, ClipTooLarge
 
 # The addresses of Transformers' server that answer. The others load any model, drop the model, or read no clips.
@@ -102,7 +103,9 @@ class EmotionHandler(ChatCompletionHandler):
         model_manager ([`OneModelManager`]): The model.
         generation_state (`GenerationState`): The thread in which the model runs, of Transformers' server.
         fetch_clip (`Callable`): A function from the URL in a request to a clip, such as a [`ClipFetcher`].
-        asr (`Callable`, *optional*): A speech recogniser for clips without utterances, as [`MicroEmoProcessor`] takes it.
+        asr (`SpeechReader`, `Callable` or `str`, *optional*):
+            What makes the utterances of clips that come without, as [`MicroEmoProcessor`] takes it. By default they have no
+            words.
     """
 
     def __init__(
@@ -110,11 +113,11 @@ class EmotionHandler(ChatCompletionHandler):
         model_manager: OneModelManager,
         generation_state: GenerationState,
         fetch_clip: Callable[[str], Any],
-        asr: Callable | None = None,
+        asr: Any = None,
     ) -> None:
         super().__init__(model_manager, generation_state)
         self.fetch_clip = fetch_clip
-        self.asr = asr
+        self.asr = SpeechReader() if asr is None else asr
         self.notes: list[str] = []
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clip-reader")
 
@@ -287,7 +290,7 @@ class BodyLimit:
 def build_app(
     model_manager: OneModelManager,
     fetch_clip: Callable[[str], Any] | None = None,
-    asr: Callable | None = None,
+    asr: Any = None,
     max_bytes: int = 256 << 20,
 ) -> FastAPI:
     """Makes the application: Transformers' server with our handler, OpenAI's form of errors, and a limit.
@@ -295,7 +298,9 @@ def build_app(
     Args:
         model_manager ([`OneModelManager`]): The model.
         fetch_clip (`Callable`, *optional*): A function from the URL in a request to a clip; by default a [`ClipFetcher`].
-        asr (`Callable`, *optional*): A speech recogniser for clips without utterances, as [`MicroEmoProcessor`] takes it.
+        asr (`SpeechReader`, `Callable` or `str`, *optional*):
+            What makes the utterances of clips that come without, as [`MicroEmoProcessor`] takes it. By default they have no
+            words.
         max_bytes (`int`, *optional*, defaults to 268435456): The largest size of the body of a request, 256 MiB.
 
     Returns:

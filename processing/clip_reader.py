@@ -1,7 +1,7 @@
 """The reader of clips: it turns files into frames, clue regions, mel segments and utterances."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,8 @@ from .clip_metadata import ClipMetadata
 from .decoded_clip import is_frames
 from .feature_extraction_microemo import as_samples, is_waveform
 from .media import AudioTrack, Clip, load_audio
-from .utterances import Utterance, merge_utterances, read_utterances, transcribe
+from .speech import SpeechReader, as_speech_reader
+from .utterances import Utterance, merge_utterances, read_utterances
 
 if TYPE_CHECKING:
     from .processing_microemo import MicroEmoProcessor
@@ -76,19 +77,24 @@ class ClipReader:
 
     Args:
         processor ([`MicroEmoProcessor`]): The processor whose video processor and feature extractor are used.
+        speech ([`SpeechReader`], *optional*):
+            What makes the utterances of clips with sound and without any. By default such clips have none.
     """
 
-    def __init__(self, processor: "MicroEmoProcessor") -> None:
+    def __init__(self, processor: "MicroEmoProcessor", speech: SpeechReader | None = None) -> None:
         self.processor = processor
+        self.speech = speech
 
     def read(
-        self, clips: Sequence[ClipInput], asr: Callable | None = None, video_kwargs: dict[str, Any] | None = None
+        self, clips: Sequence[ClipInput], asr: Any = None, video_kwargs: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], list[ClipContent]]:
         """Reads clips.
 
         Args:
             clips (`Sequence[ClipInput]`): The B clips.
-            asr (`Callable`, *optional*): A speech-recognition pipeline for clips with sound and without utterances.
+            asr (`SpeechReader`, `Callable` or `str`, *optional*):
+                What makes the utterances of clips with sound and without any, as [`MicroEmoProcessor`] takes it. By default
+                `speech`; `False` makes none.
             video_kwargs (`dict`, *optional*): The keyword arguments of the video processor.
 
         Returns:
@@ -117,7 +123,7 @@ class ClipReader:
                     duration, has_video = info.duration, info.has_video
                 if source is None and track is not None:
                     duration = track.samples.shape[1] / track.rate
-                utterances = self._find_utterances(clip, track, duration, asr)
+                utterances = self._find_utterances(clip, track, duration, self.speech if asr is None else asr)
                 contents.append(ClipContent(has_video, track is not None, utterances))
                 sources.append(source)
                 tracks.append(track)
@@ -125,13 +131,13 @@ class ClipReader:
         return features | self._process_audio(tracks, contents), contents
 
     def _find_utterances(
-        self, clip: ClipInput, track: AudioTrack | None, duration: float | None, asr: Callable | None
+        self, clip: ClipInput, track: AudioTrack | None, duration: float | None, asr: Any
     ) -> list[Utterance]:
         utterances: list[Utterance] = []
         if clip.utterances is not None:
             utterances = read_utterances(clip.utterances, duration)
-        elif asr is not None and track is not None:
-            utterances = transcribe(asr, track, duration)
+        elif asr and clip.audio is not False:
+            utterances = as_speech_reader(asr).read(track, duration, _sound_file(clip), clip.audio_track)
         most = self.processor.max_utterances
         if len(utterances) > most:
             warnings.warn(
@@ -266,6 +272,12 @@ def utterance_spans(utterances: Sequence[Utterance]) -> np.ndarray:
         `np.ndarray` of shape `(K, 2)`: The start and end of each utterance in seconds.
     """
     return np.array([(utterance.start, utterance.end) for utterance in utterances]).reshape(-1, 2)
+
+
+def _sound_file(clip: ClipInput) -> Path | None:
+    """Returns the file that the sound of a clip comes from, if it is one."""
+    source = clip.video if clip.audio is None else clip.audio
+    return Path(source) if isinstance(source, (str, Path)) and "://" not in str(source) else None
 
 
 def _load_sound(clip: ClipInput, opened: Clip | None) -> AudioTrack | None:

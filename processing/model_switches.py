@@ -100,7 +100,8 @@ def differences_from_model(processor: "MicroEmoProcessor", config: MicroEmoConfi
         if name in sound:
             pairs[name] = (getattr(feature_extractor, name), sound[name])
     extractors = (feature_extractor.tower_extractor, sound.get("tower_extractor"))
-    pairs["feature_extractor_type"] = tuple((fields or {}).get("feature_extractor_type") for fields in extractors)
+    ours, its = ((fields or {}).get("feature_extractor_type") for fields in extractors)
+    pairs["feature_extractor_type"] = (ours, its)
     pairs["video_token_id"] = (processor.video_token_id, config.video_token_id)
     pairs["audio_token_id"] = (processor.audio_token_id, config.audio_token_id)
     wrong = [f"{name} is {ours!r}, the model's {its!r}" for name, (ours, its) in pairs.items() if ours != its]

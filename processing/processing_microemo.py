@@ -252,7 +252,8 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
                 Where each sound comes from, as in [`OmniModalProcessorMixin`]: the index of the video whose own sound it
                 is, or `None` for an entry of `audio`. If `audio` has an entry for each index, the sound of a video is taken
                 from there. Videos that are not named have no sound.
-            asr (`Callable`, *optional*): A speech-recognition pipeline for clips with sound and without subtitles.
+            asr (`SpeechReader`, `Callable` or `str`, *optional*):
+                A [`SpeechReader`], speech-recognition pipeline or model, for clips with sound and without subtitles.
             kwargs (`Any`, *optional*):
                 Keywords of the tokenizer (`padding`, which is `True` by default, `padding_side`, which is `"left"` as
                 generation needs it, `truncation`, `max_length`, ...), of the video processor (`num_frames`, `fps`,

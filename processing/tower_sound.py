@@ -96,7 +96,9 @@ class TowerSound:
         """
         segments, places = [], []
         for row, sound in enumerate(sounds):
-            for index, start in enumerate([] if sound is None else self.starts(len(sound))):
+            if sound is None:
+                continue
+            for index, start in enumerate(self.starts(len(sound))):
                 segments.append(sound[start : start + self.length + self.tail])
                 places.append((row, index))
         shape = (len(sounds), max((index for _, index in places), default=0) + 1)

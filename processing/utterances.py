@@ -4,6 +4,7 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -63,14 +64,15 @@ def read_utterances(
     )
     if not found and not isinstance(source, list):
         notes.insert(0, "no utterances in it")
-    return _tidy(name, found, duration, notes)
+    return tidy_utterances(name, found, duration, notes)
 
 
 def transcribe(asr: Any, audio: Any, duration: float | None = None) -> list[Utterance]:
-    """Recognises the speech of a clip that has no subtitles.
+    """Recognises the speech of a clip that has no subtitles, in one go; see [`SpeechReader`] for one that divides it.
 
     Args:
-        asr (`Callable`): A Transformers `automatic-speech-recognition` pipeline that can return timestamps.
+        asr (`Callable`):
+            A function that takes the sound and returns what a Transformers `automatic-speech-recognition` pipeline returns.
         audio (`AudioTrack`): The sound of the clip: `samples` `(channels, n)` float32 and `rate`.
         duration (`float`, *optional*): The length of the clip in seconds.
 
@@ -84,7 +86,50 @@ def transcribe(asr: Any, audio: Any, duration: float | None = None) -> list[Utte
     spoken = asr({"raw": mono.numpy(), "sampling_rate": rate}, return_timestamps=True)
     found = read_entries("speech recognition", spoken)
     audio_duration = audio.samples.shape[-1] / audio.rate
-    return _tidy("speech recognition", found, audio_duration if duration is None else duration, [])
+    return tidy_utterances("speech recognition", found, audio_duration if duration is None else duration)
+
+
+def tidy_utterances(
+    name: str, found: list[Utterance], duration: float | None, notes: Sequence[str] = ()
+) -> list[Utterance]:
+    """Sorts utterances and cuts them to the clip, with one warning for all that is changed.
+
+    Args:
+        name (`str`): The name of their source for the warning.
+        found (`list[Utterance]`): The utterances.
+        duration (`float` or `None`): The length of the clip in seconds.
+        notes (`Sequence[str]`, *optional*): What the warning says besides.
+
+    Returns:
+        `list[Utterance]`: The utterances in order of time and inside the clip.
+
+    Raises:
+        ValueError: If an utterance has no end, and the length of the clip is not known.
+    """
+    notes = list(notes)
+    limit = math.inf if duration is None else duration
+    ordered = sorted(found, key=lambda u: (u.start, u.end))
+    if ordered != found:
+        notes.append("they were out of order and have been sorted")
+    inside = [replace(u, start=max(u.start, 0.0), end=min(u.end, limit)) for u in ordered]
+    kept = [u for u in inside if u.start < u.end]
+    if any(math.isinf(u.end) for u in kept):
+        raise ValueError(f"{name}: an utterance has no end, and the length of the clip is not known")
+    # An end at infinity stands for "to the end of the clip": cutting it is no news.
+    cut = sum(
+        u.start < u.end and (v.start < 0 or limit < v.end < math.inf) for u, v in zip(inside, ordered, strict=True)
+    )
+    if cut:
+        notes.append(f"{cut} reached over the clip (0 to {limit:.1f} s) and were cut")
+    if len(kept) < len(inside):
+        notes.append(f"{len(inside) - len(kept)} had nothing left in the clip (0 to {limit:.1f} s) and were dropped")
+    overlaps = sum(a.end > b.start + 1e-3 for a, b in pairwise(kept))
+    if overlaps:
+        notes.append(f"{overlaps} overlap the one after them")
+    if notes:
+        count = f" {len(found)} utterances," if found else ""
+        warnings.warn(f"{name}:{count} {'; '.join(notes)}", stacklevel=3)
+    return kept
 
 
 def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[Utterance]:
@@ -110,7 +155,8 @@ def merge_utterances(utterances: list[Utterance], max_utterances: int) -> list[U
             speaker = None
             parts = [f"{u.speaker}: {u.text}" if u.speaker and u.text else u.text for u in (first, second)]
         text = " ".join(part for part in parts if part)
-        merged[index : index + 2] = [Utterance(first.start, max(first.end, second.end), text, speaker)]
+        end, words = max(first.end, second.end), [*first.words, *second.words]
+        merged[index : index + 2] = [Utterance(first.start, end, text, speaker, words)]
     return merged
 
 
@@ -246,33 +292,6 @@ def _begins_as_json(text: str) -> bool:
     """Tells whether a text is a list or an object, and none of the formats whose lines begin with a bracket."""
     first = text.lstrip().partition("\n")[0]
     return first[:1] in ("[", "{") and not re.match(r"\[\s*[A-Za-z#]|\[\d+:|\{\s*\d*\s*\}\s*\{", first)
-
-
-def _tidy(name: str, found: list[Utterance], duration: float | None, notes: list[str]) -> list[Utterance]:
-    """Sorts utterances and cuts them to the clip, with one warning for all that is changed."""
-    limit = math.inf if duration is None else duration
-    ordered = sorted(found, key=lambda u: (u.start, u.end))
-    if ordered != found:
-        notes.append("they were out of order and have been sorted")
-    inside = [replace(u, start=max(u.start, 0.0), end=min(u.end, limit)) for u in ordered]
-    kept = [u for u in inside if u.start < u.end]
-    if any(math.isinf(u.end) for u in kept):
-        raise ValueError(f"{name}: an utterance has no end, and the length of the clip is not known")
-    # An end at infinity stands for "to the end of the clip": cutting it is no news.
-    cut = sum(
-        u.start < u.end and (v.start < 0 or limit < v.end < math.inf) for u, v in zip(inside, ordered, strict=True)
-    )
-    if cut:
-        notes.append(f"{cut} reached over the clip (0 to {limit:.1f} s) and were cut")
-    if len(kept) < len(inside):
-        notes.append(f"{len(inside) - len(kept)} had nothing left in the clip (0 to {limit:.1f} s) and were dropped")
-    overlaps = sum(a.end > b.start + 1e-3 for a, b in pairwise(kept))
-    if overlaps:
-        notes.append(f"{overlaps} overlap the one after them")
-    if notes:
-        count = f" {len(found)} utterances," if found else ""
-        warnings.warn(f"{name}:{count} {'; '.join(notes)}", stacklevel=3)
-    return kept
 
 
 __all__ = ["Utterance", "read_utterances"]

@@ -9,7 +9,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -23,12 +23,14 @@ class Utterance:
         end (`float`): The end in seconds from the start of the clip.
         text (`str`, *optional*, defaults to `""`): The words. It is empty for a sound without words.
         speaker (`str`, *optional*): The name of the speaker.
+        words (`list[dict]`): The words with `start`, `end` and `word`, where a recogniser gave them times.
     """
 
     start: float
     end: float
     text: str = ""
     speaker: str | None = None
+    words: list[dict] = field(default_factory=list, compare=False, repr=False)
 
 
 _TIME = r"-?(?:\d{1,6}:)?\d{1,6}:\d{1,6}(?:[.,]\d{1,9})?"

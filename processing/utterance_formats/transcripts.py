@@ -117,9 +117,13 @@ def _read_entry(where: str, entry: Any, unit: float) -> Utterance:
     if start is None or end is None:
         raise ValueError(f"{where}: {'start' if start is None else 'end'} must be a number of seconds, got None")
     text = _text(where, entry)
-    return Utterance(
-        start, end, _join([word.text for word in words]) if text is None else text, _speaker(where, entry)
-    )
+    timed = [
+        {"start": word.start, "end": word.end, "word": word.text.strip()}
+        for word in words
+        if word.start is not None and word.end is not None
+    ]
+    text = _join([word.text for word in words]) if text is None else text
+    return Utterance(start, end, text, _speaker(where, entry), timed)
 
 
 def _refuse_unknown(where: str, entry: dict) -> None:

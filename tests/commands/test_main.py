@@ -72,8 +72,12 @@ def test_predict_by_utterance(microemo, demo_clip, checkpoint):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 3 and lines[0].startswith('0.4-2.0s "This picture is an old photograph."')
+    # Without subtitles the utterances are those of the voice, without words.
     done = microemo("predict", demo_clip, *options)
-    assert done.returncode == 2 and "--by-utterance needs --subtitles" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 2 and '"' not in done.stdout.splitlines()[0][:9]
+    done = microemo("predict", demo_clip, "--subtitles", subtitles, "--keep-utterances", *options)
+    assert done.returncode == 2 and "--keep-utterances is for clips without subtitles" in done.stderr
 
 
 @pytest.mark.parametrize("content", ["", "WEBVTT\n", "01:00:00,000 --> 01:00:01,000\nlate\n", "[]"])

@@ -82,7 +82,7 @@ def test_the_whole_face_as_one_region(processor, demo_clip, tmp_path, given, mon
     if given == "in the processor":
         monkeypatch.setattr(processor.video_processor, "clue_regions", "whole_face")
     kwargs = {"clue_regions": "whole_face"} if given == "in the call" else {}
-    report = inspect_clip(processor, demo_clip, output=tmp_path, num_frames=2, **kwargs)
+    report = inspect_clip(processor, demo_clip, output=tmp_path, asr=False, num_frames=2, **kwargs)
     masks = processor(videos=[demo_clip], num_frames=2, clue_regions="whole_face")["region_masks"][0]
     assert [frame["patches"] for frame in report["frames"]] == [{"face": count} for count in masks[:, 0].sum(-1)]
     assert all(path.stat().st_size for path in report["files"])
