@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from ...modeling_microemo.towers import MicroEmoVisionModel
 from ...processing.faces.face_mesh_backends import BLENDSHAPE_NAMES
 from ...processing.video_processing_microemo import MicroEmoVideoProcessor
+from ..synthetic.acting_people import read_frames
 from ..synthetic.face_acting import ACTIONS
 from ..synthetic.photographs import load_photograph, read_photographs
-from .acting_frames import HEADS, TOWER, ActingProbe, FramesOfPeople, correlations
+from .acting_frames import HEADS, TOWER, ActingProbe, correlations
 
 # What a face landmarker calls an action.
 BLENDSHAPES_OF = {
@@ -75,7 +76,7 @@ def order_of(larger: np.ndarray, smaller: np.ndarray) -> float:
     return float((differences.mean() + 1) / 2)
 
 
-def score_frames(probe: ActingProbe, files: Sequence[Path]) -> dict[str, float]:
+def score_frames(probe: ActingProbe, files: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Computes the correlation with the amplitude of each action.
 
     Args:
@@ -83,14 +84,20 @@ def score_frames(probe: ActingProbe, files: Sequence[Path]) -> dict[str, float]:
         files (`Sequence[Path]`): The files of [`make_frames`].
 
     Returns:
-        `dict[str, float]`: The correlation for each action.
+        `dict[str, dict[str, float]]`: The correlation for each action over the frames of all people (`all`), and with the
+        mean of each person taken off (`of_a_person`): brows that are high by nature count in the first alone.
     """
-    arrays = FramesOfPeople(files).arrays
-    parts = []
-    for faces in arrays["faces"].split(_BATCH):
-        parts.append(read_faces(probe, probe.normalize(faces))[0])
-    found = correlations(np.concatenate(parts).astype(np.float64), arrays["amplitudes"].numpy())
-    return dict(zip(ACTIONS, found.tolist(), strict=True))
+    arrays = read_frames(list(files))
+    batches = torch.from_numpy(arrays["faces"]).split(_BATCH)
+    read = np.concatenate([read_faces(probe, probe.normalize(batch))[0] for batch in batches]).astype(np.float64)
+    aims = arrays["amplitudes"].astype(np.float64)
+    found = {"all": correlations(read, aims)}
+    for person in set(arrays["people"]):
+        frames = arrays["people"] == person
+        for values in (read, aims):
+            values[frames] -= values[frames].mean(axis=0)
+    found["of_a_person"] = correlations(read, aims)
+    return {name: dict(zip(ACTIONS, values.tolist(), strict=True)) for name, values in found.items()}
 
 
 def score_smiles(
