@@ -111,7 +111,7 @@ class FaceActor:
 
     Args:
         photograph (`np.ndarray` of shape `(H, W, 3)`):
-            A uint8 image with a face, at rest and with closed lips unless `rest` brings it there.
+            A uint8 image with a face, at rest unless `rest` brings it there.
         face (`np.ndarray` of shape `(478, 3)`, *optional*):
             The landmarks of the face. By default [`find_face`] detects them. `(478, 2)` will do for a head that does not
             turn.
@@ -165,7 +165,6 @@ class FaceActor:
         self._jaw_stages: np.ndarray | None = None
         if not rest:
             self._mouth = OpenMouth(photograph, self.landmarks, actions, _JAW, ACTIONS["jaw"])
-        if self._mouth is not None and self._mouth.closed:
             self._jaw_stages = jaw_motions(self.landmarks, ACTIONS["jaw"], self._step, self._detail)
         self._smile: RealSmile | None = None
         if smiling is not None:

@@ -1,4 +1,4 @@
-"""What a jaw that drops shows where a photograph has closed lips: a dark mouth, not stretched lips."""
+"""What a jaw that drops shows in a photograph: a dark mouth, not stretched lips."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,6 @@ except ImportError:
     cv2 = None  # type: ignore[assignment]
 
 JAW_STAGES = (1 / 3, 2 / 3, 1.0)  # amplitudes for which the motion is computed, after 0
-_CLOSED = 0.03  # lips at most this far apart are closed, in eye widths
 _INSIDE = 0.2  # the brightness of what is behind the lips, times that of the lips
 _SUBPIXEL = 4  # bits
 
@@ -56,7 +55,9 @@ def stage_weights(amplitude: float) -> np.ndarray:
 
 
 class OpenMouth:
-    """Paints the inside of a mouth between lips that are closed in the photograph.
+    """Paints the inside of a mouth that a jaw opens.
+
+    Where the lips of the photograph are a little apart, what is seen between them stays at both edges of the opening.
 
     Args:
         photograph (`np.ndarray` of shape `(H, W, 3)`): The uint8 photograph.
@@ -64,9 +65,6 @@ class OpenMouth:
         actions (`Sequence[SkinMotion]`): All actions of this face.
         jaw (`int`): The index of the one that opens the mouth.
         parting (`Moves`): How it moves the landmarks.
-
-    Attributes:
-        closed (`bool`): Whether the lips of the photograph are closed. Others need no paint: their opening is in it.
     """
 
     def __init__(
@@ -74,7 +72,6 @@ class OpenMouth:
     ):
         self._jaw = jaw
         self._eye_width = eye_width_of(landmarks)
-        self.closed = bool(np.linalg.norm(landmarks[13] - landmarks[14]) <= _CLOSED * self._eye_width)
         self._line = (landmarks[list(UPPER_LIP)] + landmarks[list(LOWER_LIP)]) / 2
         self._shifts = np.stack([action.follow(self._line, 8) - self._line for action in actions])
         self._shifts[jaw] = 0
@@ -107,7 +104,7 @@ class OpenMouth:
         size = np.linalg.norm(to_frame(line)[-1] - to_frame(line)[0])
         gap = amplitude * np.linalg.norm(self._parted[1, 5] - self._parted[0, 5])
         seen = np.clip(gap / (0.015 * self._eye_width) - 0.5, 0, 1)
-        if not self.closed or seen <= 0 or not np.isfinite(outline).all():
+        if seen <= 0 or not np.isfinite(outline).all():
             return frame
         pad = 3 + int(0.1 * size)
         low = np.clip(np.floor(outline.min(0)).astype(int) - pad, 0, frame.shape[1::-1])

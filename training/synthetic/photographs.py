@@ -1,14 +1,15 @@
 """Photographs of people who act in synthetic clips, and which of them may be learned from."""
 
-import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from ...utils.files import read_table
+from .dialogue_plan import SPLITS
 from .face_acting import FaceActor, find_face
+from .recordings import find_table
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 KINDS = ("neutral", "smiling")
@@ -36,9 +37,10 @@ class Person:
 def read_photographs(folder: str | Path, split: str | None = None) -> list[Person]:
     """Reads which people are in a folder of photographs.
 
-    A CSV file in the folder, `faces.csv` or the only one with these columns, lists them: `file` (relative to the
-    folder), `person`, and if known `split`, `kind` (`"neutral"` or `"smiling"`), `gender` and `group`. Without one, every
-    image in the folder and below it is a person of its own with a face at rest, and belongs to every split.
+    A CSV file in the folder or, named as the folder is, beside it lists them: `file` (relative to the list), `person`, and
+    if known `split`, `kind` (`"neutral"` or `"smiling"`), `gender` and `group`. Without one, every image in the folder
+    and below it is a person of its own with a face at rest. People without a split get one by their names: two thirds
+    learn, a twelfth chooses, the others test; one or two people alone belong to every split.
 
     Args:
         folder (`str` or `Path`): The folder.
@@ -48,18 +50,20 @@ def read_photographs(folder: str | Path, split: str | None = None) -> list[Perso
         `list[Person]`: The people, sorted by name. Those without a neutral photograph are left out.
 
     Raises:
-        ValueError: If the folder has no photograph of the split, if a listed file does not exist, or if a person is in
-            two splits.
+        FileNotFoundError: If the folder or a listed file does not exist.
+        ValueError: If the folder has no neutral photograph of the split, if a person is in two splits, or if some people
+            have a split and others none.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"the folder of photographs {folder} does not exist")
-    table = _find_table(folder)
-    people = _unlisted(folder) if table is None else _listed(table, split)
-    if not people:
+        raise FileNotFoundError(f"the folder of photographs {folder} does not exist")
+    table = find_table(folder, ("file", "person"))
+    people = _unlisted(folder) if table is None else _listed(table, folder)
+    chosen = [person for person, splits in _divide(people, str(table or folder)) if split in (None, *splits)]
+    if not chosen:
         of_split = "" if split is None else f" of the split {split!r}"
         raise ValueError(f"{table or folder}: no neutral photograph{of_split}")
-    return sorted(people, key=lambda person: person.id)
+    return chosen
 
 
 def load_photograph(path: str | Path) -> np.ndarray:
@@ -83,59 +87,52 @@ def load_photograph(path: str | Path) -> np.ndarray:
         raise ValueError(f"{path} is not an image") from error
 
 
-def _find_table(folder: Path) -> Path | None:
-    """Returns the list of the photographs in a folder, if it has one."""
-    if (folder / "faces.csv").is_file():
-        return folder / "faces.csv"
-    tables = [path for path in sorted(folder.glob("*.csv")) if {"file", "person"} <= set(_read_rows(path)[1])]
-    if len(tables) > 1:
-        names = ", ".join(path.name for path in tables)
-        raise ValueError(f"{folder} has several lists of photographs, expected one: {names}")
-    return tables[0] if tables else None
-
-
-def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """Returns the rows and the columns of a CSV file."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        return list(reader), list(reader.fieldnames or ())
-
-
-def _listed(table: Path, split: str | None) -> list[Person]:
-    """Returns the people of a split in a list of photographs."""
-    rows, columns = _read_rows(table)
-    if missing := [name for name in ("file", "person") if name not in columns]:
-        raise ValueError(f"{table} has no column {missing[0]!r}, only {', '.join(columns)}")
-    split_of: dict[str, str | None] = {}
+def _listed(table: Path, folder: Path) -> list[tuple[Person, str]]:
+    """Returns the people in a list of photographs, and the split of each, which may be empty."""
+    split_of: dict[str, str] = {}
     photographs: dict[str, dict[str, dict[str, str]]] = {}
-    for row in rows:
-        person, kind = row["person"], row.get("kind") or "neutral"
+    for row in read_table(table):
+        path, person = table.parent / row["file"], row["person"]
+        if folder.resolve() not in path.resolve().parents:
+            continue  # a list beside the folder may describe others, too
+        if not path.is_file():
+            raise FileNotFoundError(f"{table}: the photograph {path} does not exist")
+        kind, split = row.get("kind") or "neutral", row.get("split") or ""
         if kind not in KINDS:
             raise ValueError(f"{table}: the kind of {row['file']} is {kind!r}, expected one of {', '.join(KINDS)}")
-        if split_of.setdefault(person, row.get("split")) != row.get("split"):
-            raise ValueError(f"{table}: {person} is in two splits, {split_of[person]} and {row.get('split')}")
-        if split is None or row.get("split") in (split, None, ""):
-            photographs.setdefault(person, {})[kind] = row
-    for row in (row for of_person in photographs.values() for row in of_person.values()):
-        if not (table.parent / row["file"]).is_file():
-            raise ValueError(f"{table}: the photograph {row['file']} does not exist")
-    return [
-        Person(
-            name,
-            table.parent / kinds["neutral"]["file"],
-            table.parent / kinds["smiling"]["file"] if "smiling" in kinds else None,
-            kinds["neutral"].get("gender") or None,
-            kinds["neutral"].get("group") or None,
-        )
-        for name, kinds in photographs.items()
-        if "neutral" in kinds
-    ]
+        if split_of.setdefault(person, split) != split:
+            raise ValueError(f"{table}: {person} is in two splits, {split_of[person]!r} and {split!r}")
+        photographs.setdefault(person, {})[kind] = row
+    people = []
+    for name, kinds in photographs.items():
+        if (neutral := kinds.get("neutral")) is not None:
+            smiling = table.parent / kinds["smiling"]["file"] if "smiling" in kinds else None
+            gender, group = neutral.get("gender") or None, neutral.get("group") or None
+            people.append((Person(name, table.parent / neutral["file"], smiling, gender, group), split_of[name]))
+    return people
 
 
-def _unlisted(folder: Path) -> Iterable[Person]:
+def _unlisted(folder: Path) -> list[tuple[Person, str]]:
     """Returns a person for each image in a folder and below."""
     images = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return [Person(str(path.relative_to(folder).with_suffix("")), path) for path in images]
+    # With the suffix: one.jpg and one.png are two photographs.
+    return [(Person(path.relative_to(folder).as_posix(), path), "") for path in images]
+
+
+def _divide(people: list[tuple[Person, str]], source: str) -> list[tuple[Person, tuple[str, ...]]]:
+    """Returns the people, sorted by name, with the splits of each."""
+    people = sorted(people, key=lambda one: one[0].id)
+    without = [person.id for person, split in people if not split]
+    if without and len(without) < len(people):
+        raise ValueError(f"{source}: {without[0]!r} has no split, and others have one")
+    if not without:
+        return [(person, (split,)) for person, split in people]
+    if len(people) < len(SPLITS):
+        return [(person, SPLITS) for person, _ in people]
+    train = min(round(2 / 3 * len(people)), len(people) - 2)  # somebody is left for each of the others
+    dev = train + max(1, round(len(people) / 12))
+    divided = ["train"] * train + ["dev"] * (dev - train) + ["test"] * (len(people) - dev)
+    return [(person, (split,)) for (person, _), split in zip(people, divided, strict=True)]
 
 
 @lru_cache(maxsize=48)

@@ -170,7 +170,7 @@ def find_table(folder: Path, columns: Sequence[str]) -> Path | None:
     Returns:
         `Path`, *optional*: A CSV file in the folder or, named as the folder is, beside it; `None` without one.
     """
-    beside = folder.resolve().with_suffix(".csv")
+    beside = folder.resolve().parent / f"{folder.resolve().name}.csv"  # a folder's name may have dots
     for path in [*sorted(folder.glob("*.csv")), *([beside] if beside.is_file() else [])]:
         rows = read_table(path)
         if rows and set(columns) <= set(rows[0]):
