@@ -47,7 +47,15 @@ def assemble(
         ),
     ] = "microemo",
     vision: Annotated[
-        str | None, typer.Option(help="The ViT-g, such as Salesforce/instructblip-vicuna-7b or eva_vit_g.pth.")
+        str | None,
+        typer.Option(
+            help="The ViT-g, such as Salesforce/instructblip-vicuna-7b or eva_vit_g.pth; or another image encoder, such as "
+            "google/siglip2-so400m-patch14-384."
+        ),
+    ] = None,
+    audio: Annotated[
+        str | None,
+        typer.Option(help="An audio encoder in place of ImageBind's, such as openai/whisper-large-v3."),
     ] = None,
     qformer: Annotated[
         str | None, typer.Option(help="The image Q-Former, such as Salesforce/instructblip-vicuna-7b.")
@@ -102,6 +110,7 @@ def assemble(
         token,
         overrides={} if max_frames is None else {"max_frames": max_frames},
         vision=vision,
+        audio=audio,
         qformer=qformer,
         video_branch=video_branch,
         audio_branch=audio_branch,

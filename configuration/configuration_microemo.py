@@ -411,7 +411,8 @@ class MicroEmoConfig(PreTrainedConfig):
         """Loads a preset of the package.
 
         Args:
-            name (`str`): The name of the preset, `"microemo-7b"`, `"microemo-small"` or `"microemo-tiny"`.
+            name (`str`): The name of the preset, `"microemo-7b"`, `"microemo-modern"`, `"microemo-small"` or
+                `"microemo-tiny"`.
             kwargs (`Any`, *optional*): Fields that take precedence over those of the preset.
 
         Returns:

@@ -9,7 +9,7 @@ filled or be new (`NEW`). Weights then stream from file to shard.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from ..configuration.configuration_microemo import MicroEmoConfig
+from ..configuration.configuration_microemo import MicroEmoAudioConfig, MicroEmoConfig
 from .modeling_microemo import MicroEmoForConditionalGeneration
 from .original_files import ConversionError, WeightFile, open_sources
 from .original_names import (
@@ -29,6 +29,7 @@ from .original_names import (
     LORA,
     NEW,
     NEW_WITHOUT_AUDIO,
+    OTHER_TOWERS,
     PARTS,
     SEGMENT_POSITIONS,
     SEGMENT_POSITIONS_KEY,
@@ -119,7 +120,10 @@ def original_config(
         fields.pop(key, None)
         fields["text_config"].pop(key, None)
     fields.pop("tie_word_embeddings")  # follows the language model
-    for name, key in (("max_frames", FRAME_POSITIONS_KEY), ("max_audio_segments", SEGMENT_POSITIONS_KEY)):
+    tables = {"max_frames": FRAME_POSITIONS_KEY, "max_audio_segments": SEGMENT_POSITIONS_KEY}
+    if fields["audio_config"]["model_type"] != MicroEmoAudioConfig.model_type:  # whose segments are others
+        del tables["max_audio_segments"]
+    for name, key in tables.items():
         holders = sorted((file for file in files if key in file.shapes), key=lambda file: file.is_fine_tuned)
         if holders:
             fields[name] = holders[-1].shapes[key][0]
@@ -155,6 +159,10 @@ class Conversion:
             The alpha of LoRA weights. By default what the checkpoint's own configuration says, else 32, as TimeChat
             and AffectGPT were trained.
 
+        towers (`Collection[str]`, *optional*, defaults to `()`):
+            `"vision"` and `"audio"`, where another encoder than the paper's stands. Its weights are no part of the
+            conversion, and what reads it at another width is new.
+
     Raises:
         ConversionError: If a tensor is neither used nor ignored, a parameter neither filled nor new, or a shape does
             not fit. The message names the tensors and both shapes.
@@ -167,12 +175,17 @@ class Conversion:
         old_vocab_size: int,
         needs_audio: bool = True,
         lora_alpha: float | None = None,
+        towers: Collection[str] = (),
     ):
         self.files, self.config, self.old_vocab_size = files, config, old_vocab_size
         with torch.device("meta"):
             self.model = MicroEmoForConditionalGeneration(config)
         tied = self.model.all_tied_weights_keys
-        self.shapes = {name: t.shape for name, t in self.model.state_dict().items() if name not in tied}
+        self.towers = [OTHER_TOWERS[option] for option in towers]
+        shapes = {name: t.shape for name, t in self.model.state_dict().items() if name not in tied}
+        places = tuple(place for place, _, _ in self.towers)
+        self.given = {name: shape for name, shape in shapes.items() if name.startswith(places)}
+        self.shapes = {name: shape for name, shape in shapes.items() if name not in self.given}
         self.llm_names = _language_model_names(config.text_config, self.model.state_dict())
         self.tied_keys = {self.llm_names.pop(name) for name in tied}
         self.new_parts: tuple[str, ...] = NEW
@@ -200,12 +213,15 @@ class Conversion:
         """What could fill a tensor; the file that counts most last."""
         found = []
         _, option = part_of(name)
-        for keys in original_names(name, self.llm_names):
+        for keys in self._keys(name):
             files = [file for file in self.files if any(key in file.shapes for key in keys)]
             if keys[0].startswith(INSTRUCTBLIP_LANGUAGE_MODEL):  # wanted only where --llm names it
                 files = [file for file in files if option in file.options]
             found += [Filling(file, keys) for file in files]
         return sorted(found, key=lambda filling: self._rank(filling.file, option))
+
+    def _keys(self, name: str) -> list[tuple[str, ...]]:
+        return original_names(name, self.llm_names)
 
     @staticmethod
     def _rank(file: WeightFile, option: str) -> int:
@@ -216,7 +232,7 @@ class Conversion:
         problems: list[str] = []
         missing: dict[str, list[str]] = {}
         for name, shape in self.shapes.items():
-            if name.startswith(self.new_parts):
+            if name.startswith(self.new_parts) or self._reads_other_tower(name):
                 self.new.append(name)
                 continue
             part, option = part_of(name)
@@ -237,6 +253,9 @@ class Conversion:
         for part, names in missing.items():
             problems.append(self._describe_missing(part, names))
         return problems
+
+    def _reads_other_tower(self, name: str) -> bool:
+        return any(reader.fullmatch(name) for _, reader, _ in self.towers)
 
     def _check(self, name: str, shape: torch.Size, filling: Filling) -> list[str]:
         problems = []
@@ -289,6 +308,11 @@ class Conversion:
         self.ignored: dict[int, dict[str, list[str]]] = {id(file): {} for file in self.files}
         problems = []
         reasons += [(re.compile(re.escape(key)), "tied to the embeddings") for key in self.tied_keys]
+        reasons += [(re.compile(keys), "encoder in whose place another one stands") for _, _, keys in self.towers]
+        unread = {
+            key for name in filter(self._reads_other_tower, self.new) for keys in self._keys(name) for key in keys
+        }
+        reasons += [(re.compile(re.escape(key)), "reads an encoder of another width") for key in unread]
         for file in self.files:
             ignored = self.ignored[id(file)]
             unknown: list[str] = []
@@ -376,7 +400,7 @@ class Conversion:
             `int`: The size in bytes, LoRA weights included.
         """
         lora = sum(math.prod(f.file.shapes[f.keys[0]]) * 4 for f in self.lora.values())
-        return sum(math.prod(shape) for shape in self.shapes.values()) * dtype.itemsize + lora
+        return sum(math.prod(shape) for shape in (self.shapes | self.given).values()) * dtype.itemsize + lora
 
     def filled_weights(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """Reads all weights that come from a file (all but `new`). The files are read one after another: one of them

@@ -59,6 +59,23 @@ NEW = (
 )
 NEW_WITHOUT_AUDIO = ("model.audio_branch.", "model.audio_projection.")
 
+# With another encoder than the paper's: what stands in the place of the original's, what reads it at another width and is
+# new, and the keys of the sources that nobody needs then.
+OTHER_TOWERS = {
+    "vision": (
+        VISION,
+        re.compile(re.escape(IMAGE_QFORMER) + r".+\.crossattention\..+\.(key|value)\..+"),
+        r"(ln_vision|visual_encoder|vision_model|blocks|patch_embed)\..+|(cls_token|pos_embed)",
+    ),
+    "audio": (
+        AUDIO_TOWER,
+        re.compile(
+            r"model\.audio_branch\.(segment_positions\..+|audio_qformer\..+\.crossattention\..+\.(key|value)\..+)"
+        ),
+        r"(audio_encoder\.)?modality_.+",
+    ),
+}
+
 # The keys that an option needs of InstructBLIP's checkpoint in Transformers' format, which holds three of the parts.
 INSTRUCTBLIP_LANGUAGE_MODEL = "language_model."
 INSTRUCTBLIP_KEYS = {

@@ -255,10 +255,8 @@ class MicroEmoAudioModel(EvalWhenFrozenMixin, PreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=features)
 
 
-OWN_TOWERS |= {
-    MicroEmoVisionConfig.model_type: MicroEmoVisionModel,
-    MicroEmoAudioConfig.model_type: MicroEmoAudioModel,
-}
+OWN_TOWERS[MicroEmoVisionConfig.model_type] = MicroEmoVisionModel
+OWN_TOWERS[MicroEmoAudioConfig.model_type] = MicroEmoAudioModel
 for _config_class, _own_class in zip((MicroEmoVisionConfig, MicroEmoAudioConfig), OWN_TOWERS.values(), strict=True):
     AutoModel.register(_config_class, _own_class, exist_ok=True)
 
@@ -433,15 +431,16 @@ def _read_waveforms(
     (the group norm of the base models is one over time, and they were trained without a mask)."""
     row = AUDIO_TOWERS[config.model_type]
     total, samples = row.num_steps(config), row.segment_samples(config)
-    stride, tail = samples // total, row.tail_samples(config)
-    output, found = None, None
+    stride, tail = samples // total, row.tail_samples(config) if row.tail_samples else 0
+    output: Any = None
+    found: list[torch.Tensor] = []
     for count in num_steps.unique().tolist():
         rows = (num_steps == count).nonzero()[:, 0]
         inputs = {"input_values": features[rows, : count * stride + tail]}
         output, states = _run(tower, layers, config.num_hidden_layers, inputs, **kwargs)
         if count == total and len(rows) == len(features):
             return output, states
-        if found is None:
+        if not found:
             found = [state.new_zeros(len(features), total, state.shape[-1]) for state in states]
         padded = [nn.functional.pad(state, (0, 0, 0, total - count)) for state in states]
         found = [whole.index_copy(0, rows, state) for whole, state in zip(found, padded, strict=True)]

@@ -16,8 +16,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import CONFIG_NAME
 
 from ..configuration.configuration_microemo import MicroEmoConfig
+from ..configuration.tower_table import AUDIO_TOWERS
 from ..modeling_microemo.convert_original import (
     SOURCE_PRESETS,
     Conversion,
@@ -31,10 +33,11 @@ from ..utils.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONVERSION
 from ..utils.files import NoSpaceError, atomic_folder, check_new_folder, write_text
 from .checkpoint_folder import SHARD_SIZE, fit_tokenizer, initial_weights, write_shards
 from .code_bundle import write_code_bundle
+from .pretrained_parts import PretrainedPart, find_encoder, fit_processor, with_parts
 from .source_manifest import MANIFEST, ManifestEntry, read_preset
 from .weight_sources import Repository, Source, locate, sha256_of
 
-WEIGHT_OPTIONS = ("vision", "qformer", "video_branch", "audio_branch", "imagebind", "checkpoint", "llm")
+WEIGHT_OPTIONS = ("vision", "audio", "qformer", "video_branch", "audio_branch", "imagebind", "checkpoint", "llm")
 REQUIRED = ("vision", "qformer", "video_branch", "llm", "qformer_tokenizer")
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -121,6 +124,7 @@ class AssemblyPlan:
         files (`list[PlannedFile]`): The files of weights, each once.
         base ([`MicroEmoConfig`], *optional*): The sizes, by default those of the paper.
         overrides (`dict[str, Any]`): Fields of [`MicroEmoConfig`].
+        towers (`dict[str, PretrainedPart]`): The encoders in place of the paper's, by option.
     """
 
     preset: str
@@ -128,6 +132,7 @@ class AssemblyPlan:
     files: list[PlannedFile]
     base: MicroEmoConfig | None
     overrides: dict[str, Any]
+    towers: dict[str, PretrainedPart] = field(default_factory=dict)
 
     @property
     def download_size(self) -> int:
@@ -201,10 +206,11 @@ def plan_assembly(
         manifest (`str` or `Path`, *optional*): The file with the presets, by default the package's own.
         overrides (`dict[str, Any]`, *optional*): Fields of [`MicroEmoConfig`], such as `max_frames`.
         sources (`str` or `Path`, *optional*):
-            `vision`, `qformer`, `video_branch`, `audio_branch`, `imagebind`, `checkpoint`, `llm` and `qformer_tokenizer`:
-            a file, a folder in Transformers' format, or on the Hub `ORG/NAME`, `ORG/NAME:FILE` or `ORG/NAME:FOLDER/`, with
-            a revision as `ORG/NAME@REVISION`. They override those of the preset. Without a `qformer_tokenizer` the one
-            of the folder that `qformer` names is taken.
+            `vision`, `audio`, `qformer`, `video_branch`, `audio_branch`, `imagebind`, `checkpoint`, `llm` and
+            `qformer_tokenizer`: a file, a folder in Transformers' format, or on the Hub `ORG/NAME`, `ORG/NAME:FILE` or
+            `ORG/NAME:FOLDER/`, with a revision as `ORG/NAME@REVISION`. They override those of the preset. Without a
+            `qformer_tokenizer` the one of the folder that `qformer` names is taken. `vision` may be another image encoder
+            of Transformers than the paper's, and `audio` is an audio encoder in place of ImageBind's.
 
     Returns:
         [`AssemblyPlan`]: The plan.
@@ -223,6 +229,11 @@ def plan_assembly(
 
     repositories: dict[str, Repository] = {}
     located = {option: locate(option, source, token, repositories) for option, source in addresses.items()}
+    towers = _find_towers(located)
+    if "audio" in towers:
+        located.pop("imagebind", None)
+    if towers:
+        base = with_parts(base or MicroEmoConfig.from_preset("microemo-7b"), towers)
     qformer = located.get("qformer")
     if "qformer_tokenizer" not in located and qformer and not qformer.file:
         place = qformer.place.subfolder("qformer_tokenizer")
@@ -241,7 +252,25 @@ def plan_assembly(
                 _note(files.setdefault(key, PlannedFile(source, name)), option, entries.get(option))
     for file in files.values():
         file.source.place.check_access(file.name)
-    return AssemblyPlan(found_preset.family, located, list(files.values()), base, overrides or {})
+    return AssemblyPlan(found_preset.family, located, list(files.values()), base, overrides or {}, towers)
+
+
+def _find_towers(located: dict[str, Source]) -> dict[str, PretrainedPart]:
+    """The sources that are encoders of Transformers in place of the paper's."""
+    towers = {}
+    for option in ("vision", "audio"):
+        source = located.get(option)
+        if source is None or (option == "vision" and (source.file or CONFIG_NAME not in source.place.names)):
+            continue
+        config = AutoConfig.from_pretrained(source.folder())
+        if encoder := find_encoder(config, option):
+            towers[option] = PretrainedPart(option, source, encoder)
+        elif option == "audio":
+            raise ConversionError(
+                f"{source}: is of model_type {config.model_type!r}, of which MicroEmo reads no audio tower; it can read "
+                f"{', '.join(AUDIO_TOWERS)}"
+            )
+    return towers
 
 
 def _note(file: PlannedFile, option: str, entry: ManifestEntry | None) -> None:
@@ -292,7 +321,8 @@ def assemble(
     for title, (file, path, digest) in fetched.items():
         facts[path] = file.provenance(digest)
         for option in file.options:
-            paths[option][path] = title
+            if option not in plan.towers:
+                paths[option][path] = title
     files = open_sources(**paths)
 
     source_preset = SOURCE_PRESETS[plan.preset]
@@ -304,11 +334,12 @@ def assemble(
     overrides = fit_tokenizer(tokenizer, text_config, old_vocab_size) | plan.overrides
     config = original_config(files, text_config, preset=plan.preset, base=plan.base, **overrides)
     _fit_qformer_tokenizer(bert_tokenizer, config)
-    conversion = Conversion(files, config, old_vocab_size, source_preset.needs_audio, lora_alpha)
+    conversion = Conversion(files, config, old_vocab_size, source_preset.needs_audio, lora_alpha, plan.towers)
     processor = MicroEmoProcessor.from_config(
         config, tokenizer, bert_tokenizer, timestamp_format=source_preset.timestamp_format
     )
     processor.feature_extractor.short_audio_padding = source_preset.short_audio_padding
+    fit_processor(processor, config, plan.towers)
     processor.video_processor.num_frames = min(source_preset.num_frames or config.max_frames, config.max_frames)
     processor.video_processor.repeat_last_frame = source_preset.repeat_last_frame
     report = {"preset": plan.preset, "dtype": str(dtype).removeprefix("torch."), **conversion.report()}
@@ -320,7 +351,7 @@ def assemble(
     }
 
     with atomic_folder(output, conversion.size(dtype)) as folder:
-        write_shards(folder, _weights(conversion, dtype, seed), max_shard_size)
+        write_shards(folder, _weights(conversion, plan.towers, dtype, seed, report), max_shard_size)
         config.architectures = [MicroEmoForConditionalGeneration.__name__]
         config.dtype = config.text_config.dtype = dtype
         config.save_pretrained(folder)
@@ -351,8 +382,15 @@ def _check_room(plan: AssemblyPlan, output: Path, dtype: torch.dtype) -> None:
             )
 
 
-def _weights(conversion: Conversion, dtype: torch.dtype, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields names and values, first those of the files and then the new ones."""
+def _weights(
+    conversion: Conversion, towers: dict[str, PretrainedPart], dtype: torch.dtype, seed: int, report: dict[str, Any]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields names and values: those of the towers, which the report names then, those of the files, and the new ones."""
+    for tower in towers.values():
+        weights, facts = tower.load(dtype)
+        report["sources"].append(facts)
+        yield from weights.items()
+        del weights
     yield from conversion.filled_weights(dtype)
     for name, weight in initial_weights(conversion.model, set(conversion.new), seed):
         yield name, weight.to(dtype)

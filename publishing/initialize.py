@@ -15,14 +15,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
-from ..processing.feature_extraction_microemo import MicroEmoFeatureExtractor
-from ..processing.model_switches import sound_fields
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..utils.checkpoint_files import CONVERSION_REPORT
 from ..utils.files import atomic_folder, check_new_folder, write_text
 from .checkpoint_folder import SHARD_SIZE, fit_tokenizer, initial_weights, write_shards
 from .code_bundle import write_code_bundle
-from .pretrained_parts import PretrainedPart, find_parts, pretrained_extractor, with_parts
+from .pretrained_parts import PretrainedPart, find_parts, fit_processor, with_parts
 
 # The presets that are small enough to be trained from scratch, with tokenizers of their own.
 SMALL = ("microemo-tiny", "microemo-small")
@@ -47,7 +45,8 @@ def initialize(
 
     Args:
         preset (`str`):
-            `"microemo-tiny"` or `"microemo-small"` (float32, with tokenizers of their own), or `"microemo-7b"` (bfloat16).
+            `"microemo-tiny"` or `"microemo-small"` (float32, with tokenizers of their own), `"microemo-modern"` or
+            `"microemo-7b"` (bfloat16).
         folder (`str` or `Path`):
             The folder, which must not exist or be empty. It appears when all of its files are written.
         llm_tokenizer (`str`, *optional*):
@@ -103,8 +102,7 @@ def initialize(
     processor.video_processor.num_frames = 24 if is_tiny else 8
     # Nor does it find what belongs together in three places of a prompt.
     processor.prompt_layout = "interleaved" if is_tiny else "concatenated"
-    if "audio" in parts and (extractor := pretrained_extractor(parts["audio"])):
-        processor.feature_extractor = MicroEmoFeatureExtractor(**sound_fields(config, extractor))
+    fit_processor(processor, config, parts)
     report: dict = {"preset": preset, "dtype": str(config.dtype).removeprefix("torch."), "sources": [], "new": []}
     with atomic_folder(folder, size) as part:
         processor.save_pretrained(part)
@@ -125,7 +123,8 @@ def _weights(
     report: dict,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of the parts, then the initial ones of all else, in the model's type. It fills the report."""
-    dtype, found = model.config.dtype, set()
+    dtype = model.config.dtype
+    found: set[str] = set()
     for pretrained in parts.values():
         weights, facts = pretrained.load(dtype)
         report["sources"].append(facts)

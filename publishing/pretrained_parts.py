@@ -1,18 +1,25 @@
 """Pretrained encoders and language models as parts of a new model: `--vision`, `--audio` and `--llm` of `microemo init`."""
 
 import math
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from ..configuration.tower_table import AUDIO_TOWERS, SAMPLING_RATE, VISION_TOWERS, audio_row
+from ..configuration.tower_table import AUDIO_TOWERS, SAMPLING_RATE, VISION_TOWERS, audio_row, vision_row
 from ..modeling_microemo.convert_original import ConversionError
 from ..modeling_microemo.towers import tower_class
+from ..processing.feature_extraction_microemo import MicroEmoFeatureExtractor
+from ..processing.model_switches import sound_fields
+from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.files import read_json
 from .weight_sources import Source, locate, sha256_of
 
 # Where each part stands in the model, and what the report calls it.
@@ -21,6 +28,7 @@ PLACES = {
     "audio": ("model.audio_branch.audio_tower.", "audio tower"),
     "llm": ("model.language_model.", "language model"),
 }
+TABLES: dict[str, dict] = {"vision": VISION_TOWERS, "audio": AUDIO_TOWERS}
 # What a preset for one audio tower takes for another: so much sound, in so many steps.
 SECONDS_OF_SOUND, STEPS_PER_SECOND = 60, 10
 
@@ -72,13 +80,13 @@ class PretrainedPart:
         """
         folder = self.folder()
         prefix, title = PLACES[self.option]
+        with _without_table():
+            model, info = self._read(folder, dtype)
         if self.option == "llm":
-            model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
             base, head = f"{model.base_model_prefix}.", model.get_output_embeddings()
             head_name = next(name for name, module in model.named_modules() if module is head)
             names = {f"{head_name}.weight": "lm_head.weight"}
         else:
-            model, info = _load_encoder(folder, self.config, dtype)
             base, names = "", {}
         problems = {name: sorted(map(str, info[name])) for name in ("missing_keys", "mismatched_keys") if info[name]}
         if problems:
@@ -99,6 +107,30 @@ class PretrainedPart:
         facts |= {"tensors": len(weights) + len(ignored), "used": sorted(weights)}
         facts["ignored"] = {f"no part of the {title}": ignored} if ignored else {}
         return weights, facts
+
+    def _read(self, folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """The model with what was missing, of another shape or not expected in the checkpoint."""
+        if self.option == "llm":
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        saved_as = getattr(TABLES[self.option][self.config.model_type], "saved_as", ())
+        return tower_class(self.config).from_pretrained(
+            folder,
+            config=self.config,
+            dtype=dtype,
+            key_mapping={f"^{re.escape(prefix)}": "" for prefix in saved_as} or None,
+            output_loading_info=True,
+        )
+
+
+@contextmanager
+def _without_table() -> Iterator[None]:
+    """Keeps Transformers from printing the weights of a larger model that its encoder leaves out: the report has them."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def find_parts(token: str | None = None, **sources: str | Path | None) -> dict[str, PretrainedPart]:
@@ -122,9 +154,30 @@ def find_parts(token: str | None = None, **sources: str | Path | None) -> dict[s
         if source is not None:
             located = locate(option, source, token, {})
             config = AutoConfig.from_pretrained(located.folder())
-            found = config.get_text_config() if option == "llm" else _find_encoder(config, option, located)
+            found = config.get_text_config() if option == "llm" else find_encoder(config, option)
+            if found is None:
+                raise ValueError(
+                    f"{located}: is of model_type {config.model_type!r}, of which MicroEmo reads no {PLACES[option][1]}; "
+                    f"it can read {', '.join(TABLES[option])}"
+                )
             parts[option] = PretrainedPart(option, located, found)
     return parts
+
+
+def find_encoder(config: PreTrainedConfig, option: str) -> PreTrainedConfig | None:
+    """Finds the encoder of a model that MicroEmo can have as a tower.
+
+    Args:
+        config (`PreTrainedConfig`): The configuration of the model, which may be the encoder itself.
+        option (`str`): `"vision"` or `"audio"`.
+
+    Returns:
+        `PreTrainedConfig` or `None`: The configuration of the encoder, if there is one.
+    """
+    found = next((part for part in _all_configs(config) if part.model_type in TABLES[option]), None)
+    if getattr(found, "vision_use_head", False):  # SigLIP's, which pools the patches to one vector
+        found.vision_use_head = False
+    return found
 
 
 def with_parts(config: MicroEmoConfig, parts: dict[str, PretrainedPart]) -> MicroEmoConfig:
@@ -148,8 +201,10 @@ def with_parts(config: MicroEmoConfig, parts: dict[str, PretrainedPart]) -> Micr
             fields[name].pop(of_checkpoint, None)
     if "llm" in parts:
         fields.pop("tie_word_embeddings")  # follows the language model
-    if "vision" in parts and not _same_depth(config.vision_config, parts["vision"].config):
-        fields["vision_feature_layer"] = -1
+    if "vision" in parts:
+        if not _same_depth(config.vision_config, parts["vision"].config):
+            fields["vision_feature_layer"] = -1
+        fields["frame_size"] = pretrained_pictures(parts["vision"]).get("side")
     if "audio" in parts:
         ours, its = config.audio_config, parts["audio"].config
         if not _same_depth(ours, its):
@@ -160,6 +215,48 @@ def with_parts(config: MicroEmoConfig, parts: dict[str, PretrainedPart]) -> Micr
             fields["max_audio_segments"] = math.ceil(SECONDS_OF_SOUND / seconds)
             fields["audio_pool_size"] = max(1, round(row.num_steps(its) / seconds / STEPS_PER_SECOND))
     return MicroEmoConfig(**fields)
+
+
+def fit_processor(processor: MicroEmoProcessor, config: MicroEmoConfig, parts: dict[str, PretrainedPart]) -> None:
+    """Gives a processor what the processors of the towers' own checkpoints state.
+
+    Args:
+        processor ([`MicroEmoProcessor`]): The processor, which is changed in place.
+        config ([`MicroEmoConfig`]): The configuration of the model.
+        parts (`dict[str, PretrainedPart]`): The parts by option.
+    """
+    if "vision" in parts:
+        for name, value in pretrained_pictures(parts["vision"]).items():
+            if name != "side":  # which `frame_size` of the configuration has
+                setattr(processor.video_processor, name, value)
+    if "audio" in parts and (extractor := pretrained_extractor(parts["audio"])):
+        processor.feature_extractor = MicroEmoFeatureExtractor(**sound_fields(config, extractor))
+
+
+def pretrained_pictures(part: PretrainedPart) -> dict[str, Any]:
+    """Reads what the image processor of an image encoder makes of pictures.
+
+    Args:
+        part ([`PretrainedPart`]): The image encoder.
+
+    Returns:
+        `dict[str, Any]`: `image_mean` and `image_std`, and for an encoder that takes pictures of any size the `side` in
+        pixels; what its image processor does not state is missing.
+    """
+    folder = part.source.folder()
+    stated: dict[str, Any] = {}
+    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        if not stated and (folder / name).is_file():
+            content = read_json(folder / name)
+            stated = (content.get(key) or {}) if key else content
+    found = {name: stated[name] for name in ("image_mean", "image_std") if stated.get(name) is not None}
+    sizes = (stated.get("crop_size") if stated.get("do_center_crop", True) else None, stated.get("size"))
+    size = next((size for size in sizes if size), None)
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    if size and vision_row(part.config).any_size:
+        found["side"] = size // part.config.patch_size * part.config.patch_size
+    return found
 
 
 def pretrained_extractor(part: PretrainedPart) -> dict[str, Any]:
@@ -181,27 +278,6 @@ def pretrained_extractor(part: PretrainedPart) -> dict[str, Any]:
     if fields.get("feature_extractor_type") != expected.get("feature_extractor_type"):
         return expected
     return {name: value for name, value in fields.items() if name not in ("processor_class", "auto_map")}
-
-
-def _load_encoder(
-    folder: Path, config: PreTrainedConfig, dtype: torch.dtype
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    row = AUDIO_TOWERS.get(config.model_type) or VISION_TOWERS[config.model_type]
-    key_mapping = {rf"^{prefix}".replace(".", r"\."): "" for prefix in getattr(row, "saved_as", ())}
-    return tower_class(config).from_pretrained(
-        folder, config=config, dtype=dtype, key_mapping=key_mapping or None, output_loading_info=True
-    )
-
-
-def _find_encoder(config: PreTrainedConfig, option: str, source: Source) -> PreTrainedConfig:
-    table = VISION_TOWERS if option == "vision" else AUDIO_TOWERS
-    found = next((part for part in _all_configs(config) if part.model_type in table), None)
-    if found is None:
-        raise ValueError(
-            f"{source}: is of model_type {config.model_type!r}, of which MicroEmo reads no {PLACES[option][1]}; it can "
-            f"read {', '.join(table)}"
-        )
-    return found
 
 
 def _all_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:

@@ -1,8 +1,8 @@
 """Loads a checkpoint with Transformers alone; run by test_code_bundle.py in a process of its own.
 
-python load_without_package.py FOLDER OUTPUT CLIP torchvision|plain
+python load_without_package.py FOLDER OUTPUT CLIP TOWERS torchvision|plain
 
-FOLDER is a checkpoint, and the cache of the Hub holds a copy of it as `lab/micro.emo-1`. The package and optional libraries
+FOLDER is a checkpoint, TOWERS one with other encoders, and the cache of the Hub holds a copy of it as `lab/micro.emo-1`. The package and optional libraries
 are blocked.
 """
 
@@ -38,7 +38,7 @@ def error_of(call, *args, **kwargs) -> str:
     raise AssertionError(f"{call} succeeded")
 
 
-def main(folder: Path, output: Path, clip: Path, installed: str) -> None:
+def main(folder: Path, output: Path, clip: Path, towers: Path, installed: str) -> None:
     sys.meta_path[:] = map(Without, sys.meta_path)
     import torch
     from transformers import (
@@ -96,6 +96,13 @@ def main(folder: Path, output: Path, clip: Path, installed: str) -> None:
     new = answer[0, inputs["input_ids"].shape[1] :]
     assert described["description"] == processor.decode(new, skip_special_tokens=True).strip()
 
+    # So does one whose towers are encoders of Transformers, beside one with the paper's.
+    other = AutoModelForMultimodalLM.from_pretrained(towers, **TRUST).eval()
+    assert type(other.get_encoder("audio")).__name__ == "WhisperEncoder"
+    assert type(other.config.vision_config).__name__ == "SiglipVisionConfig"
+    hearing = AutoProcessor.from_pretrained(towers, **TRUST)(videos=str(clip), **question)
+    assert hearing["audio_step_mask"].any() and other.generate(**hearing, max_new_tokens=4).shape[0] == 1
+
     # Saved again, each part carries its code, and loads from there.
     model.save_pretrained(output / "parts")
     processor.save_pretrained(output / "parts")
@@ -137,4 +144,4 @@ def main(folder: Path, output: Path, clip: Path, installed: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), sys.argv[4])
+    main(*map(Path, sys.argv[1:5]), sys.argv[5])

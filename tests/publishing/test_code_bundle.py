@@ -16,6 +16,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 import microemo
 from microemo.inference.emotion_pipeline import SHIPPED, TASK, EmotionPipeline
 from microemo.publishing.code_bundle import bundle_modules, find_modules, flatten_imports, write_code_bundle
+from microemo.tests.modeling_microemo.test_towers import PICTURES, make, with_audio_tower
 
 SCRIPT = Path(__file__).with_name("load_without_package.py")
 # What Transformers and torch bring along.
@@ -26,6 +27,18 @@ REQUIRED = {"fsspec", "huggingface_hub", "numpy", "torch", "transformers"}
 def bundled(tmp_path_factory) -> Path:
     """A copy of the shipped checkpoint with its code."""
     folder = Path(shutil.copytree(SHIPPED, tmp_path_factory.mktemp("bundle") / "tiny-v1.0"))
+    write_code_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory) -> Path:
+    """A model with encoders of Transformers, and its code."""
+    folder = tmp_path_factory.mktemp("bundle") / "towers"
+    vision = {"model_type": "siglip_vision_model", **PICTURES["siglip_vision_model"]}
+    model, processor = make(with_audio_tower("whisper", vision_config=vision))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     write_code_bundle(folder)
     return folder
 
@@ -167,7 +180,7 @@ def test_both_tokenizers_are_found_without_a_network_after_a_download_of_the_who
 
 
 @pytest.mark.parametrize("installed", ["plain", pytest.param("torchvision", marks=pytest.mark.slow)])
-def test_transformers_alone_loads_answers_and_saves(installed, bundled, make_clip, torchvision_path, tmp_path):
+def test_transformers_alone_loads_answers_and_saves(installed, bundled, towers, make_clip, torchvision_path, tmp_path):
     if installed == "plain" and not torchvision_path:
         pytest.skip("torchvision is installed here")
     home = tmp_path / "home"
@@ -178,6 +191,6 @@ def test_transformers_alone_loads_answers_and_saves(installed, bundled, make_cli
     if installed == "torchvision" and torchvision_path:  # before a Transformers of another version
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (torchvision_path, environment.get("PYTHONPATH"))))
     clip = make_clip(f"bundle-{installed}.mp4", times=np.arange(9) / 10, sound=0.9)
-    run = [sys.executable, str(SCRIPT), str(bundled), str(tmp_path / "out"), str(clip), installed]
+    run = [sys.executable, str(SCRIPT), str(bundled), str(tmp_path / "out"), str(clip), str(towers), installed]
     outcome = subprocess.run(run, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
