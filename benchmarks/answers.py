@@ -6,8 +6,8 @@ python benchmarks/answers.py --utterances 4 --new-tokens 64
 The prompts have the sizes of those of `microemo-7b`: 32 video tokens for the clip and for each utterance, 8 audio tokens,
 a transcript, and a question that cites its utterance's 32 tokens once more. Weights and media tokens are random, and the
 media are encoded beforehand, as here only the language model counts. Each round times all ways one after the other;
-CPU seconds of one thread, medians over the rounds. In bfloat16 answers of random weights part where two tokens are all but equally
-likely; `--dtype float32` shows whether they are the same.
+CPU seconds of all threads, medians over the rounds. In bfloat16 answers of random weights part where two tokens are all
+but equally likely; `--dtype float32` shows whether they are the same.
 """
 
 import argparse
@@ -79,9 +79,10 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     model = make_model(options.layers).to(getattr(torch, options.dtype))
     plain = ReadsEachPromptWhole.__new__(ReadsEachPromptWhole)
     plain.__dict__.update(model.__dict__)  # the same weights
@@ -89,7 +90,7 @@ def main() -> None:
     length = {"max_new_tokens": options.new_tokens, "min_new_tokens": options.new_tokens, "do_sample": False}
     size = len(questions[0]["ids"])
     print(
-        f"{platform.machine()}, 1 thread, torch {torch.__version__}, {options.dtype}, "
+        f"{platform.machine()}, threads: {options.threads}, torch {torch.__version__}, {options.dtype}, "
         f"{options.layers} layers, {options.utterances} utterances, prompts of {size} tokens, answers of "
         f"{options.new_tokens}, median of {options.rounds}"
     )
