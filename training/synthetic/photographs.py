@@ -82,7 +82,11 @@ def load_photograph(path: str | Path) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # Pillow would clip the 16 bits of a grey value to its lowest 8
+                grey = np.asarray(upright).astype(np.int64) >> 8
+                return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, -1)
+            return np.asarray(upright.convert("RGB"))
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image") from error
 

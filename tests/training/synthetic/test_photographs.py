@@ -97,3 +97,11 @@ def test_a_photograph_is_upright_and_in_colour(tmp_path):
     exif[0x0112] = 6  # the camera lay on its side
     Image.new("L", (30, 20)).save(tmp_path / "side.jpg", exif=exif)
     assert load_photograph(tmp_path / "side.jpg").shape == (30, 20, 3)
+
+
+def test_sixteen_bits_of_grey_become_eight(tmp_path):
+    grey = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    photograph = load_photograph(tmp_path / "grey.png")
+    assert photograph.shape == (20, 30, 3)
+    np.testing.assert_array_equal(photograph, np.repeat((grey >> 8)[..., None], 3, -1))
