@@ -58,6 +58,7 @@ def serve(
     with _listen(host, port) as listener:  # before the model, which may take minutes, is loaded
         load_libraries()
         import uvicorn
+
         from ..inference.emotion_pipeline import SHIPPED
         from ..inference.request_media import ClipFetcher
         from ..inference.serving import OneModelManager, build_app

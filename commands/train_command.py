@@ -77,6 +77,12 @@ def precompute(
         str | None, typer.Option(help="With --label-columns, the column of the clips' files.")
     ] = None,
     emer_subtitles: Annotated[str | None, typer.Option(help="The subtitle table of an EMER annotation file.")] = None,
+    asr: Annotated[
+        str | None,
+        typer.Option(
+            help="A model for speech recognition for clips without subtitles, or voice-activity, as in training."
+        ),
+    ] = None,
     num_workers: NumWorkers = 0,
     on_error: Annotated[
         str, typer.Option(help="Whether to fail at clips that cannot be used, or to skip them.")
@@ -95,7 +101,7 @@ def precompute(
     """Compute face masks and the frozen towers' features of frames and sound once, since training does not change them."""
     if on_error not in ("fail", "skip"):
         raise ValueError(f"--on-error must be fail or skip, got {on_error!r}")
-    check_sources(*tables, model, emer_subtitles)
+    check_sources(*tables, model, emer_subtitles, None if asr == "voice-activity" else asr)
     load_libraries()
     import torch
 
@@ -103,11 +109,14 @@ def precompute(
     from ..training.data import load_table
     from ..training.feature_cache import precompute as fill
     from ..training.label_tables import LabelColumns
+    from ..training.recognised_speech import UTTERANCES, add_utterances
     from ..training.train import ModelArguments, load_model_and_processor
 
     columns = LabelColumns(tuple(label_columns), video_column) if label_columns else None
     options = CorpusOptions(corpus, clips=corpus_clips)
     rows = [load_table(table, None, media_folder, emer_subtitles, columns=columns, corpus=options) for table in tables]
+    if asr is not None:
+        rows = list(add_utterances(dict(enumerate(rows)), asr, cache / UTTERANCES).values())
     arguments = ModelArguments(model_name_or_path=model, dtype=dtype, config_overrides=config_overrides)
     loaded, processor = load_model_and_processor(arguments)
     if torch.cuda.is_available():

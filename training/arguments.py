@@ -119,6 +119,14 @@ class DataArguments:
         default="english",
         metadata={"help": "The language of an EMER annotation file or of MER's subtitles, english or chinese."},
     )
+    asr: str | None = field(
+        default=None,
+        metadata={
+            "help": "A model for Transformers' speech recognition (folder or Hub id, such as openai/whisper-tiny.en) for "
+            "clips without subtitles, or voice-activity for utterances without words. What it finds is kept in "
+            "utterances.jsonl in the output folder, or in that of feature_cache."
+        },
+    )
     allowed_labels: list[str] | None = field(
         default=None, metadata={"help": "The only labels that `emotions` may hold."}
     )

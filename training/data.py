@@ -409,20 +409,27 @@ def _clip_items(row: dict) -> list[dict]:
             speech = {"utterances": _without_none(row[name])}
     if row.get("subtitle") and not speech:
         # A sentence without times: somebody says it somewhere in the clip.
-        end = probe(_source(row.get("video") or row.get("audio"))[1]).duration
+        end = probe(media_source(row.get("video") or row.get("audio"))[1]).duration
         speech = {"utterances": [{"start": 0.0, "end": end, "text": row["subtitle"]}]}
     items = []
     for kind in ("video", "audio"):
         if row.get(kind):
-            key, source = _source(row[kind])
+            key, source = media_source(row[kind])
             items.append({"type": kind, key if key == "path" else kind: source})
     if items:
         items[0] |= speech
     return items
 
 
-def _source(value: Any) -> tuple[str, Any]:
-    """Returns the key and the source of a `video` or `audio` cell: a file name, or media as `datasets` stores them."""
+def media_source(value: Any) -> tuple[str, Any]:
+    """Finds the source of a `video` or `audio` cell, which is a file name, or media as `datasets` stores them.
+
+    Args:
+        value (`str` or `dict`): The cell.
+
+    Returns:
+        `tuple[str, Any]`: The key of the source, `"path"` or `"bytes"`, and the source.
+    """
     if isinstance(value, dict):
         return ("bytes", value["bytes"]) if value.get("bytes") else ("path", value["path"])
     return "path", value

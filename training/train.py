@@ -48,6 +48,7 @@ from .data import corpus_of, load_table, to_conversation
 from .data_checks import check_table
 from .feature_cache import FeatureCache
 from .label_tables import LabelColumns, split_off
+from .recognised_speech import UTTERANCES, add_utterances
 from .training_card import write_model_card
 
 # Also where this module is a program: `accelerate launch -m microemo.training.train`.
@@ -378,6 +379,8 @@ def train(
         raise ValueError(f"eval_strategy is {str(args.eval_strategy)!r}, but there is no eval_data and no eval_share")
     torch.manual_seed(args.seed)  # LoRA starts at random
     tables = load_tables(data_args)
+    if data_args.asr is not None:
+        tables = add_utterances(tables, data_args.asr, Path(data_args.feature_cache or args.output_dir) / UTTERANCES)
     model, processor = load_model_and_processor(model_args)
     cache = FeatureCache(data_args.feature_cache, processor, model) if data_args.feature_cache else None
     reader = processor if cache is None else cache.reader()
