@@ -11,6 +11,9 @@ _SIDE = 240  # pixels of the longer side of the copy on which the outline is fou
 _ROUNDS = 3
 
 
+_REACH = (3.2, 2.6)  # how far the surroundings of a face reach to each side, in widths and heights of the face
+
+
 def find_outline(photograph: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Finds the share of each pixel that shows the person, from the colours of the face, the body and the edge.
 
@@ -21,10 +24,23 @@ def find_outline(photograph: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(H, W)`: The float32 share, 0 for the background.
     """
+    points = landmarks[:468, :2]
+    low, high = points.min(0), points.max(0)
+    middle, reach = (low + high) / 2, np.array(_REACH) * (high - low)
+    left, top = np.floor(middle - reach).clip(0).astype(int)
+    right, bottom = np.ceil(np.minimum(middle + reach, photograph.shape[1::-1])).astype(int)
+    inside = _find_outline(photograph[top:bottom, left:right], points - (left, top))
+    height, width = photograph.shape[:2]
+    beside = np.pad(inside, ((top, 0), (left, width - right)))
+    return np.pad(beside, ((0, height - bottom), (0, 0)), mode="edge")  # the body goes on below
+
+
+def _find_outline(photograph: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Finds the outline in the surroundings of a face."""
     scale = _SIDE / max(photograph.shape[:2])
     small = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     height, width = small.shape[:2]
-    face = np.round(landmarks[:468, :2] * scale).astype(np.int32)
+    face = np.round(face * scale).astype(np.int32)
     (left, top), (right, bottom) = face.min(0), face.max(0)
     half, middle = (right - left) / 2, (left + right) // 2
     mask: np.ndarray = np.full((height, width), cv2.GC_PR_BGD, np.uint8)

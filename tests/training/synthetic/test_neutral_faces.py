@@ -12,6 +12,7 @@ pytest.importorskip("cv2", reason="faces act with OpenCV")
 from microemo.processing.faces.face_mesh import FaceMesh, largest_face
 from microemo.training.synthetic.face_acting import ACTIONS, TO_REST, FaceActor
 from microemo.training.synthetic.media_writer import astronaut
+from microemo.training.synthetic.person_outline import find_outline
 
 SIZE = (240, 240)
 JAW = list(ACTIONS).index("jaw")
@@ -103,3 +104,14 @@ def test_a_real_smile_needs_its_photograph(photographs):
     assert len(_act(actor, real_smile=np.zeros(1))) == 1
     with pytest.raises(ValueError, match="a real smile needs the photograph of one"):
         _act(actor, real_smile=np.ones(1))
+
+
+def test_the_outline_of_a_small_face_in_a_large_photograph(photographs):
+    neutral = photographs[0]
+    face = FaceActor(neutral).landmarks
+    alone = find_outline(neutral, face)
+    scene = np.pad(neutral, ((500, 200), (900, 900), (0, 0)), mode="edge")
+    small = find_outline(scene, face + np.array([900, 500]))
+    assert small.shape == scene.shape[:2] and not small[:400].any() and not small[:, :700].any()
+    head = np.s_[: int(face[:, 1].max())]
+    assert np.abs(small[500:800, 900:1200][head] - alone[head]).mean() < 0.1
