@@ -175,7 +175,7 @@ def find_encoder(config: PreTrainedConfig, option: str) -> PreTrainedConfig | No
         `PreTrainedConfig` or `None`: The configuration of the encoder, if there is one.
     """
     found = next((part for part in _all_configs(config) if part.model_type in TABLES[option]), None)
-    if getattr(found, "vision_use_head", False):  # SigLIP's, which pools the patches to one vector
+    if found is not None and found.model_type.startswith("siglip"):  # whose head pools the patches to one vector
         found.vision_use_head = False
     return found
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import CONFIG_MAPPING
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
@@ -71,6 +72,10 @@ PICTURES = {
     "dinov2_with_registers": {**VISION, "image_size": 112, "mlp_ratio": 2, "num_register_tokens": 2},
     "dinov3_vit": {**VISION, "image_size": 112, "num_register_tokens": 2},
 }
+# Older versions of Transformers have not all of them.
+AUDIO, PICTURES = (
+    {name: sizes for name, sizes in table.items() if name in CONFIG_MAPPING} for table in (AUDIO, PICTURES)
+)
 
 
 def make_config(**switches) -> MicroEmoConfig:
