@@ -29,7 +29,7 @@ from .probes import PatchProbe
 
 # The arguments of the Trainer.
 RECIPE: dict[str, Any] = {
-    "max_steps": 1800,
+    "max_steps": 2000,
     "per_device_train_batch_size": 64,
     "per_device_eval_batch_size": 64,
     "learning_rate": 1.0e-3,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from transformers.video_utils import VideoMetadata
 
 from ...modeling_microemo.towers import MicroEmoVisionModel
 from ...processing.faces.face_mesh_backends import BLENDSHAPE_NAMES
@@ -172,7 +173,9 @@ def _look(
     probe: ActingProbe, source: Any, processor: MicroEmoVideoProcessor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Reads the frames with a face: amplitudes, blendshapes, and the face mesh's own blendshapes."""
-    features = processor(source, do_sample_frames=False, return_tensors="pt")
+    # Times do not matter here, but decoded frames have some.
+    times = VideoMetadata(total_num_frames=len(source), fps=24) if isinstance(source, np.ndarray) else None
+    features = processor(source, video_metadata=times, do_sample_frames=False, return_tensors="pt")
     metadata = features["video_metadata"][0]
     has_face = ~np.isnan(metadata.landmarks).any(axis=(1, 2))
     crops = features["pixel_values_faces"][0][torch.from_numpy(has_face)]
