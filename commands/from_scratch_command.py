@@ -10,13 +10,16 @@ microemo score-dialogues microemo-tiny dialogues --split test --seed 3
 microemo ablation dialogues table-2 --work work --num-workers 2
 """
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from ..utils.files import check_new_folder, write_json_lines
-from .shared_options import NumWorkers, check_folders, check_sources, load_libraries
+from .shared_options import NumWorkers, check_files, check_folders, check_sources, load_libraries
 
 if TYPE_CHECKING:
     from ..training.from_scratch.stages import Run
@@ -29,17 +32,44 @@ def from_scratch(
     corpus: Corpus,
     output: Annotated[Path, typer.Argument(help="The new checkpoint folder.", show_default=False)],
     work: Work = Path("from-scratch"),
+    photographs: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the photographs that CORPUS was made with: microemo-small is trained."),
+    ] = None,
+    recordings: Annotated[
+        Path | None, typer.Option(help="The folder of the recordings that CORPUS was made with.")
+    ] = None,
+    audio: Annotated[
+        str, typer.Option(help="The pretrained audio tower of microemo-small.")
+    ] = "openai/whisper-tiny.en",
+    face_mesh_model: Annotated[
+        Path | None, typer.Option(help="A face_landmarker.task, whose blendshapes teach the image encoder, too.")
+    ] = None,
     num_workers: NumWorkers = 0,
     seed: Annotated[int, typer.Option(help="The seed of the stages after the training of the towers.")] = 0,
 ):
-    """Train microemo-tiny from scratch on the dialogues of CORPUS (splits train and dev), in stages, on the CPU."""
-    check_folders(corpus)
+    """Train microemo-tiny from scratch on the dialogues of CORPUS (splits train and dev), in stages, on the CPU.
+
+    With --photographs and --recordings microemo-small is trained, on the dialogues of people.
+    """
+    check_folders(*(folder for folder in (corpus, photographs, recordings) if folder is not None))
+    check_files(face_mesh_model)
     check_new_folder(output)
+    if (photographs is None) != (recordings is None):
+        raise ValueError("--photographs and --recordings belong together, and one of them is missing")
+    if photographs is not None:
+        check_sources(audio)
     load_libraries()
     from ..training.from_scratch.stages import Run, copy_checkpoint, from_scratch
 
-    run = Run(corpus, work, num_workers=num_workers)
-    copy_checkpoint(from_scratch(run, _start(run), seed), output)
+    if photographs is None or recordings is None:
+        run = Run(corpus, work, num_workers=num_workers)
+        copy_checkpoint(from_scratch(run, _start(run), seed), output)
+    else:
+        from ..training.from_scratch.people_stages import PeopleRun, from_scratch_people, people_recipe
+
+        run = PeopleRun(corpus, work, people_recipe(), num_workers, photographs, recordings, audio, face_mesh_model)
+        copy_checkpoint(from_scratch_people(run, seed), output)
     print(output)
 
 
@@ -108,6 +138,48 @@ def score_dialogues(
     if output is not None:
         write_json_lines(output, answers)
     print(f"{100 * accuracy(answers):.1f} % of {len(answers)} questions about {len(rows)} clips answered right")
+
+
+def score_people(
+    checkpoint: Annotated[str, typer.Argument(help="The checkpoint folder or Hub id.", show_default=False)],
+    corpus: Corpus,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="A split of the corpus; may be repeated. By default test and test_unseen."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file for all answers, as JSON lines.")
+    ] = None,
+):
+    """Ask CHECKPOINT about the dialogues of people in CORPUS, and print what it sees, hears and says, with 95 % intervals."""
+    check_sources(checkpoint)
+    check_folders(corpus)
+    load_libraries()
+    from ..inference.emotion_pipeline import EmotionPipeline
+    from ..training.data import load_table
+    from ..training.from_scratch.people_scores import answer_people_questions
+    from ..training.from_scratch.people_scores import score_people as compute
+    from ..training.from_scratch.people_stages import write_rows
+    from ..training.synthetic.synthetic_dialogues import TABLE, read_truth
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_rows(corpus, Path(folder))
+        truth = read_truth(Path(folder))
+        rows = [
+            row
+            for name in split or ("test", "test_unseen")
+            for row in load_table(Path(folder) / TABLE, name).to_list()
+        ]
+    pipeline = EmotionPipeline.from_pretrained(checkpoint)
+    answers = answer_people_questions(pipeline.model, pipeline.processor, rows, truth)
+    if output is not None:
+        write_json_lines(output, answers)
+    table = Table("figure", "value", "95 % interval", "answers", "majority or chance")
+    for name, score in compute(answers).items():
+        percents = [f"{100 * score[key]:.1f}" for key in ("value", "low", "high")]
+        majority = f"{100 * score['majority']:.1f}" if "majority" in score else ""
+        table.add_row(name, percents[0], f"{percents[1]} to {percents[2]}", str(score["count"]), majority)
+    Console().print(table)
 
 
 def _start(run: "Run") -> Path:

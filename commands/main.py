@@ -23,7 +23,7 @@ from ..utils.news import show_news
 from .assemble_command import assemble
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
-from .from_scratch_command import ablation, from_scratch, score_dialogues
+from .from_scratch_command import ablation, from_scratch, score_dialogues, score_people
 from .publish_command import card, publish
 from .serve_command import serve
 from .shared_options import (
@@ -85,6 +85,7 @@ app.command()(card)
 app.command()(from_scratch)
 app.command()(ablation)
 app.command()(score_dialogues)
+app.command()(score_people)
 app.add_typer(evaluate_app, name="evaluate")
 
 
@@ -233,7 +234,10 @@ def inspect(
 @app.command()
 def init(
     preset: Annotated[
-        str, typer.Argument(help="The preset: microemo-tiny, microemo-small, microemo-modern or microemo-7b.", show_default=False)
+        str,
+        typer.Argument(
+            help="The preset: microemo-tiny, microemo-small, microemo-modern or microemo-7b.", show_default=False
+        ),
     ],
     folder: Annotated[Path, typer.Argument(help="The new checkpoint folder.", show_default=False)],
     llm_tokenizer: Annotated[

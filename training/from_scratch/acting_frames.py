@@ -100,7 +100,7 @@ class ActingProbe(PatchProbe):
         self.register_buffer("pixel_mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std)[:, None, None], persistent=False)
 
-    def forward(
+    def forward(  # type: ignore[override]  # frames as they are stored, not as the processor gives them
         self, frames: torch.Tensor, faces: torch.Tensor, amplitudes: torch.Tensor, blendshapes: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Computes the loss of the amplitudes and of the blendshapes.

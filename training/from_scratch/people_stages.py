@@ -1,21 +1,175 @@
 """Training of `microemo-small` on dialogues of people: real photographs that act, and recordings of emotional speech.
 
-The way is that of `stages.py`. What differs: the language model learns the words of `people_answers.py`.
+microemo synthesize people --clips 1000 --photographs PEOPLE --recordings PEOPLE --num-workers 2
+microemo synthesize people --clips 120 --split dev --photographs PEOPLE --recordings PEOPLE --num-workers 2
+microemo from-scratch people my-small --photographs PEOPLE --recordings PEOPLE --audio openai/whisper-tiny.en
+
+The way is that of `stages.py`. What differs: the language model learns the words of `people_answers.py`, the image encoder
+learns from frames of people who act (`acting_frames.py`), the audio tower is pretrained and frozen, and the audio Q-Former
+learns from the recordings themselves (`heard_voices.py`). `from_scratch_people.yaml` holds the hyper-parameters.
 """
 
+import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch.utils.data import ConcatDataset
+import yaml
+from torch.utils.data import DataLoader
+from transformers import Trainer
 
-from ..synthetic.described_dialogues import Dictations, RepeatedLines
-from ..synthetic.described_people import DescribedPeople, dictated_utterances
-from ..train import ModelArguments, load_model_and_processor
-from .stages import Run, begin_with_copying, learn_from_words, single_words
+from ...configuration.configuration_microemo import MicroEmoConfig
+from ...modeling_microemo.towers import MicroEmoVisionModel
+from ...processing.processing_microemo import MicroEmoProcessor
+from ...publishing.initialize import initialize
+from ...utils.files import read_json_lines, write_text
+from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute
+from ..synthetic.acting_people import make_frames
+from ..synthetic.described_dialogues import RepeatedLines
+from ..synthetic.described_people import LessonsInOrder
+from ..synthetic.people_answers import people_turns
+from ..synthetic.recordings import read_recordings
+from ..synthetic.synthetic_dialogues import TABLE, TRUTH, read_truth
+from ..train import ModelArguments, load_config_and_processor, load_model_and_processor
+from .acting_frames import TOWER, learn_image_encoder
+from .heard_voices import (
+    HeardProbe,
+    HeardVoices,
+    centre_inputs,
+    hear,
+    pad_voices,
+    read_voices,
+    scale_inputs,
+    score_voices,
+    write_voices,
+)
+from .people_probes import PeopleFrames, PeopleWindows, people_window_probe
+from .probes import FacialActionProbe
+from .small_tokenizer import train_tokenizer
+from .stages import (
+    ALIGNMENT,
+    FRAMES_OF_A_CLIP,
+    PRETRAINED,
+    VISUAL_PRETRAINING,
+    Run,
+    begin_with_copying,
+    keep_frame_tokens,
+    learn_from_words,
+    learn_probe,
+    save,
+    single_words,
+    start_anew,
+    tune_instructions,
+)
+
+RECIPE = Path(__file__).with_name("from_scratch_people.yaml")
+# The audio Q-Former and the table of positions are those of the recordings: the clips have the same few speakers.
+ALIGNED = [name for name in ALIGNMENT if name not in ("audio_qformer", "segment_positions")]
+_SEES_WORDS, _SEES_TIMES = 0.8, 0.75  # shares of the clips with words, and of those without them
 
 
-def learn_people_language(run: Run, start: Path, folder: Path) -> None:
-    """Trains the language model on dialogues of people in words.
+@dataclass
+class PeopleRun(Run):
+    """A run whose clips show people.
+
+    Attributes:
+        photographs (`Path`): The folder of the photographs.
+        recordings (`Path`): The folder of the recordings.
+        audio (`str`): The checkpoint of the audio tower.
+        face_mesh_model (`Path`, *optional*): A `face_landmarker.task`, whose blendshapes teach the image encoder, too.
+    """
+
+    photographs: Path = Path()
+    recordings: Path = Path()
+    audio: str = "openai/whisper-tiny.en"
+    face_mesh_model: Path | None = None
+
+
+def people_recipe() -> dict:
+    """Reads the hyper-parameters.
+
+    Returns:
+        `dict`: The arguments of each stage.
+    """
+    return yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def write_rows(corpus: Path, folder: Path) -> None:
+    """Lists the clips of a corpus as a model is given them: with words, with the times of utterances, or with neither.
+
+    Args:
+        corpus (`Path`): The folder that `microemo synthesize --photographs` filled.
+        folder (`Path`): The folder of the lists, which have the names and the format of those of the corpus.
+    """
+    rows, truths = [], []
+    known = read_truth(corpus)
+    for row in read_json_lines(corpus / TABLE):
+        truth = known[row["name"]]
+        rng = np.random.default_rng([21, truth["seed"], truth["index"], len(truth["split"])])
+        given, turns = given_of(truth, rng), []
+        turns = people_turns(truth, rng, given)
+        kept = {key: value for key, value in row.items() if key not in ("subtitles", "utterances", "messages")}
+        kept["video"] = str((corpus / row["video"]).absolute())
+        if given == "words":
+            kept["subtitles"] = str((corpus / row["subtitles"]).absolute())
+        elif given == "times":
+            spans = [(utterance["start"], utterance["end"]) for utterance in truth["utterances"]]
+            kept["utterances"] = [{"start": start, "end": end, "text": ""} for start, end in spans]
+        rows.append(kept | {"messages": [message for _, *pair in turns for message in pair]})
+        truths.append(truth | {"turns": [turn for turn, *_ in turns]})
+    for name, lines in ((TRUTH, truths), (TABLE, rows)):
+        write_text(folder / name, "".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def given_of(truth: dict, rng: np.random.Generator) -> str:
+    """Draws what the prompt of a clip holds of its utterances.
+
+    Args:
+        truth (`dict`): The truth of the clip.
+        rng (`np.random.Generator`): The generator.
+
+    Returns:
+        `str`: `"words"`, `"times"` or `"none"`.
+    """
+    if not truth["utterances"]:
+        return "none"
+    if truth["has_words"] and truth["has_sound"]:
+        return "words" if rng.random() < _SEES_WORDS else "times"
+    if truth["has_words"]:
+        return "words"
+    # Voice activity finds times where there is a voice.
+    return "times" if truth["has_sound"] and rng.random() < _SEES_TIMES else "none"
+
+
+# --- stages --------------------------------------------------------------------------------------------------------
+
+
+def start(run: PeopleRun, folder: Path) -> None:
+    """Makes a checkpoint of random weights with the pretrained audio tower and a tokenizer for the answers.
+
+    Args:
+        run ([`PeopleRun`]): The run.
+        folder (`Path`): The folder of the stage.
+    """
+    tokenizer = run.work / "tokenizer"
+    if not tokenizer.exists():
+        train_tokenizer(tokenizer)
+    made = initialize("microemo-small", folder / "start", llm_tokenizer=str(tokenizer), audio=run.audio)
+    processor = MicroEmoProcessor.from_pretrained(made)
+    processor.video_processor.face_crop_upright = True
+    processor.save_pretrained(made)
+    for path in made.iterdir():
+        path.rename(folder / path.name)
+    made.rmdir()
+
+
+def learn_copying(run: Run, start: Path, folder: Path) -> None:
+    """Trains the language model to repeat lines.
 
     Args:
         run ([`Run`]): The run.
@@ -26,15 +180,179 @@ def learn_people_language(run: Run, start: Path, folder: Path) -> None:
     torch.manual_seed(0)
     begin_with_copying(model.model.language_model)
     words = single_words(processor.tokenizer)
+    learn_from_words(run, model, processor, {"copying": lambda length: RepeatedLines(length, words)}, folder)
 
-    def dialogues(length: int) -> ConcatDataset:
-        dictations = length // 4
-        return ConcatDataset(
-            [
-                DescribedPeople(length - dictations, shuffled_words=words),
-                Dictations(dictations, words, utterances=dictated_utterances, voice="the voice sounds"),
-            ]
-        )
 
-    lessons = {"copying": lambda length: RepeatedLines(length, words), "language": dialogues}
+def learn_people_language(run: Run, copying: Path, folder: Path) -> None:
+    """Trains the language model on dialogues of people in words.
+
+    Args:
+        run ([`Run`]): The run.
+        copying (`Path`): The checkpoint with the language model that copies.
+        folder (`Path`): The folder of the stage.
+    """
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(copying)))
+    torch.manual_seed(0)
+    words, batch_size = single_words(processor.tokenizer), run.recipe["language"]["per_device_train_batch_size"]
+    lessons = {"language": lambda length: LessonsInOrder(length, batch_size, words)}
     learn_from_words(run, model, processor, lessons, folder)
+
+
+def hear_recordings(run: PeopleRun, language: Path, folder: Path) -> None:
+    """Encodes the recordings as the audio tower hears them in dialogues.
+
+    Args:
+        run ([`PeopleRun`]): The run.
+        language (`Path`): A checkpoint with the audio tower.
+        folder (`Path`): The folder of the stage, which gets a file for each hearing.
+    """
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(language)))
+    branch, extractor = model.model.audio_branch.eval(), processor.feature_extractor
+
+    @torch.inference_mode()
+    def encode(samples: np.ndarray) -> torch.Tensor:
+        features = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        return branch.encode(features["input_features"][0, :1]).last_hidden_state[0].half()
+
+    for split, hearings in (("dev", 1), ("train", run.recipe["voices"]["hearings"])):
+        recordings = read_recordings(run.recordings, split)
+        for number in range(hearings):
+            heard = hear(recordings, encode, extractor.segment_duration, number, is_changed=number > 0)
+            write_voices(folder / f"{split}-{number}.safetensors", list(heard))
+
+
+def learn_voices(run: PeopleRun, language: Path, voices: Path, folder: Path) -> None:
+    """Trains the audio Q-Former on the emotions of the recordings.
+
+    Args:
+        run ([`PeopleRun`]): The run.
+        language (`Path`): The checkpoint with the trained language model.
+        voices (`Path`): The folder that [`hear_recordings`] filled.
+        folder (`Path`): The folder of the stage. `voices.json` in it holds the recall on the dev speakers.
+    """
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(language)))
+    numbers = {key: value for key, value in run.recipe["voices"].items() if key not in ("hearings", "dropout")}
+    train = [voice for path in sorted(voices.glob("train-*.safetensors")) for voice in read_voices(path)]
+    dev = read_voices(voices / "dev-0.safetensors")
+    torch.manual_seed(0)
+    branch = model.model.audio_branch
+    deviations = centre_inputs(branch, train[: len(train) // 2])
+    probe = HeardProbe(branch, dropout=run.recipe["voices"]["dropout"])
+    with scale_inputs(branch, deviations):
+        branch.requires_grad_(False)
+        branch.audio_qformer.requires_grad_(True)
+        Trainer(
+            model=probe,
+            args=run.arguments(numbers, folder),
+            data_collator=pad_voices,
+            train_dataset=HeardVoices(train),
+        ).train()
+        scores = score_voices(probe, DataLoader(HeardVoices(dev, is_cut=False), 32, collate_fn=pad_voices), dev)
+    write_text(folder / "voices.json", json.dumps(scores, indent=1) + "\n")
+    save(model, processor, folder)
+
+
+def join_towers(voices: Path, image_encoder: Path, folder: Path) -> None:
+    """Puts the trained image encoder into the checkpoint.
+
+    Args:
+        voices (`Path`): The checkpoint with the language model and the audio branch.
+        image_encoder (`Path`): The folder of the image encoder.
+        folder (`Path`): The folder of the stage.
+    """
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(voices)))
+    tower = MicroEmoVisionModel.from_pretrained(image_encoder, dtype=torch.float32)
+    model.model.visual_encoder.vision_model.load_state_dict(tower.state_dict())
+    save(model, processor, folder)
+
+
+def pretrain_visual_encoder(run: PeopleRun, towers: Path, features: Path, seed: int, folder: Path) -> None:
+    """Trains image Q-Former, local clue attention and fusion on the facial actions of people.
+
+    Args:
+        run ([`PeopleRun`]): The run.
+        towers (`Path`): The checkpoint with the trained towers.
+        features (`Path`): The folder of the cache of their features.
+        seed (`int`): The seed of the new weights and of the training.
+        folder (`Path`): The folder of the stage.
+    """
+    model, processor = start_anew(towers, {}, seed, (*PRETRAINED, "audio_branch"), VISUAL_PRETRAINING)
+    frames = PeopleFrames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
+    learn_probe(run, "visual_pretraining", FacialActionProbe(model.model.visual_encoder), frames, folder, seed=seed)
+    save(model, processor, folder)
+
+
+def align_windows(run: PeopleRun, visual: Path, tokens: Path, seed: int, folder: Path) -> None:
+    """Trains the video Q-Formers and the projections on what happens in their windows, and on the words for it.
+
+    Args:
+        run ([`PeopleRun`]): The run.
+        visual (`Path`): The checkpoint with the trained visual encoder.
+        tokens (`Path`): The folder of the cache of the frame tokens.
+        seed (`int`): The seed of the new weights and of the training.
+        folder (`Path`): The folder of the stage.
+    """
+    model, processor = start_anew(visual, {}, seed, (*PRETRAINED, "visual_encoder", "audio_branch"), ALIGNED)
+    clips = PeopleWindows(run.rows("train"), FeatureCache(tokens, processor, model).reader())
+    learn_probe(run, "alignment", people_window_probe(model.model), clips, folder, pad_together, seed=seed)
+    save(model, processor, folder)
+
+
+# --- the whole way -------------------------------------------------------------------------------------------------
+
+
+def from_scratch_people(run: PeopleRun, seed: int = 0) -> Path:
+    """Runs all stages.
+
+    Args:
+        run ([`PeopleRun`]): The run. Its `corpus` is the folder that `microemo synthesize --photographs` filled.
+        seed (`int`, *optional*, defaults to 0): The seed of the stages after the pretraining.
+
+    Returns:
+        `Path`: The folder of the trained checkpoint.
+
+    Raises:
+        StaleCacheError: if stages in the folder of the run were made with another recipe.
+    """
+    keep_settings(run.work / "recipe.json", run.recipe)
+    begin = run.stage("start", lambda folder: start(run, folder))
+    copying = run.stage("copying", lambda folder: learn_copying(run, begin, folder))
+    language = run.stage("language", lambda folder: learn_people_language(run, copying, folder))
+    heard = run.stage("heard", lambda folder: hear_recordings(run, language, folder))
+    voices = run.stage("voices", lambda folder: learn_voices(run, language, heard, folder))
+    encoder = run.stage("image_encoder", lambda folder: _learn_image_encoder(run, folder))
+    towers = run.stage("towers", lambda folder: join_towers(voices, encoder / TOWER, folder))
+
+    corpus = run.corpus
+    run.corpus = run.stage("rows", lambda folder: write_rows(corpus, folder))
+    rows = [run.rows(split) for split in ("train", "dev")]
+    _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(begin)))
+    clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_workers)
+    model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
+    features = precompute(rows, run.work / "features", clips.reader(), model.to(run.device)).folder
+
+    visual = run.stage(
+        "visual_pretraining", lambda folder: pretrain_visual_encoder(run, towers, features, seed, folder)
+    )
+    tokens = keep_frame_tokens(run, visual, features, rows, "frame_tokens")
+    alignment = run.stage("alignment", lambda folder: align_windows(run, visual, tokens, seed, folder))
+    return run.stage(
+        "instruction_tuning",
+        lambda folder: tune_instructions(
+            run, "instruction_tuning", alignment, tokens, seed, folder, [*ALIGNED, "language_model", "lm_head"]
+        ),
+    )
+
+
+def _learn_image_encoder(run: PeopleRun, folder: Path) -> None:
+    """Makes frames of people who act, and trains the image encoder on them. Both go on where they were stopped."""
+    numbers = run.recipe["image_encoder"]
+    made = [
+        make_frames(
+            run.work / "frames", run.photographs, split, numbers[count], run.face_mesh_model, True, run.num_workers
+        )
+        for split, count in (("train", "frames"), ("dev", "dev_frames"))
+    ]
+    config = MicroEmoConfig.from_preset("microemo-small").vision_config
+    last = learn_image_encoder(*made, run.work / "image_encoder_steps", config, max_steps=numbers["max_steps"])
+    shutil.copytree(last, folder, dirs_exist_ok=True)

@@ -83,9 +83,10 @@ class WindowProbe(nn.Module):
 
     Args:
         model ([`MicroEmoModel`]): The model whose video and audio Q-Formers and projections are trained.
+        num_voices (`int`, *optional*): The number of kinds of voices, by default that of the prosodies.
     """
 
-    def __init__(self, model: MicroEmoModel):
+    def __init__(self, model: MicroEmoModel, num_voices: int = len(PROSODIES)):
         super().__init__()
         config = model.config
         self.model = model
@@ -93,7 +94,7 @@ class WindowProbe(nn.Module):
         audio_width = config.num_audio_query_tokens * config.audio_qformer_config.hidden_size
         self.of_clip = nn.Linear(video_width, PARTS * len(ACTIONS))
         self.of_window = nn.Linear(video_width, len(ACTIONS))
-        self.of_sound = nn.Linear(audio_width, len(PROSODIES))
+        self.of_sound = nn.Linear(audio_width, num_voices)
 
     def forward(
         self,
@@ -271,8 +272,20 @@ class ActingFrames(_KnownClips):
         times = np.array(inputs["video_metadata"][0].frame_times)
         frames = torch.randint(len(times), (self.num_frames,))
         frame_inputs = {name: inputs[key][:, frames] for name, key in FRAME_INPUTS.items() if key in inputs}
-        amplitudes = amplitudes_at(truth, times[frames.numpy()])
+        amplitudes = self.amplitudes(truth, times[frames.numpy()])
         return frame_inputs | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
+
+    def amplitudes(self, truth: dict, times: np.ndarray) -> np.ndarray:
+        """Looks up the amplitudes of the facial actions.
+
+        Args:
+            truth (`dict`): The truth of a clip.
+            times (`np.ndarray` of shape `(T,)`): The times in seconds.
+
+        Returns:
+            `np.ndarray` of shape `(T, A)`: The amplitudes.
+        """
+        return amplitudes_at(truth, times)
 
 
 class AlignmentClips(_KnownClips):

@@ -345,7 +345,15 @@ def align_windows(
     save(model, processor, folder)
 
 
-def tune_instructions(run: Run, stage: str, alignment: Path, tokens: Path, seed: int, folder: Path) -> None:
+def tune_instructions(
+    run: Run,
+    stage: str,
+    alignment: Path,
+    tokens: Path,
+    seed: int,
+    folder: Path,
+    modules_to_train: Sequence[str] = ANSWERING,
+) -> None:
     """Trains the modules between the frame tokens and the answers on questions and answers.
 
     Args:
@@ -357,6 +365,7 @@ def tune_instructions(run: Run, stage: str, alignment: Path, tokens: Path, seed:
         tokens (`Path`): The folder of the cache of the frame tokens.
         seed (`int`): The seed of the training.
         folder (`Path`): The folder of the stage.
+        modules_to_train (`Sequence[str]`, *optional*): The modules that learn.
     """
     numbers = dict(run.recipe[stage])
     table = run.work / f"{stage}.jsonl"
@@ -368,7 +377,7 @@ def tune_instructions(run: Run, stage: str, alignment: Path, tokens: Path, seed:
         ModelArguments(
             model_name_or_path=str(alignment),
             use_peft=False,
-            modules_to_train=ANSWERING,
+            modules_to_train=list(modules_to_train),
             dtype="float32",
         ),
         DataArguments(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .described_dialogues import MadeRows, in_words
+from .described_dialogues import Dictations, MadeRows, in_words
 from .dialogue_plan import CLUES, SENTENCES
 from .people_answers import VOICES, clue_words, people_turns, senses, voice_words
 from .synthetic_dialogues import CITATIONS
@@ -24,7 +24,7 @@ SPOKEN = (*SENTENCES, *(" ".join(sentence.split()) for sentence in _GERMAN.split
 _LETTERS = "eeeettaaooiinnssrrhhlldducmwfgypbvkxqjzäöüßéèñçøå0123456789'-"
 # How many utterances a dialogue has: ranges and their shares. Short prompts are cheap.
 _COUNTS = ((1, 1), (2, 4), (5, 8), (9, 12), (13, 24))
-_SHARES = (0.2, 0.42, 0.24, 0.11, 0.03)
+_SHARES = (0.24, 0.48, 0.18, 0.08, 0.02)
 
 
 class DescribedPeople(MadeRows):
@@ -46,7 +46,33 @@ class DescribedPeople(MadeRows):
         return describe_people(index, CITATIONS[index % len(CITATIONS)], self.turns, self.shuffled_words)
 
 
-def describe_people(index: int, citation: str, turns: int, shuffled_words: Sequence[str] = ()) -> dict:
+class LessonsInOrder(MadeRows):
+    """Rows of [`DescribedPeople`] and, every fourth batch, of [`Dictations`].
+
+    The dialogues of a batch have about as many utterances, so that hardly anything of it is padding. The rows must be
+    taken in their order.
+
+    Args:
+        length (`int`): The number of rows.
+        batch_size (`int`): The number of rows of a batch.
+        words (`Sequence[str]`): The words of dictations, and of a quarter of the utterances.
+    """
+
+    def __init__(self, length: int, batch_size: int, words: Sequence[str]):
+        super().__init__(length)
+        self.batch_size, self.words = batch_size, words
+        self.dictations = Dictations(length, words, utterances=dictated_utterances, voice="the voice sounds")
+
+    def make(self, index: int) -> dict:
+        batch = index // self.batch_size
+        if batch % 4 == 3:
+            return self.dictations[index]
+        return describe_people(index, CITATIONS[index % len(CITATIONS)], 3, self.words, batch)
+
+
+def describe_people(
+    index: int, citation: str, turns: int, shuffled_words: Sequence[str] = (), group: int | None = None
+) -> dict:
     """Makes the row of a dialogue of people in which words stand for all media.
 
     Args:
@@ -54,12 +80,13 @@ def describe_people(index: int, citation: str, turns: int, shuffled_words: Seque
         citation (`str`): How the questions name their utterance, see [`cite_as`].
         turns (`int`): The number of questions that are kept.
         shuffled_words (`Sequence[str]`, *optional*): Words of which a quarter of the utterances consist.
+        group (`int`, *optional*): The number of a group of dialogues that have about as many utterances.
 
     Returns:
         `dict`: The row, with `name` and `messages`.
     """
     rng = np.random.default_rng([19, index])
-    truth = imagine(rng, shuffled_words)
+    truth = imagine(rng, shuffled_words, None if group is None else np.random.default_rng([18, group]))
     given = "words" if truth["has_words"] else ("times", "none")[rng.integers(2)]
     pairs = senses(truth)
     # A clip without frames or without sound has no tokens of them; one whose frames show nobody has.
@@ -92,18 +119,22 @@ def describe_people(index: int, citation: str, turns: int, shuffled_words: Seque
     )
 
 
-def imagine(rng: np.random.Generator, shuffled_words: Sequence[str] = ()) -> dict:
+def imagine(
+    rng: np.random.Generator, shuffled_words: Sequence[str] = (), size_rng: np.random.Generator | None = None
+) -> dict:
     """Draws the truth of a clip that nobody makes.
 
     Args:
         rng (`np.random.Generator`): The generator.
         shuffled_words (`Sequence[str]`, *optional*): Words of which a quarter of the utterances consist.
+        size_rng (`np.random.Generator`, *optional*): The generator of how long the clip is about. By default `rng`.
 
     Returns:
         `dict`: The truth, as [`people_turns`] takes it, with the text of each utterance.
     """
-    has_words = rng.random() < 0.75
-    first, last = _COUNTS[rng.choice(len(_COUNTS), p=_SHARES)]
+    size_rng = rng if size_rng is None else size_rng
+    first, last = _COUNTS[size_rng.choice(len(_COUNTS), p=_SHARES)]
+    has_words = last > 8 or rng.random() < 0.7
     # Without utterances in the prompt the whole clip is told at once, and holds little.
     count = int(rng.integers(first, last + 1)) if has_words else int(rng.integers(1, 6))
     has_face = rng.random() < 0.9
@@ -142,7 +173,7 @@ def dictated_utterances(index: int) -> list[dict]:
     truth = imagine(np.random.default_rng([20, index]))
     return [
         {"index": number, **{name: utterance[name] for name in ("start", "end", "text")}}
-        for number, utterance in enumerate(truth["utterances"][:8], start=1)
+        for number, utterance in enumerate(truth["utterances"][:5], start=1)
     ]
 
 
