@@ -126,7 +126,8 @@ class Views:
         if not faces:
             return None
         face = max(faces, key=lambda found: np.prod(found.box[2:] - found.box[:2]))
-        crop = face_crop(face.landmarks, picture.shape[1::-1], upright=self._upright).cut(picture)
+        height, width = picture.shape[:2]
+        crop = face_crop(face.landmarks, (width, height), upright=self._upright).cut(picture)
         shapes = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32) if face.blendshapes is None else face.blendshapes
         small = [
             resize(reformatter, av.VideoFrame.from_ndarray(np.ascontiguousarray(view)), SIDE, SIDE)
@@ -208,7 +209,8 @@ def _make_file(model: str | None, upright: bool, job: tuple[Path, Person, tuple[
     path, person, seed = job
     cv2.setNumThreads(1)
     rng = np.random.default_rng([*seed, 1])
-    views, rows = Views(FaceMesh(model), upright), []
+    views = Views(FaceMesh(model), upright)
+    rows: list[tuple] = []
     can_smile = person.smiling is not None
     while len(rows) < _OF_PERSON:
         amplitudes, real_smile = draw_moment(rng, can_smile)

@@ -333,7 +333,8 @@ class FaceActor:
     @cached_property
     def _turning(self) -> HeadTurn:
         mesh = np.column_stack([self.landmarks, self._depth])
-        return HeadTurn(mesh, self._photograph.shape[1::-1])
+        height, width = self._photograph.shape[:2]
+        return HeadTurn(mesh, (width, height))
 
     @cache  # noqa: B019  # an actor lives as long as its process
     def _texture(self, name: str, level: int) -> np.ndarray:
@@ -342,7 +343,7 @@ class FaceActor:
             return cv2.resize(self._texture(name, level - 1), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         if name == "rest":
             return self._rest
-        picture = self._smile.picture if name == "smile" else self._outline()
+        picture = self._smile.picture if name == "smile" and self._smile is not None else self._outline()
         return cv2.resize(picture, self._rest.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
     def _outline(self) -> np.ndarray:

@@ -110,7 +110,7 @@ class Quality:
         tables = np.stack([np.clip(levels * gain, 0, 255) for gain in self.gains], -1).round().astype(np.uint8)
         picture = cv2.LUT(frame, tables[:, None])
         if any(self.side_light) or self.blur or self.grain:
-            soft = picture.astype(np.float32)
+            soft: np.ndarray = picture.astype(np.float32)
             if any(self.side_light):
                 right, bottom = self.side_light
                 across = np.linspace(-right, right, width, dtype=np.float32)
