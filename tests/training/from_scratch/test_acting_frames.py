@@ -97,6 +97,13 @@ def test_it_learns_and_goes_on_where_it_stopped(learned):
     assert [entry["step"] for entry in steps if "loss" in entry] == [15, 30]
 
 
+def test_a_run_that_has_ended_is_not_run_again(learned, files, config):
+    folder = learned / f"after-{STEPS:05}"
+    written = (folder / HEADS).stat().st_mtime_ns
+    assert learn_image_encoder(files, files, learned, config, **QUICK) == folder
+    assert (folder / HEADS).stat().st_mtime_ns == written
+
+
 def test_what_was_kept_is_what_was_learned(learned, files, config):
     folder = learned / f"after-{STEPS:05}"
     assert {path.name for path in folder.iterdir()} == {TOWER, HEADS, SCORES}
