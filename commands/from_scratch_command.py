@@ -68,8 +68,8 @@ def from_scratch(
     else:
         from ..training.from_scratch.people_stages import PeopleRun, from_scratch_people, people_recipe
 
-        run = PeopleRun(corpus, work, people_recipe(), num_workers, photographs, recordings, audio, face_mesh_model)
-        copy_checkpoint(from_scratch_people(run, seed), output)
+        run = PeopleRun(corpus, work, people_recipe(), num_workers, photographs, recordings, face_mesh_model)
+        copy_checkpoint(from_scratch_people(run, _start_people(run, audio), seed), output)
     print(output)
 
 
@@ -188,3 +188,20 @@ def _start(run: "Run") -> Path:
 
     folder = run.work / "start"
     return folder if folder.exists() else initialize("microemo-tiny", folder)
+
+
+def _start_people(run: "Run", audio: str) -> Path:
+    """Returns the checkpoint that the training on people starts from: random weights, but for the audio tower."""
+    from ..processing.processing_microemo import MicroEmoProcessor
+    from ..publishing.initialize import initialize
+    from ..training.from_scratch.small_tokenizer import train_tokenizer
+
+    def make(part: Path) -> None:
+        tokenizer = part / "tokenizer"
+        train_tokenizer(tokenizer)
+        made = initialize("microemo-small", part / "start", llm_tokenizer=str(tokenizer), audio=audio)
+        processor = MicroEmoProcessor.from_pretrained(made)
+        processor.video_processor.face_crop_upright = True  # as the frames that the image encoder learns from are cut
+        processor.save_pretrained(made)
+
+    return run.stage("begin", make) / "start"

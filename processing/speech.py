@@ -248,11 +248,11 @@ def load_recogniser(model: str | Path, device: Any = None) -> Callable:
     Raises:
         ValueError: If the model cannot be loaded, or is none for speech recognition.
     """
-    from transformers import AutoConfig, AutoModelForCTC, AutoModelForSpeechSeq2Seq, pipeline
+    from transformers import MODEL_FOR_CTC_MAPPING, MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING, AutoConfig, pipeline
 
     try:
         kind = type(AutoConfig.from_pretrained(model))
-        if kind not in AutoModelForCTC._model_mapping and kind not in AutoModelForSpeechSeq2Seq._model_mapping:
+        if kind not in MODEL_FOR_CTC_MAPPING and kind not in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING:
             raise ValueError(f"its type is {kind.model_type!r}")
         on_cpu = str(device).startswith("cpu") if device is not None else not torch.accelerator.is_available()
         # Half precision, in which many are stored, is slow on a CPU, or not there.

@@ -22,8 +22,6 @@ from transformers import Trainer
 
 from ...configuration.configuration_microemo import MicroEmoConfig
 from ...modeling_microemo.towers import MicroEmoVisionModel
-from ...processing.processing_microemo import MicroEmoProcessor
-from ...publishing.initialize import initialize
 from ...utils.files import read_json_lines, write_text
 from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute
 from ..synthetic.acting_people import make_frames
@@ -47,7 +45,6 @@ from .heard_voices import (
 )
 from .people_probes import PeopleFrames, PeopleWindows, people_window_probe
 from .probes import FacialActionProbe
-from .small_tokenizer import train_tokenizer
 from .stages import (
     ALIGNMENT,
     FRAMES_OF_A_CLIP,
@@ -77,13 +74,11 @@ class PeopleRun(Run):
     Attributes:
         photographs (`Path`): The folder of the photographs.
         recordings (`Path`): The folder of the recordings.
-        audio (`str`): The checkpoint of the audio tower.
         face_mesh_model (`Path`, *optional*): A `face_landmarker.task`, whose blendshapes teach the image encoder, too.
     """
 
     photographs: Path = Path()
     recordings: Path = Path()
-    audio: str = "openai/whisper-tiny.en"
     face_mesh_model: Path | None = None
 
 
@@ -147,25 +142,6 @@ def given_of(truth: dict, rng: np.random.Generator) -> str:
 
 
 # --- stages --------------------------------------------------------------------------------------------------------
-
-
-def start(run: PeopleRun, folder: Path) -> None:
-    """Makes a checkpoint of random weights with the pretrained audio tower and a tokenizer for the answers.
-
-    Args:
-        run ([`PeopleRun`]): The run.
-        folder (`Path`): The folder of the stage.
-    """
-    tokenizer = run.work / "tokenizer"
-    if not tokenizer.exists():
-        train_tokenizer(tokenizer)
-    made = initialize("microemo-small", folder / "start", llm_tokenizer=str(tokenizer), audio=run.audio)
-    processor = MicroEmoProcessor.from_pretrained(made)
-    processor.video_processor.face_crop_upright = True
-    processor.save_pretrained(made)
-    for path in made.iterdir():
-        path.rename(folder / path.name)
-    made.rmdir()
 
 
 def learn_copying(run: Run, start: Path, folder: Path) -> None:
@@ -301,11 +277,12 @@ def align_windows(run: PeopleRun, visual: Path, tokens: Path, seed: int, folder:
 # --- the whole way -------------------------------------------------------------------------------------------------
 
 
-def from_scratch_people(run: PeopleRun, seed: int = 0) -> Path:
+def from_scratch_people(run: PeopleRun, start: Path, seed: int = 0) -> Path:
     """Runs all stages.
 
     Args:
         run ([`PeopleRun`]): The run. Its `corpus` is the folder that `microemo synthesize --photographs` filled.
+        start (`Path`): A checkpoint of random weights, but for the audio tower.
         seed (`int`, *optional*, defaults to 0): The seed of the stages after the pretraining.
 
     Returns:
@@ -315,8 +292,7 @@ def from_scratch_people(run: PeopleRun, seed: int = 0) -> Path:
         StaleCacheError: if stages in the folder of the run were made with another recipe.
     """
     keep_settings(run.work / "recipe.json", run.recipe)
-    begin = run.stage("start", lambda folder: start(run, folder))
-    copying = run.stage("copying", lambda folder: learn_copying(run, begin, folder))
+    copying = run.stage("copying", lambda folder: learn_copying(run, start, folder))
     language = run.stage("language", lambda folder: learn_people_language(run, copying, folder))
     heard = run.stage("heard", lambda folder: hear_recordings(run, language, folder))
     voices = run.stage("voices", lambda folder: learn_voices(run, language, heard, folder))
@@ -326,7 +302,7 @@ def from_scratch_people(run: PeopleRun, seed: int = 0) -> Path:
     corpus = run.corpus
     run.corpus = run.stage("rows", lambda folder: write_rows(corpus, folder))
     rows = [run.rows(split) for split in ("train", "dev")]
-    _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(begin)))
+    _, processor = load_config_and_processor(ModelArguments(model_name_or_path=str(start)))
     clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_workers)
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     features = precompute(rows, run.work / "features", clips.reader(), model.to(run.device)).folder
@@ -347,12 +323,18 @@ def from_scratch_people(run: PeopleRun, seed: int = 0) -> Path:
 def _learn_image_encoder(run: PeopleRun, folder: Path) -> None:
     """Makes frames of people who act, and trains the image encoder on them. Both go on where they were stopped."""
     numbers = run.recipe["image_encoder"]
-    made = [
+    frames, dev_frames = (
         make_frames(
-            run.work / "frames", run.photographs, split, numbers[count], run.face_mesh_model, True, run.num_workers
+            run.work / "frames",
+            run.photographs,
+            split,
+            numbers[count],
+            run.face_mesh_model,
+            num_workers=max(1, run.num_workers),
         )
         for split, count in (("train", "frames"), ("dev", "dev_frames"))
-    ]
+    )
     config = MicroEmoConfig.from_preset("microemo-small").vision_config
-    last = learn_image_encoder(*made, run.work / "image_encoder_steps", config, max_steps=numbers["max_steps"])
+    steps = run.work / "image_encoder_steps"
+    last = learn_image_encoder(frames, dev_frames, steps, config, max_steps=numbers["max_steps"])
     shutil.copytree(last, folder, dirs_exist_ok=True)
