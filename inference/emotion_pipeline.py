@@ -84,6 +84,7 @@ class EmotionPipeline(Pipeline):
         self.name = name
         self.max_new_tokens = max_new_tokens
         self.use_subtitle = use_subtitle
+        self.asr = kwargs.get("asr")
 
     @classmethod
     def from_pretrained(
@@ -366,7 +367,7 @@ class EmotionPipeline(Pipeline):
             videos=[sample.get("video") or sample["audio"] for sample in samples],
             audio=[sample.get("audio") if sample.get("video") else None for sample in samples],
             utterances=[self._utterances(sample) for sample in samples],
-            asr=self._preprocess_params.get("asr", SpeechReader()),
+            asr=SpeechReader() if self.asr is None else self.asr,
             return_tensors="pt",
         )
         answers = self._generate(inputs, do_sample=False)
