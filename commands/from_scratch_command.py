@@ -66,10 +66,15 @@ def from_scratch(
         run = Run(corpus, work, num_workers=num_workers)
         copy_checkpoint(from_scratch(run, _start(run), seed), output)
     else:
-        from ..training.from_scratch.people_stages import PeopleRun, from_scratch_people, people_recipe
+        from ..training.from_scratch.people_stages import (
+            PeopleRun,
+            from_scratch_people,
+            people_recipe,
+            write_checkpoint,
+        )
 
         run = PeopleRun(corpus, work, people_recipe(), num_workers, photographs, recordings, face_mesh_model)
-        copy_checkpoint(from_scratch_people(run, _start_people(run, audio), seed), output)
+        write_checkpoint(from_scratch_people(run, _start_people(run, audio), seed), output)
     print(output)
 
 

@@ -22,7 +22,7 @@ from transformers import Trainer
 
 from ...configuration.configuration_microemo import MicroEmoConfig
 from ...modeling_microemo.towers import MicroEmoVisionModel
-from ...utils.files import read_json_lines, write_text
+from ...utils.files import atomic_folder, read_json_lines, write_text
 from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute
 from ..synthetic.acting_people import make_frames
 from ..synthetic.described_dialogues import RepeatedLines
@@ -338,3 +338,21 @@ def _learn_image_encoder(run: PeopleRun, folder: Path) -> None:
     steps = run.work / "image_encoder_steps"
     last = learn_image_encoder(frames, dev_frames, steps, config, max_steps=numbers["max_steps"])
     shutil.copytree(last, folder, dirs_exist_ok=True)
+
+
+def write_checkpoint(trained: Path, output: Path) -> None:
+    """Writes a trained checkpoint without the files that only training needs, and the frozen audio tower in half
+    precision, as it was published.
+
+    Args:
+        trained (`Path`): The folder that [`from_scratch_people`] returns.
+        output (`Path`): The folder to make.
+
+    Raises:
+        FileExistsError: if the folder holds files.
+    """
+    model, processor = load_model_and_processor(ModelArguments(model_name_or_path=str(trained), dtype="float32"))
+    weights = {name: value.half() if ".audio_tower." in name else value for name, value in model.state_dict().items()}
+    with atomic_folder(output) as part:
+        model.save_pretrained(part, state_dict=weights)
+        processor.save_pretrained(part)
