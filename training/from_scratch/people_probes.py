@@ -59,14 +59,15 @@ class PeopleWindows(AlignmentClips):
             "of_parts": torch.tensor(np.array(parts), dtype=torch.float32)[None],
             "of_windows": torch.tensor(np.reshape(windows, (1, -1, len(ACTIONS))), dtype=torch.float32),
         }
-        heard = [voice for _, voice in pairs if voice is not None]
-        voices = [self._ids(voice_words(voice)) for voice in heard]
-        # A clip without a voice has a sound all the same, as noise or silence; without any it has no window of sound.
-        own = int(tensors["audio_windows"].shape[1]) if heard else 0
-        words = [voices or [self._ids(voice_words(None))], *([voice] for voice in voices[:own])]
+        if "audio_windows" not in tensors:  # no track, no tokens of sound
+            return tensors | targets
+        # A clip without a voice has a sound all the same, as noise or silence.
+        voices = [self._ids(voice_words(voice)) for _, voice in pairs] or [self._ids(voice_words(None))]
+        own = int(tensors["audio_windows"].shape[1])
+        words = [voices, *([voice] for voice in voices[:own])]
         targets["audio_words"] = words_of_tokens(words, self.processor.num_audio_query_tokens)[None]
-        targets["prosodies"] = torch.full((1, tensors["audio_windows"].shape[1]), -100)
-        targets["prosodies"][0, :own] = torch.tensor([HEARD.index(voice) for voice in heard[:own]], dtype=torch.long)
+        known = [-100 if voice is None else HEARD.index(voice) for _, voice in pairs]
+        targets["prosodies"] = torch.tensor(known[:own], dtype=torch.long)[None]
         return tensors | targets
 
 

@@ -18,6 +18,7 @@ from ...modeling_microemo.modeling_microemo import MicroEmoModel
 from ...modeling_microemo.towers import MicroEmoAudioModel, MicroEmoVisionModel
 from ...modeling_microemo.visual_encoder import GlobalLocalVisualEncoder
 from ...processing.processing_microemo import MicroEmoProcessor
+from ..data import to_conversation
 from ..feature_cache import FRAME_INPUTS, pad_together
 from ..synthetic.dialogue_plan import CLUES
 from ..synthetic.face_acting import ACTIONS
@@ -110,7 +111,7 @@ class WindowProbe(nn.Module):
         Args:
             of_parts (`torch.Tensor` of shape `(B, PARTS, A)`): The mean amplitudes in each part of the clip.
             of_windows (`torch.Tensor` of shape `(B, K, A)`): The mean amplitudes in each window of frames.
-            prosodies (`torch.LongTensor` of shape `(B, K')`): The prosody of each utterance.
+            prosodies (`torch.LongTensor` of shape `(B, K')`): The prosody of each utterance, -100 where there is none.
             video_words (`torch.LongTensor` of shape `(B, 1 + K, n, W)`):
                 The ids of the words that each token of a window of frames stands for, as the mean of their embeddings.
                 The whole video comes first. 0 is no word.
@@ -135,10 +136,12 @@ class WindowProbe(nn.Module):
         if self.model.config.windows != "none":
             real = media["utterance_windows"][..., 1] > media["utterance_windows"][..., 0]
             output["amplitudes"] = self.of_window(video[:, 1:][real])
-            losses.append(F.mse_loss(output["amplitudes"], of_windows[real]))
+            if real.any():
+                losses.append(F.mse_loss(output["amplitudes"], of_windows[real]))
         real = media["audio_windows"][..., 1] > media["audio_windows"][..., 0]
         output["logits"] = self.of_sound(audio[:, 1:][real])
-        losses.append(F.cross_entropy(output["logits"], prosodies[real]))
+        if (prosodies[real] >= 0).any():
+            losses.append(F.cross_entropy(output["logits"], prosodies[real]))
         return {"loss": sum(losses), **output}
 
     def _distance(self, tokens: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -246,8 +249,10 @@ class _KnownClips(Dataset):
     def look_up(self, index: int) -> tuple[BatchFeature, dict]:
         """Processes a clip, and looks up its truth."""
         row = self.rows[index]
+        # Rows have a subtitle file, a list of utterances, or neither.
+        clip = to_conversation(row)[0]["content"][0]
         inputs = self.processor(
-            videos=[row["video"]], utterances=[row["subtitles"]], return_tensors="pt", return_metadata=True
+            videos=[row["video"]], utterances=[clip.get("utterances")], return_tensors="pt", return_metadata=True
         )
         return inputs, self.truth[row["name"]]
 
