@@ -152,13 +152,17 @@ def score_people(
         list[str] | None,
         typer.Option(help="A split of the corpus; may be repeated. By default test and test_unseen."),
     ] = None,
+    photographs: Annotated[
+        Path | None,
+        typer.Option(help="A folder of photographs: the smiling people of the split are shown, too, as real smiles."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file for all answers, as JSON lines.")
     ] = None,
 ):
     """Ask CHECKPOINT about the dialogues of people in CORPUS, and print what it sees, hears and says, with 95 % intervals."""
     check_sources(checkpoint)
-    check_folders(corpus)
+    check_folders(*(folder for folder in (corpus, photographs) if folder is not None))
     load_libraries()
     from ..inference.emotion_pipeline import EmotionPipeline
     from ..training.data import load_table
@@ -177,10 +181,24 @@ def score_people(
         ]
     pipeline = EmotionPipeline.from_pretrained(checkpoint)
     answers = answer_people_questions(pipeline.model, pipeline.processor, rows, truth)
+    scores = compute(answers)
+    if photographs is not None:
+        from ..training.from_scratch.real_smiles import answer_smiles, score_smiles_said, write_smile_clips
+
+        with tempfile.TemporaryDirectory() as folder:
+            smiles = write_smile_clips(Path(folder), photographs, (split or ["test"])[0])
+            shown = answer_smiles(pipeline.model, pipeline.processor, smiles)
+        names = {
+            "auc": "real smiles, AUC",
+            "said": "real smiles, said",
+            "false": "real smiles, said of a face at rest",
+        }
+        scores |= {names[name]: score for name, score in score_smiles_said(shown).items()}
+        answers += shown
     if output is not None:
         write_json_lines(output, answers)
     table = Table("figure", "value", "95 % interval", "answers", "majority or chance")
-    for name, score in compute(answers).items():
+    for name, score in scores.items():
         percents = [f"{100 * score[key]:.1f}" for key in ("value", "low", "high")]
         majority = f"{100 * score['majority']:.1f}" if "majority" in score else ""
         table.add_row(name, percents[0], f"{percents[1]} to {percents[2]}", str(score["count"]), majority)

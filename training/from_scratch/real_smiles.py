@@ -131,7 +131,8 @@ def score_smiles_said(records: list[dict], draws: int = 1000, seed: int = 0) -> 
 
     Returns:
         `dict[str, dict]`: `auc`, the share of pairs that the probability of a smile puts in order, `said`, the share of
-        the smiles in whose answer there is one, and `false`, that of the faces at rest, each with `value`, `low`, `high`.
+        the smiles in whose answer there is one, and `false`, that of the faces at rest, each with `value`, `low`,
+        `high` and `count`, the number of clips.
     """
     people = sorted({record["person"] for record in records})
     by_person = {person: [record for record in records if record["person"] == person] for person in people}
@@ -151,7 +152,7 @@ def score_smiles_said(records: list[dict], draws: int = 1000, seed: int = 0) -> 
     ]
     low, high = np.percentile(np.array(samples), [2.5, 97.5], axis=0)
     return {
-        name: {"value": value, "low": float(low[index]), "high": float(high[index])}
+        name: {"value": value, "low": float(low[index]), "high": float(high[index]), "count": len(records)}
         for index, (name, value) in enumerate(zip(("auc", "said", "false"), figures(records), strict=True))
     }
 
