@@ -486,7 +486,7 @@ def run(
 
     from ..inference.baselines import load_baseline
     from ..inference.emotion_pipeline import EmotionPipeline
-    from ..inference.run_dataset import WithSpeech, open_answers, read_samples, run_dataset
+    from ..inference.run_dataset import Answerer, WithSpeech, open_answers, read_samples, run_dataset
 
     samples = read_samples(data)
     system = name or model.rstrip("/").split("/")[-1]
@@ -496,7 +496,7 @@ def run(
     load = EmotionPipeline.from_pretrained if is_ours else load_baseline
     options = {"max_new_tokens": max_new_tokens, "use_subtitle": subtitles}
     speech = speech_reader(asr, keep_utterances, device, progress=False) if asr or keep_utterances else None
-    answerer = load(model, name=system, device=device, **options)
+    answerer: Answerer = load(model, name=system, device=device, **options)
     if speech is not None:
         answerer = WithSpeech(answerer, speech)
     report = run_dataset(answerer, samples, output, batch_size, skip_errors)

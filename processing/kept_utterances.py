@@ -41,9 +41,11 @@ class UtterancesBesideClips:
         Returns:
             `list[Utterance]` or `None`: The utterances, or `None` if there are none of this sound and recogniser.
         """
-        path = None if isinstance(source, bytes) else utterance_file(source)
-        kept = _read(path) if path is not None and path.is_file() else None
-        if path is None or kept is None or kept["audio_track"] != audio_track or kept["sha256"] != digest(source):
+        if isinstance(source, bytes):
+            return None
+        path = utterance_file(source)
+        kept = _read(path) if path.is_file() else None
+        if kept is None or kept["audio_track"] != audio_track or kept["sha256"] != digest(source):
             return None
         if recogniser not in (None, kept["recogniser"]):
             return None

@@ -1,6 +1,6 @@
 """MicroEmo's processor: from a clip and a question to the tensors that the model reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -223,7 +223,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         landmarks: Any = None,
         audio_track: int | str | list | None = None,
         audio_from_video_indices: list[int | None] | None = None,
-        asr: Callable | None = None,
+        asr: Any = None,
         **kwargs: Unpack[MicroEmoProcessorKwargs],  # type: ignore[misc]
     ) -> BatchFeature:
         """Makes all that the model reads from clips and texts.
@@ -434,7 +434,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         return output if return_dict else output["input_ids"]
 
     def _encode_clips(
-        self, clips: Sequence[ClipInput], asr: Callable | None, video_kwargs: dict[str, Any]
+        self, clips: Sequence[ClipInput], asr: Any, video_kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], list[ClipPrompt], dict[str, list]]:
         """Computes the features of all media, what each row's prompt says of its clip, and the metadata of each row.
 

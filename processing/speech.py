@@ -93,7 +93,7 @@ class SpeechReader:
 
     def __init__(
         self,
-        asr: Callable | None = None,
+        asr: Any = None,
         name: str | None = None,
         store: UtteranceStore | None = None,
         batch_size: int = 8,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 
+from ...configuration.configuration_microemo import MicroEmoAudioQFormerConfig
 from ...modeling_microemo.audio_branch import AudioBranch
 from ...processing.feature_extraction_microemo import resample
 from ...utils.files import atomic_file
@@ -70,7 +72,8 @@ def hear(
     waiting = [recordings[index] for index in rng.permutation(len(recordings))]
     while waiting:
         most = int(rng.integers(1, 10))
-        time, spans, sounds = rng.uniform(0, 1), [], []
+        time, sounds = rng.uniform(0, 1), []
+        spans: list[tuple[float, float, Recording]] = []
         while waiting and len(spans) < most:
             sound = _change(load_speech(waiting[-1]), rng) if is_changed else load_speech(waiting[-1])
             end = time + len(sound) / SOUND_RATE
@@ -233,7 +236,8 @@ class HeardProbe(nn.Module):
         config = audio_branch.config
         self.audio_branch, self.dropout, self.smoothing = audio_branch, dropout, smoothing
         # One head for every token: the language model reads each of them by the same projection.
-        self.head = nn.Linear(config.audio_qformer_config.hidden_size, len(HEARD))
+        qformer_config = cast(MicroEmoAudioQFormerConfig, config.audio_qformer_config)
+        self.head = nn.Linear(qformer_config.hidden_size, len(HEARD))
 
     def forward(
         self, features: torch.Tensor, step_mask: torch.Tensor, emotions: torch.Tensor

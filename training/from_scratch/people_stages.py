@@ -13,6 +13,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ import yaml
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from ...configuration.configuration_microemo import MicroEmoConfig
+from ...configuration.configuration_microemo import MicroEmoConfig, MicroEmoVisionConfig
 from ...modeling_microemo.towers import MicroEmoVisionModel
 from ...utils.files import atomic_folder, read_json_lines, write_text
 from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute
@@ -334,7 +335,7 @@ def _learn_image_encoder(run: PeopleRun, folder: Path) -> None:
         )
         for split, count in (("train", "frames"), ("dev", "dev_frames"))
     )
-    config = MicroEmoConfig.from_preset("microemo-small").vision_config
+    config = cast(MicroEmoVisionConfig, MicroEmoConfig.from_preset("microemo-small").vision_config)
     steps = run.work / "image_encoder_steps"
     last = learn_image_encoder(frames, dev_frames, steps, config, max_steps=numbers["max_steps"])
     shutil.copytree(last, folder, dirs_exist_ok=True)

@@ -6,9 +6,11 @@ words, which the question is about.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from transformers import BatchFeature
 
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ...processing.processing_microemo import MicroEmoProcessor
@@ -50,6 +52,7 @@ def write_smile_clips(folder: Path, photographs: str | Path, split: str | None =
     folder.mkdir(parents=True, exist_ok=True)
     times, rows = np.arange(round(_SECONDS * _RATE)) / _RATE, []
     for number, person in enumerate(people):
+        assert person.smiling is not None  # as the list above is made
         for kind, path in (("neutral", person.neutral), ("smiling", person.smiling)):
             video = folder / f"{person.id}-{kind}.mp4"
             # The camera moves alike before both photographs of a person.
@@ -65,7 +68,9 @@ def _handheld(picture: np.ndarray, times: np.ndarray, rng: np.random.Generator) 
     corner = [(picture.shape[1] - side) / 2, (picture.shape[0] - side) / 2]
     rates, phases = rng.uniform(0.1, 0.5, 3), rng.uniform(0, 2 * np.pi, 3)
     for right, down, turn in np.sin(2 * np.pi * times[:, None] * rates + phases):
-        matrix = cv2.getRotationMatrix2D((side / 2 + corner[0], side / 2 + corner[1]), _TURN * turn, _SIZE / side)
+        matrix: np.ndarray = cv2.getRotationMatrix2D(
+            (side / 2 + corner[0], side / 2 + corner[1]), _TURN * turn, _SIZE / side
+        )
         matrix[:, 2] += _SIZE / 2 - np.array([side / 2 + corner[0], side / 2 + corner[1]])
         matrix[:, 2] += _SWAY * _SIZE * np.array([right, down])
         yield cv2.warpAffine(picture, matrix, (_SIZE, _SIZE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
@@ -92,7 +97,9 @@ def answer_smiles(
     question = {"role": "user", "content": content}
     for row in rows:
         beginnings = [f"In utterance 1 {clue_words(clue)}" for clue in CLUES]
-        batch = collator([{**row, "messages": [question, _answer(beginning)]} for beginning in beginnings])
+        batch = cast(
+            BatchFeature, collator([{**row, "messages": [question, _answer(beginning)]} for beginning in beginnings])
+        )
         labels = batch.pop("labels")
         logits = model(**batch.to(model.device)).logits[:, :-1].log_softmax(dim=-1)
         targets = labels[:, 1:].to(logits.device)
@@ -139,9 +146,9 @@ def score_smiles_said(records: list[dict], draws: int = 1000, seed: int = 0) -> 
 
     def figures(chosen: list[dict]) -> tuple[float, float, float]:
         smiles, rests = ([record for record in chosen if record["smiles"] is kind] for kind in (True, False))
-        values = [np.array([record["smile"] for record in group]) for group in (smiles, rests)]
-        said = [float(np.mean([record["said"] for record in group])) for group in (smiles, rests)]
-        return order_of(*values), *said
+        smiling, resting = (np.array([record["smile"] for record in group]) for group in (smiles, rests))
+        said, false = (float(np.mean([record["said"] for record in group])) for group in (smiles, rests))
+        return order_of(smiling, resting), said, false
 
     rng = np.random.default_rng(seed)
     samples = [

@@ -44,12 +44,12 @@ def draw_hand(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
     width = round(0.8 * size)
     mask = np.zeros((size, width), np.uint8)
     palm = (width // 2, round(0.64 * size))
-    cv2.ellipse(mask, palm, (round(0.4 * width), round(0.36 * size)), 0, 0, 360, 255, cv2.FILLED)
+    cv2.ellipse(mask, palm, (round(0.4 * width), round(0.36 * size)), 0, 0, 360, (255,), cv2.FILLED)
     thickness = max(2, round(0.21 * width))
     for place in (-0.27, -0.09, 0.09, 0.27):
         root = (round(palm[0] + place * width), round(0.5 * size))
         tip = (round(root[0] + place * 0.3 * width), round(rng.uniform(0.08, 0.2) * size))
-        cv2.line(mask, root, tip, 255, thickness, cv2.LINE_AA)
+        cv2.line(mask, root, tip, (255,), thickness, cv2.LINE_AA)
     cv2.rectangle(mask, (round(0.25 * width), round(0.85 * size)), (round(0.75 * width), size), 255, cv2.FILLED)
     place, tone = rng.uniform(0, len(_SKIN) - 1), np.arange(len(_SKIN))
     skin = np.array([np.interp(place, tone, channel) for channel in _SKIN.T])
@@ -80,7 +80,7 @@ def draw_cover(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
             cv2.line(picture, (size // 6, height), (5 * size // 6, height), color, max(1, size // 60))
         return picture, np.full((size, size), OPAQUE, np.int16)
     mask = np.zeros((size, size), np.uint8)
-    cv2.circle(mask, (size // 2, size // 2), size // 2 - 1, OPAQUE, cv2.FILLED)
+    cv2.circle(mask, (size // 2, size // 2), size // 2 - 1, (OPAQUE,), cv2.FILLED)
     return picture, mask.astype(np.int16)
 
 

@@ -114,7 +114,8 @@ class OpenMouth:
         mask: np.ndarray = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
         corners = np.round((outline - low) * (1 << _SUBPIXEL)).astype(np.int32)
         cv2.fillPoly(mask, [corners], (255,), cv2.LINE_AA, _SUBPIXEL)
-        alpha = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), max(0.5, 0.02 * size))[..., None] * seen
+        softness = max(0.5, float(0.02 * size))
+        alpha = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), softness)[..., None] * seen
         part = frame[low[1] : high[1], low[0] : high[0]]
         frame[low[1] : high[1], low[0] : high[0]] = (part * (1 - alpha) + self._color * alpha).round().astype(np.uint8)
         return frame

@@ -8,13 +8,13 @@ a face, a voice or subtitles, or have one of the other [`CONDITIONS`].
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
 from .dialogue_plan import CLUES, SPLITS, UNSEEN, Expression
 from .face_acting import ACTIONS
+from .photographs import Person
 from .recordings import HEARD, Recording
 
 # Pairs of a clue and an emotion heard that occur in a third of the test clips only.
@@ -64,20 +64,6 @@ _MOST_SECONDS = 60.0
 _MOST_PIXELS = 9e6  # of all frames of a clip; what is larger has fewer frames a second
 # Shares of clips that are as short and as long as any.
 _SHORT, _LONG = 0.02, 0.012
-
-
-class ActingPerson(Protocol):
-    """What the plan reads of a person in a photograph.
-
-    Attributes:
-        id (`str`): The name of the person.
-        gender (`str`, *optional*): `"female"`, `"male"` or another word; `None` or empty where it is not known.
-        smiling (`Path`, *optional*): The photograph in which the person smiles, where there is one.
-    """
-
-    id: str
-    gender: str | None
-    smiling: Path | None
 
 
 @dataclass(frozen=True)
@@ -220,7 +206,7 @@ def plan_people(
     seed: int,
     split: str,
     index: int,
-    people: Sequence[ActingPerson],
+    people: Sequence[Person],
     recordings: Sequence[Recording],
 ) -> PeopleDialogue:
     """Plans a clip. The same arguments always give the same clip.
@@ -232,7 +218,7 @@ def plan_people(
         seed (`int`): The seed.
         split (`str`): One of `SPLITS`.
         index (`int`): The index of the clip.
-        people (`Sequence[ActingPerson]`): The people of the split.
+        people (`Sequence[Person]`): The people of the split.
         recordings (`Sequence[Recording]`): The recordings of the split.
 
     Returns:
@@ -302,7 +288,7 @@ def people_streams(seed: int, split: str, index: int) -> list[np.random.Generato
     return [np.random.default_rng(child) for child in sequence.spawn(9)]
 
 
-def _pick(shares: dict, rng: np.random.Generator):
+def _pick(shares: dict[Any, float], rng: np.random.Generator) -> Any:
     weights = np.array(list(shares.values()), float)
     return list(shares)[rng.choice(len(weights), p=weights / weights.sum())]
 
@@ -312,15 +298,15 @@ def _emotions(speech: Sequence[Recording]) -> list[str]:
 
 
 def _cast(
-    people: Sequence[ActingPerson], recordings: Sequence[Recording], count: int, rng: np.random.Generator
-) -> tuple[list[tuple[ActingPerson, list[Recording]]], ActingPerson | None]:
+    people: Sequence[Person], recordings: Sequence[Recording], count: int, rng: np.random.Generator
+) -> tuple[list[tuple[Person, list[Recording]]], Person | None]:
     """Draws one or two people with a voice each, and another person who may stand behind them."""
     voices = {
         speaker: list(own)
         for speaker, own in groupby(sorted(recordings, key=lambda one: one.speaker), lambda one: one.speaker)
     }
     wanted = min(2 if count > 1 and rng.random() < 0.45 else 1, len(people))
-    cast: list[tuple[ActingPerson, list[Recording]]] = []
+    cast: list[tuple[Person, list[Recording]]] = []
     order = [people[place] for place in rng.permutation(len(people))]
     for person in order[:wanted]:
         taken = {speech[0].speaker for _, speech in cast}
@@ -384,12 +370,14 @@ def _place(
     rng: np.random.Generator,
 ) -> tuple[list[PeopleUtterance], float]:
     """Places utterances one after the other, half of them with hardly a gap between, and draws the clip's length."""
-    time, utterances = float(rng.uniform(0.05, 0.2) if is_short else rng.uniform(0.15, 0.9)), []
+    time = float(rng.uniform(0.05, 0.2) if is_short else rng.uniform(0.15, 0.9))
+    utterances: list[PeopleUtterance] = []
     for person, (clue, _), recordings in zip(turns, pairs, said, strict=True):
         if utterances:
             close = (0.02, 0.15) if rng.random() < 0.45 else (1.0, 3.5) if is_long else (0.25, 1.2)
             time += float(rng.uniform(*close))
-        start, parts = round(time, 3), []
+        start = round(time, 3)
+        parts: list[tuple[float, Recording]] = []
         for recording in recordings:
             if parts:
                 time += float(rng.uniform(0.1, 0.35))
@@ -447,8 +435,8 @@ def draw_expression(action: str, start: float, end: float, rng: np.random.Genera
     rise, fall = (min(0.6, float(rng.uniform(0.1, 0.2)) * length) for _ in range(2))
     onset = start + float(rng.uniform(0, 0.08)) * length
     offset = end - float(rng.uniform(0, 0.1)) * length
-    marks = (round(mark, 3) for mark in (onset, onset + rise, offset - fall, offset))
-    return Expression(action, *marks, strength=round(float(rng.uniform(0.65, 1)), 3))
+    onset, apex, decline, offset = (round(mark, 3) for mark in (onset, onset + rise, offset - fall, offset))
+    return Expression(action, onset, apex, decline, offset, strength=round(float(rng.uniform(0.65, 1)), 3))
 
 
 def _hide(

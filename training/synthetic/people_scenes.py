@@ -74,7 +74,7 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         face = find_face(photograph)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    scale = _EYE_WIDTH / np.linalg.norm((face[263, :2] - face[33, :2]) * photograph.shape[1::-1])
+    scale = float(_EYE_WIDTH / np.linalg.norm((face[263, :2] - face[33, :2]) * photograph.shape[1::-1]))
     if scale < 1:
         photograph = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return photograph, face

@@ -3,8 +3,6 @@
 The music is made here: chords of decaying tones, which belong to nobody.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .people_plan import PeopleDialogue
@@ -121,7 +119,7 @@ def _music(length: int, rng: np.random.Generator) -> np.ndarray:
     """Returns (length,) chords of unit power, struck at a steady beat."""
     music, root = np.zeros(length), rng.uniform(98, 196)
     beat = round(SOUND_RATE * 60 / rng.uniform(50, 110))
-    progression: Sequence[int] = rng.choice([0, 2, 5, 7, 9], 4)
+    progression: np.ndarray = rng.choice([0, 2, 5, 7, 9], 4)
     time = np.arange(min(length, 3 * beat)) / SOUND_RATE
     decay = np.exp(-time * rng.uniform(1, 4)) * np.minimum(1, time / 0.01)
     harmonics = np.arange(1, 6)

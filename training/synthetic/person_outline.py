@@ -46,9 +46,10 @@ def _find_outline(photograph: np.ndarray, face: np.ndarray) -> np.ndarray:
     mask: np.ndarray = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
     # The head has hair round the face, and a body below.
     center = (int(middle), int((top + bottom) / 2 - 0.15 * (bottom - top)))
-    cv2.ellipse(mask, center, (int(1.35 * half), int(0.85 * (bottom - top))), 0, 0, 360, cv2.GC_PR_FGD, cv2.FILLED)
+    axes = (int(1.35 * half), int(0.85 * (bottom - top)))
+    cv2.ellipse(mask, center, axes, 0, 0, 360, (cv2.GC_PR_FGD,), cv2.FILLED)
     mask[bottom:, max(0, int(middle - 2.2 * half)) : int(middle + 2.2 * half)] = cv2.GC_PR_FGD
-    cv2.fillConvexPoly(mask, cv2.convexHull(face), cv2.GC_FGD)
+    cv2.fillConvexPoly(mask, cv2.convexHull(face), (cv2.GC_FGD,))
     mask[bottom:, max(0, int(middle - 0.5 * half)) : int(middle + 0.5 * half)] = cv2.GC_FGD
     edge = max(1, round(0.02 * _SIDE))
     mask[:edge] = mask[: max(edge, bottom), :edge] = mask[: max(edge, bottom), -edge:] = cv2.GC_BGD

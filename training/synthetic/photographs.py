@@ -159,5 +159,5 @@ def actor_of(person: Person) -> FaceActor:
             faces.append(find_face(picture))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    smile = {"smiling": pictures[1], "smiling_face": faces[1]} if len(pictures) > 1 else {}
-    return FaceActor(pictures[0], faces[0], **smile)
+    smiling, smiling_face = (pictures[1], faces[1]) if len(pictures) > 1 else (None, None)
+    return FaceActor(pictures[0], faces[0], smiling=smiling, smiling_face=smiling_face)

@@ -225,10 +225,13 @@ def _of_table(table: Path, folder: Path) -> Iterator[Recording]:
             )
         if row.get("split", "") not in ("", *SPLITS):
             raise ValueError(f"{table}, row {number}: split must be one of {', '.join(SPLITS)}, got {row['split']!r}")
-        optional = {name: row.get(name, "").strip() for name in ("corpus", "gender", "text", "language")}
+        corpus, gender, text, language = (
+            row.get(name, "").strip() for name in ("corpus", "gender", "text", "language")
+        )
         if not row["speaker"].strip():
             raise ValueError(f"{table}, row {number}: no speaker")
-        yield Recording(path, row["speaker"].strip(), row.get("split", ""), emotion, **optional)
+        speaker, split = row["speaker"].strip(), row.get("split", "")
+        yield Recording(path, speaker, split, emotion, corpus, gender, text, language)
 
 
 def _of_names(folder: Path) -> Iterator[Recording]:
