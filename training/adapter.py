@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from peft import PeftModel, PeftModelForCausalLM
 from safetensors.torch import load_file, save_file
-from transformers.utils import PROCESSOR_NAME
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
@@ -56,47 +55,20 @@ def load_adapter(
     """Loads a trained adapter on its base model, and its processor.
 
     Args:
-        folder (`str` or `Path`):
-            The folder that a run with LoRA wrote, or PEFT's own `save_pretrained`. Where it holds no configuration of
-            the model or no processor, those of the base model are taken.
+        folder (`str` or `Path`): The folder that a run with LoRA wrote.
         dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`): The type of the weights of the base model.
         base (`str`, *optional*):
             The base model. By default the one that the adapter was trained on, where it was then.
 
     Returns:
         `tuple[PeftModel, MicroEmoProcessor]`: The model and the processor.
-
-    Raises:
-        FileNotFoundError: if `folder` holds no adapter.
-        ValueError: if the adapter names no base model, or one that is no MicroEmo.
     """
-    base = base or _named_base(Path(folder))
-    # An adapter that PEFT alone saved, as TRL does too, was trained on the base as it is, often without its processor.
+    base = base or read_json(Path(folder, ADAPTER_CONFIG))["base_model_name_or_path"]
+    # An adapter that PEFT alone saved was trained on the base as it is.
     file = Path(folder, ADAPTER_MODEL_CONFIG)
     config = MicroEmoConfig.from_json_file(file) if file.is_file() else None
-    if config is None:
-        model_type = MicroEmoConfig.get_config_dict(base)[0].get("model_type")
-        if model_type != MicroEmoConfig.model_type:
-            raise ValueError(
-                f"{folder}: its base model {base} is of type {model_type!r}, expected {MicroEmoConfig.model_type!r}"
-            )
     model = MicroEmoForConditionalGeneration.from_pretrained(base, config=config, dtype=dtype)
-    place = folder if Path(folder, PROCESSOR_NAME).is_file() else base
-    return PeftModel.from_pretrained(model, folder), MicroEmoProcessor.from_pretrained(place)
-
-
-def _named_base(folder: Path) -> str:
-    """The base model that the adapter was trained on, as PEFT wrote it down."""
-    file = folder / ADAPTER_CONFIG
-    if not file.is_file():
-        raise FileNotFoundError(f"{folder}: no {ADAPTER_CONFIG} in it, so no adapter")
-    base = read_json(file).get("base_model_name_or_path")
-    if not base:
-        raise ValueError(
-            f"{file}: base_model_name_or_path is {base!r}, expected the folder or Hub id of the model that the adapter was "
-            "trained on; write it there, or pass `base`"
-        )
-    return str(base)
+    return PeftModel.from_pretrained(model, folder), MicroEmoProcessor.from_pretrained(folder)
 
 
 def merge_adapter(folder: str | Path, output: str | Path, base: str | None = None) -> Path:
