@@ -20,6 +20,7 @@ from ..utils.checkpoint_files import (
     ADAPTER_WEIGHTS,
     CARD,
     CONVERSION_REPORT,
+    IMAGE_QUERIES,
     RUN_FACTS,
 )
 from ..utils.files import read_json
@@ -130,8 +131,10 @@ def read_folder(folder: str | os.PathLike, include: Iterable[str] = ()) -> Folde
     if not content.is_adapter:
         wanted += _weight_files(content)
     _sort(content, "", wanted)
-    for name in REQUIRED:
-        _require(content, name)
+    # An adapter that PEFT alone saved has no processor: that of its base is taken. Half a processor is a damaged one.
+    if not content.is_adapter or any(name in content.files for name in REQUIRED):
+        for name in REQUIRED:
+            _require(content, name)
     if content.is_adapter:
         _check_adapter(content)
     else:
@@ -274,12 +277,14 @@ def _check_against_model(content: FolderContent, shapes: dict[str, tuple[int, ..
 
 
 def _check_adapter(content: FolderContent) -> None:
-    for name in ADAPTER:
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         _require(content, name)
-    if ADAPTER_WEIGHTS in content.files:
-        found = _read_header(content, ADAPTER_WEIGHTS)
-        if found == {}:
-            content.problems.append(f"{ADAPTER_WEIGHTS} holds no weights")
+    found = _read_header(content, ADAPTER_WEIGHTS) if ADAPTER_WEIGHTS in content.files else None
+    if found == {}:
+        content.problems.append(f"{ADAPTER_WEIGHTS} holds no weights")
+    # A training run saves the configuration, which it may have changed. PEFT alone does not: that of the base is taken.
+    if (content.folder / RUN_FACTS).is_file() or any(name.endswith(IMAGE_QUERIES) for name in found or ()):
+        _require(content, ADAPTER_MODEL_CONFIG)
     config = _read_json(content, ADAPTER_MODEL_CONFIG)
     if config and config.get("model_type") != "microemo":
         content.problems.append(f'{ADAPTER_MODEL_CONFIG}: model_type is {config.get("model_type")!r}, not "microemo"')

@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from peft import PeftModel, PeftModelForCausalLM
 from safetensors.torch import load_file, save_file
+from transformers.utils import PROCESSOR_NAME
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
-from ..utils.checkpoint_files import ADAPTER_CONFIG, ADAPTER_MODEL_CONFIG, ADAPTER_WEIGHTS
+from ..utils.checkpoint_files import ADAPTER_CONFIG, ADAPTER_MODEL_CONFIG, ADAPTER_WEIGHTS, IMAGE_QUERIES
 from ..utils.files import atomic_file, atomic_folder, check_new_folder, read_json
-
-# The image Q-Former's queries are a parameter of the visual encoder, which holds the frozen image encoder, too.
-IMAGE_QUERIES = "visual_encoder.query_tokens"
 
 
 class MicroEmoPeftModel(PeftModelForCausalLM):
@@ -55,20 +53,67 @@ def load_adapter(
     """Loads a trained adapter on its base model, and its processor.
 
     Args:
-        folder (`str` or `Path`): The folder that a run with LoRA wrote.
+        folder (`str` or `Path`):
+            The folder that a run with LoRA wrote, or PEFT's own `save_pretrained`. Where it holds no configuration of
+            the model or no processor, those of the base model are taken.
         dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`): The type of the weights of the base model.
         base (`str`, *optional*):
             The base model. By default the one that the adapter was trained on, where it was then.
 
     Returns:
         `tuple[PeftModel, MicroEmoProcessor]`: The model and the processor.
+
+    Raises:
+        FileNotFoundError: if `folder` holds no adapter.
+        OSError: if the base model is not where the adapter says.
+        ValueError:
+            if the adapter names no base model, one that is no MicroEmo, or another one than it was trained on, or if its
+            processor has other settings.
     """
-    base = base or read_json(Path(folder, ADAPTER_CONFIG))["base_model_name_or_path"]
-    # An adapter that PEFT alone saved was trained on the base as it is.
-    file = Path(folder, ADAPTER_MODEL_CONFIG)
-    config = MicroEmoConfig.from_json_file(file) if file.is_file() else None
+    folder = Path(folder)
+    base = base or _named_base(folder)
+    # An adapter that PEFT alone saved, as TRL does too, was trained on the base as it is, often without its processor.
+    file = folder / ADAPTER_MODEL_CONFIG
+    config = MicroEmoConfig.from_json_file(file) if file.is_file() else _base_config(folder, base)
     model = MicroEmoForConditionalGeneration.from_pretrained(base, config=config, dtype=dtype)
-    return PeftModel.from_pretrained(model, folder), MicroEmoProcessor.from_pretrained(folder)
+    processor = MicroEmoProcessor.from_pretrained(folder if (folder / PROCESSOR_NAME).is_file() else base)
+    processor.check_config(config)
+    try:
+        return PeftModel.from_pretrained(model, folder), processor
+    except RuntimeError as error:  # of torch, whose message lists all weights of another shape
+        example = " ".join(str(error).split("\n\t")[:2])
+        raise ValueError(f"{folder}: an adapter of another model than {base}: {example}") from error
+
+
+def _base_config(folder: Path, base: str) -> MicroEmoConfig:
+    """The configuration of the base model of an adapter that has none of its own."""
+    try:
+        model_type = MicroEmoConfig.get_config_dict(base)[0].get("model_type")
+    except OSError as error:
+        raise OSError(
+            f"{folder}: its base model {base} cannot be read; pass `base` (--base), where it is now ({error})"
+        ) from error
+    if model_type != MicroEmoConfig.model_type:
+        raise ValueError(
+            f"{folder}: its base model {base} is of type {model_type!r}, expected {MicroEmoConfig.model_type!r}"
+        )
+    return MicroEmoConfig.from_pretrained(base)
+
+
+def _named_base(folder: Path) -> str:
+    """The base model that the adapter was trained on, as PEFT wrote it down."""
+    file = folder / ADAPTER_CONFIG
+    if not file.is_file():
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{ADAPTER_CONFIG}"))
+        hint = f"; there are some in {', '.join(inside)}" if inside else ""
+        raise FileNotFoundError(f"{folder}: no {ADAPTER_CONFIG} in it, so no adapter{hint}")
+    base = read_json(file).get("base_model_name_or_path")
+    if not base:
+        raise ValueError(
+            f"{file}: base_model_name_or_path is {base!r}, expected the folder or Hub id of the model that the adapter was "
+            "trained on; write it there, or pass `base`"
+        )
+    return str(base)
 
 
 def merge_adapter(folder: str | Path, output: str | Path, base: str | None = None) -> Path:
@@ -88,8 +133,7 @@ def merge_adapter(folder: str | Path, output: str | Path, base: str | None = Non
         FileNotFoundError: if `folder` holds no adapter.
     """
     folder, output = Path(folder), Path(output)
-    if not (folder / ADAPTER_CONFIG).is_file():
-        raise FileNotFoundError(f"{folder}: no {ADAPTER_CONFIG} in it, so no adapter")
+    base = base or _named_base(folder)
     check_new_folder(output)
     model, processor = load_adapter(folder, base=base)
     merged = model.merge_and_unload()

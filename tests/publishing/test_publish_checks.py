@@ -90,11 +90,31 @@ def test_all_that_is_missing_is_told_at_once(checkpoint):
     ]
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "microemo_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "tokenizer_config.json"])
 def test_an_adapter_is_checked_as_an_adapter(adapter, name):
     assert not read_folder(adapter).problems
     (adapter / name).unlink()
     assert read_folder(adapter).problems == [f"{name} is missing"]
+
+
+def test_an_adapter_that_peft_alone_saved_is_complete(adapter):
+    for path in adapter.iterdir():
+        if path.is_file() and path.name not in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
+            path.unlink()
+    shutil.rmtree(adapter / "qformer_tokenizer")
+    plan = make_plan(adapter, "ada/adapter", license="mit", base_model="lab/tiny")
+    assert sorted(plan.files) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_an_adapter_of_peft_alone_is_complete_without_configuration_and_processor(adapter):
+    kept = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    for path in adapter.iterdir():
+        if path.is_file() and path.name not in kept:
+            path.unlink()
+    shutil.rmtree(adapter / "qformer_tokenizer")
+    plan = make_plan(adapter, "ada/adapter", license="mit", base_model="ada/base")
+    assert set(plan.files) == kept
+    assert b"layers of width not stated" not in plan.files["README.md"]  # its base tells it
 
 
 def test_what_is_no_part_of_a_checkpoint_is_left_out_with_its_reason(checkpoint):
