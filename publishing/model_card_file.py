@@ -328,8 +328,16 @@ def _cells(row: dict) -> dict:
     return {key: re.sub(r"\s+", " ", str(value)).replace("|", r"\|") for key, value in row.items()}
 
 
+def _read_config(content: FolderContent) -> dict:
+    """The model's configuration; for an adapter that PEFT alone saved, that of its base where it is a folder here."""
+    if not content.is_adapter:
+        return _read(content.folder / "config.json")
+    base = _read(content.folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    return _read(content.folder / ADAPTER_MODEL_CONFIG) or (_read(Path(base, "config.json")) if base else {})
+
+
 def _model_rows(content: FolderContent, base_model: str | None) -> dict:
-    config = _read(content.folder / (ADAPTER_MODEL_CONFIG if content.is_adapter else "config.json"))
+    config = _read_config(content)
     text = config.get("text_config") or {}
     rows = {"base model": base_model or NOT_STATED}
     if content.is_adapter:

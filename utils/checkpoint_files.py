@@ -10,3 +10,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # The configuration that an adapter was trained with, with its config_overrides. As `config.json` it would pass for that of
 # a whole checkpoint.
 ADAPTER_MODEL_CONFIG = "microemo_config.json"
+
+# The image Q-Former's queries are a parameter of the visual encoder, which holds the frozen image encoder, too. PEFT does not
+# save them; an adapter of a training run holds them.
+IMAGE_QUERIES = "visual_encoder.query_tokens"

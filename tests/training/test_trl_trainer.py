@@ -1,17 +1,20 @@
 """TRL's `SFTTrainer` fine-tunes the model with our collator: from objects, from a path, with PEFT, and saves all of it."""
 
+import json
+
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from trl import SFTConfig, SFTTrainer
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
 from microemo.publishing.initialize import SHIPPED
-from microemo.training.adapter import IMAGE_QUERIES, load_adapter
+from microemo.training.adapter import load_adapter, merge_adapter
 from microemo.training.arguments import LORA_TARGETS, MODULES_TO_TRAIN, ModelArguments
 from microemo.training.collator import MicroEmoCollator
 from microemo.training.train import prepare_model
+from microemo.utils.checkpoint_files import IMAGE_QUERIES
 
 # As docs/training.md shows them.
 SETTINGS = {"remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
@@ -82,6 +85,36 @@ def test_a_path_with_lora_of_its_own_and_evaluation(sft, world, tmp_path):
     with torch.no_grad():
         batch = MicroEmoCollator(world.cache.reader())(world.rows)
         assert reloaded.eval()(**batch).loss.item() == pytest.approx(evaluated, rel=1e-4)
+
+
+def test_an_adapter_of_peft_alone_takes_configuration_and_processor_of_its_base(world, tmp_path):
+    base = MicroEmoForConditionalGeneration.from_pretrained(world.checkpoint)
+    lora = LoraConfig(target_modules=LORA_TARGETS, init_lora_weights=False)  # no zeros: it changes the loss
+    model = get_peft_model(base, lora)
+    model.save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    assert {path.suffix for path in file.parent.iterdir()} == {".md", ".json", ".safetensors"}
+    assert not (file.parent / "processor_config.json").exists()
+
+    merged = merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    batch = MicroEmoCollator(world.cache.reader())(world.rows)
+    with torch.no_grad():
+        expected = model.eval()(**batch).loss.item()
+        found = MicroEmoForConditionalGeneration.from_pretrained(merged).eval()(**batch).loss.item()
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert MicroEmoProcessor.from_pretrained(merged).to_dict() == world.processor.to_dict()
+
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps(fields | {"base_model_name_or_path": None}))
+    with pytest.raises(
+        ValueError, match=r"adapter_config\.json: base_model_name_or_path is None, expected the folder"
+    ):
+        load_adapter(file.parent)
+    load_adapter(file.parent, base=str(world.checkpoint))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ValueError, match="is of type 'llama', expected 'microemo'"):
+        load_adapter(file.parent, base=str(tmp_path / "other"))
 
 
 def test_conversations_with_assistant_only_loss(sft, world):
