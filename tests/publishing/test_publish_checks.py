@@ -97,15 +97,6 @@ def test_an_adapter_is_checked_as_an_adapter(adapter, name):
     assert read_folder(adapter).problems == [f"{name} is missing"]
 
 
-def test_an_adapter_that_peft_alone_saved_is_complete(adapter):
-    for path in adapter.iterdir():
-        if path.is_file() and path.name not in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
-            path.unlink()
-    shutil.rmtree(adapter / "qformer_tokenizer")
-    plan = make_plan(adapter, "ada/adapter", license="mit", base_model="lab/tiny")
-    assert sorted(plan.files) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
-
-
 def test_an_adapter_of_peft_alone_is_complete_without_configuration_and_processor(adapter):
     kept = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
     for path in adapter.iterdir():
