@@ -12,7 +12,7 @@ from transformers.models.instructblipvideo.configuration_instructblipvideo impor
     InstructBlipVideoVisionConfig,
 )
 
-from .remote_code import drop_code_references
+from .remote_code import IS_REMOTE_CODE, PACKAGE_PIPELINE, drop_code_references
 from .tower_table import audio_row, vision_row
 
 
@@ -267,6 +267,7 @@ class MicroEmoConfig(PreTrainedConfig):
     }
     # TRL reads it when it loads a model by its path. Only code that came with a checkpoint has entries.
     auto_map: ClassVar[dict[str, str]] = {}
+    custom_pipelines: ClassVar[dict[str, dict]] = {} if IS_REMOTE_CODE else PACKAGE_PIPELINE
     # Lists of tensors, one of another length for each clip, which `Trainer.predict` cannot gather.
     keys_to_ignore_at_inference = ["past_key_values", "cache", "video_hidden_states", "audio_hidden_states"]
     # Transformers before 5.22 wants the classes wrapped.

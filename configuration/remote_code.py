@@ -9,6 +9,21 @@ CODE_REFERENCES: tuple[str, ...] = ("auto_map", "custom_pipelines")
 """The fields of a saved configuration that name modules beside it."""
 
 
+class PipelineOfPackage(dict[str, dict]):
+    """The task that `pipeline(model=...)` takes where none is named.
+
+    `pipeline` reads the task from the first key of the configuration's `custom_pipelines`, and the class from beside the
+    checkpoint where that holds the task. The package has registered a class of its own for it, so the task is named here,
+    and not held.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        return False
+
+
+PACKAGE_PIPELINE = PipelineOfPackage({"video-emotion-recognition": {}})
+
+
 def drop_code_references(fields: dict[str, Any]) -> dict[str, Any]:
     """Leaves out the fields that name modules beside a checkpoint, unless this code is one of these modules.
 

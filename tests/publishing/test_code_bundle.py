@@ -11,11 +11,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from transformers import ImageTextToTextPipeline, pipeline
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files, get_relative_imports
 
 import microemo
-from microemo.inference.emotion_pipeline import SHIPPED, TASK, EmotionPipeline
+from microemo.inference.emotion_pipeline import TASK, EmotionPipeline
 from microemo.publishing.code_bundle import bundle_modules, find_modules, flatten_imports, write_code_bundle
+from microemo.publishing.initialize import SHIPPED
 from microemo.tests.modeling_microemo.test_towers import PICTURES, make, with_audio_tower
 
 SCRIPT = Path(__file__).with_name("load_without_package.py")
@@ -153,14 +155,16 @@ def test_configurations_name_the_classes_and_the_pipeline(bundled):
 
 def test_the_package_loads_a_bundle_with_its_own_classes_and_saves_no_reference_to_it(bundled, tmp_path):
     config = microemo.MicroEmoConfig.from_pretrained(bundled)
-    assert not config.auto_map and not hasattr(config, "custom_pipelines")
+    assert not config.auto_map
+    assert type(pipeline(model=str(bundled))) is EmotionPipeline  # which finds the task by itself
+    assert type(pipeline(model=str(bundled), trust_remote_code=True)) is EmotionPipeline
+    assert type(pipeline("image-text-to-text", model=str(bundled))) is ImageTextToTextPipeline
     processor = microemo.MicroEmoProcessor.from_pretrained(bundled)
     config.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     for name in ("config.json", "processor_config.json"):
-        assert (
-            "auto_map" not in (tmp_path / name).read_text() and "emotion_pipeline" not in (tmp_path / name).read_text()
-        )
+        text = (tmp_path / name).read_text()
+        assert "auto_map" not in text and "emotion_pipeline" not in text and "custom_pipelines" not in text
 
 
 def cache_as_repository(cache: Path, folder: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import _commit_api, constants, snapshot_download
+from huggingface_hub import HfApi, _commit_api, constants, snapshot_download
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMultimodalLM, pipeline
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
+from microemo.inference.emotion_pipeline import TASK
 from microemo.publishing.model_card_file import PIPELINE_TAG
 from microemo.publishing.publish import (
     IncompleteFolderError,
@@ -60,7 +61,8 @@ def test_a_checkpoint_comes_back_byte_for_byte(hub, published_model, plan):
     model = AutoModelForMultimodalLM.from_pretrained("ada/tiny")
     assert type(model) is MicroEmoForConditionalGeneration
     MicroEmoProcessor.from_pretrained("ada/tiny").check_config(model.config)
-    assert pipeline(model="ada/tiny").task == PIPELINE_TAG  # as the Hub states it
+    assert pipeline(model="ada/tiny").task == TASK
+    assert HfApi().model_info("ada/tiny").pipeline_tag == PIPELINE_TAG
 
 
 def test_a_folder_without_its_code_is_published_with_it(checkpoint):
