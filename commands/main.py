@@ -10,6 +10,7 @@ little time.
 """
 
 import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -118,7 +119,7 @@ AudioTrack = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        help="The checkpoint folder or Hub id. By default the package's microemo-tiny, which knows one face."
+        help="The checkpoint folder or Hub id. By default the package's microemo-small, for non-commercial use."
     ),
 ]
 
@@ -129,8 +130,8 @@ def _pipeline(model: str | None) -> "EmotionPipeline":
 
     if model is None:
         errors.print(
-            "No --model given: the shipped microemo-tiny answers. It learned from [bold]synthetic dialogues of one "
-            "photograph[/] and knows nothing about real people."
+            "No --model given: the shipped microemo-small answers. It learned from [bold]photographs that act and acted "
+            "speech[/], never from people who felt what they showed; its weights are for non-commercial use."
         )
         return EmotionPipeline.from_pretrained()
     return EmotionPipeline.from_pretrained(model)
@@ -273,23 +274,26 @@ def demo(
     model: Model = None,
     max_new_tokens: Tokens = 256,
 ):
-    """Make a dialogue of an animated photograph that speaks, ask what it feels, and draw the inputs of the model."""
+    """Ask what two people feel in an example dialogue, and draw the inputs of the model.
+
+    The dialogue is synthetic: photographs of two people that no training has seen act, and two recordings speak.
+    """
     check_sources(model)
     load_libraries()
-    from ..inference.emotion_pipeline import UTTERANCE_QUESTION
+    from ..inference.emotion_pipeline import EXAMPLE, UTTERANCE_QUESTION
     from ..inference.inspection import inspect_clip
-    from ..training.synthetic.synthetic_dialogues import write_demo
 
-    clip, emotions = write_demo(output)
-    subtitles = clip.with_suffix(".srt")
-    print(f"Made from the astronaut photograph of scikit-image, no real dialogue: {clip}, {subtitles}")
+    output.mkdir(parents=True, exist_ok=True)
+    clip, subtitles = (Path(shutil.copy(EXAMPLE.with_suffix(suffix), output)) for suffix in (".mp4", ".srt"))
+    played = json.loads(EXAMPLE.with_suffix(".json").read_text(encoding="utf-8"))
+    print(f"Photographs that act and recordings that speak, no real dialogue: {clip}, {subtitles}")
     pipeline = _pipeline(model)
     answer = pipeline(str(clip), utterances=str(subtitles), max_new_tokens=max_new_tokens)
     print(f"Question: {answer['question']}\nMicroEmo: {answer['description']}")
     answers = pipeline.by_utterance(str(clip), str(subtitles), max_new_tokens=max_new_tokens)
     print(f"Question: {UTTERANCE_QUESTION} (of each)")
-    for entry, emotion in zip(answers, emotions, strict=True):
-        print(f"{_line(entry)}   [it plays: {emotion}]")
+    for entry, plays in zip(answers, played["utterances"], strict=True):
+        print(f"{_line(entry)}   [it plays: {plays['clue']}, {plays['voice']}]")
     report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), output=output)
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 

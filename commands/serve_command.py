@@ -27,7 +27,7 @@ def serve(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="The checkpoint folder or Hub id. By default the package's microemo-tiny, which knows one face.",
+            help="The checkpoint folder or Hub id. By default the package's microemo-small, for non-commercial use.",
             show_default=False,
         ),
     ] = None,
@@ -65,7 +65,9 @@ def serve(
         from ..processing.speech import SpeechReader
 
         if model is None:
-            errors.print("No MODEL given: the shipped microemo-tiny answers, which knows nothing about real people.")
+            errors.print(
+                "No MODEL given: the shipped microemo-small answers, whose weights are for non-commercial use."
+            )
         speech = SpeechReader.from_pretrained(asr, None if device == "auto" else device)
         manager = OneModelManager(str(model or SHIPPED), device=device, dtype=dtype, quantization=quantization)
         fetch_clip = ClipFetcher(local_media, private_host or (), max_size << 20)

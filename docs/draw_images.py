@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from microemo.inference.emotion_pipeline import EmotionPipeline
+from microemo.inference.emotion_pipeline import EXAMPLE, EmotionPipeline
 from microemo.inference.inspection import inspect_clip
-from microemo.training.synthetic.synthetic_dialogues import write_demo
 
 IMAGES = Path(__file__).parent / "images"
 # The layout of `inspect_clip`: two views of 336 pixels side by side under a caption of 22 pixels.
@@ -22,10 +21,9 @@ VIEW, CAPTION, GAP = 336, 22, 8
 
 
 def draw_demo() -> Path:
-    """One frame of each utterance of the demo clip, as the model receives it, over the real answers."""
+    """One frame of each utterance of the example, as the model receives it, over the real answers."""
     with tempfile.TemporaryDirectory() as folder:
-        clip, _ = write_demo(folder)
-        subtitles = clip.with_suffix(".srt")
+        clip, subtitles = EXAMPLE, EXAMPLE.with_suffix(".srt")
         pipeline = EmotionPipeline.from_pretrained()
         answers = pipeline.by_utterance(str(clip), str(subtitles))
         # One frame at the start, and the middle frame of each utterance that holds none.

@@ -33,7 +33,8 @@ from .pipeline_inputs import QUESTION, QueryCollator, QueryReader, as_queries, f
 
 logger = logging.get_logger(__name__)
 
-SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-tiny"
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-small"
+EXAMPLE = SHIPPED.parent / "example" / "two_people.mp4"
 TASK = "video-emotion-recognition"
 UTTERANCE_QUESTION = "What does the speaker feel in this utterance, and why?"
 
@@ -94,8 +95,8 @@ class EmotionPipeline(Pipeline):
 
         Args:
             checkpoint (`str` or `Path`, *optional*):
-                The folder or Hub id. By default the microemo-tiny that comes with this package, which is trained on
-                synthetic dialogues of one photograph and knows nothing about real people.
+                The folder or Hub id. By default the microemo-small that comes with this package, which is trained on
+                photographs of real people that act and on recordings of acted speech, for non-commercial use.
             device (`str`, *optional*):
                 The device of the model. By default the model is spread over the GPUs, or uses the CPU if there is
                 none.

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from microemo.commands.main import app
 from microemo.inference.emotion_pipeline import EmotionPipeline
+from microemo.publishing.initialize import SHIPPED
 
 SEEDS = {
     "media": range(1200),
@@ -95,7 +96,7 @@ def no_hang():
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return EmotionPipeline.from_pretrained()
+    return EmotionPipeline.from_pretrained(SHIPPED)
 
 
 @pytest.fixture(scope="module")

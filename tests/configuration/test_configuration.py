@@ -92,5 +92,7 @@ def test_validation_names_the_value(fields, words):
 
 
 def test_unknown_preset_lists_those_that_are():
-    with pytest.raises(ValueError, match=r"'microemo-9b'.*microemo-7b, microemo-modern, microemo-small, microemo-tiny"):
+    with pytest.raises(
+        ValueError, match=r"'microemo-9b'.*microemo-7b, microemo-modern, microemo-small, microemo-tiny"
+    ):
         MicroEmoConfig.from_preset("microemo-9b")

@@ -2,7 +2,7 @@ import inspect
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoModel, MicroEmoProcessor
 from microemo.configuration.model_inputs import MODEL_INPUTS, inputs_of
-from microemo.inference.emotion_pipeline import SHIPPED
+from microemo.publishing.initialize import SHIPPED
 
 
 def test_every_signature_names_the_inputs_of_the_one_list():

@@ -18,7 +18,7 @@ import microemo
 from microemo.inference import emotion_pipeline
 from microemo.inference.emotion_pipeline import TASK, EmotionPipeline
 from microemo.inference.run_dataset import run_dataset
-from microemo.publishing.initialize import initialize
+from microemo.publishing.initialize import SHIPPED, initialize
 from microemo.training.from_scratch.dialogue_scores import labels_of_answer
 from microemo.training.synthetic.dialogue_plan import EMOTIONS
 from microemo.training.synthetic.media_writer import DEMO_LINES
@@ -64,9 +64,9 @@ def test_answer_is_plain_json(pipeline, demo_clip):
     assert answer["new_tokens"] <= 4
 
 
-def test_the_shipped_model_is_right_about_each_utterance(tmp_path):
+def test_microemo_tiny_is_right_about_each_utterance(tmp_path):
     clip, felt = write_demo(tmp_path)
-    pipeline = EmotionPipeline.from_pretrained()
+    pipeline = EmotionPipeline.from_pretrained(SHIPPED)
     answers = pipeline.by_utterance(str(clip), str(clip.with_suffix(".srt")))
     assert [labels_of_answer(one["description"]) for one in answers] == [[emotion] for emotion in felt]
     whole = pipeline(str(clip), utterances=str(clip.with_suffix(".srt")))["description"]

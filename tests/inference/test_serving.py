@@ -24,9 +24,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPI
 from typer.testing import CliRunner
 
 from microemo.commands.main import app
-from microemo.inference.emotion_pipeline import SHIPPED
 from microemo.inference.request_media import ClipFetcher, ClipTooLarge
 from microemo.processing.media import MediaError
+from microemo.publishing.initialize import SHIPPED
 
 openai = pytest.importorskip("openai", reason="the client of the server, of the extra `serve`")
 uvicorn = pytest.importorskip("uvicorn", reason="the server needs the extra `serve`")

@@ -7,7 +7,7 @@ from transformers import pipeline
 from transformers.pipelines.base import pad_collate_fn
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.inference.emotion_pipeline import SHIPPED
+from microemo.publishing.initialize import SHIPPED
 
 QUESTION = {"type": "text", "text": "What does the speaker feel, and why?"}
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM
 
 from microemo import MicroEmoForConditionalGeneration, MicroEmoProcessor
-from microemo.inference.emotion_pipeline import SHIPPED
+from microemo.publishing.initialize import SHIPPED
 
 IMPLEMENTATIONS = pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
 

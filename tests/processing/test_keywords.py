@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microemo import MicroEmoConfig, MicroEmoFeatureExtractor, MicroEmoProcessor, MicroEmoVideoProcessor
-from microemo.inference.emotion_pipeline import SHIPPED
 from microemo.processing.prompt_microemo import ITEM_KEYS, SYSTEM_TEXT
-from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
+from microemo.publishing.initialize import SHIPPED, tiny_qformer_tokenizer, tiny_tokenizer
 from microemo.utils.keywords import refuse_unknown
 
 QUESTION = "What does the speaker feel, and why?"
