@@ -9,7 +9,7 @@ CODE_REFERENCES: tuple[str, ...] = ("auto_map", "custom_pipelines")
 """The fields of a saved configuration that name modules beside it."""
 
 
-class PipelineOfPackage(dict[str, dict]):
+class _PipelineOfPackage(dict[str, dict]):
     """The task that `pipeline(model=...)` takes where none is named.
 
     `pipeline` reads the task from the first key of the configuration's `custom_pipelines`, and the class from beside the
@@ -21,7 +21,7 @@ class PipelineOfPackage(dict[str, dict]):
         return False
 
 
-PACKAGE_PIPELINE = PipelineOfPackage({"video-emotion-recognition": {}})
+PACKAGE_PIPELINE = _PipelineOfPackage({"video-emotion-recognition": {}})
 
 
 def drop_code_references(fields: dict[str, Any]) -> dict[str, Any]:

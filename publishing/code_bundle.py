@@ -16,7 +16,7 @@ from typing import Any
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from ..utils.files import write_text
+from ..utils.files import read_json, write_text
 from .auto_classes import MODEL_CLASSES, PROCESSING_CLASSES
 
 ROOT = Path(__file__).parents[1]
@@ -187,10 +187,7 @@ def _processor_fields(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content

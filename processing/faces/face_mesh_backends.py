@@ -19,7 +19,7 @@ import numpy as np
 from huggingface_hub import is_offline_mode
 from transformers.utils import logging
 
-from ...utils.files import NoSpaceError, atomic_file
+from ...utils.atomic_files import NoSpaceError, atomic_file
 
 logger = logging.get_logger(__name__)
 
