@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Audio, Dataset, Video, load_dataset, load_from_disk
+from datasets import Dataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..evaluation.emotion_labels import parse_labels
 from ..processing.media import probe
 from ..utils.files import read_json, read_json_lines, read_table
 from ..utils.keywords import suggestion
+from .clip_columns import media_source, without_decoding
 from .corpora.corpus_list import CORPORA, Corpus, CorpusOptions, find_corpus, read_corpus
 from .data_checks import COLUMNS, FILE_COLUMNS, DataError, report_problems, row_problems
 from .label_tables import (
@@ -119,9 +120,7 @@ def load_table(
 
     if columns is None and "file_name" in table.column_names and "video" not in table.column_names:
         table = table.rename_column("file_name", "video")
-    for name, feature in table.features.items():
-        if isinstance(feature, (Audio, Video)):  # PyAV decodes them; `datasets` would need torchcodec
-            table = table.cast_column(name, type(feature)(decode=False))
+    table = without_decoding(table)
     root = Path(media_folder) if media_folder else path.parent
     if columns is None:
         _check_columns(table.column_names, source)
@@ -413,26 +412,13 @@ def _clip_items(row: dict) -> list[dict]:
         speech = {"utterances": [{"start": 0.0, "end": end, "text": row["subtitle"]}]}
     items = []
     for kind in ("video", "audio"):
-        if row.get(kind):
-            key, source = media_source(row[kind])
+        value = row.get(kind)
+        if value is not None and not (isinstance(value, str) and not value):
+            key, source = media_source(value)
             items.append({"type": kind, key if key == "path" else kind: source})
     if items:
         items[0] |= speech
     return items
-
-
-def media_source(value: Any) -> tuple[str, Any]:
-    """Finds the source of a `video` or `audio` cell, which is a file name, or media as `datasets` stores them.
-
-    Args:
-        value (`str` or `dict`): The cell.
-
-    Returns:
-        `tuple[str, Any]`: The key of the source, `"path"` or `"bytes"`, and the source.
-    """
-    if isinstance(value, dict):
-        return ("bytes", value["bytes"]) if value.get("bytes") else ("path", value["path"])
-    return "path", value
 
 
 def _without_none(utterances: str | list[dict]) -> str | list[dict]:

@@ -11,7 +11,7 @@ from transformers.utils import logging
 from ..processing.kept_utterances import UtteranceTable
 from ..processing.media import MediaError
 from ..processing.speech import SpeechReader
-from .data import media_source
+from .clip_columns import media_source
 
 SPEECH_COLUMNS = ("utterances", "subtitles", "subtitle")
 # The word that stands for a model where utterances shall have times and no words.

@@ -7,10 +7,11 @@ speaker, emotion, sentiment. Each has the split `test` alone, which is divided h
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, ClassLabel, Dataset, Video, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset
 from transformers.utils import logging
 
 from ...processing.media import probe
+from ..clip_columns import without_decoding
 from ..data_checks import DataError
 from ..label_tables import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from .acted_corpora import RAVDESS_NAME, ravdess_part
@@ -100,11 +101,7 @@ def _load(request: CorpusRequest, columns: set[str]) -> Dataset:
     if not columns <= set(table.column_names):
         missing = ", ".join(sorted(columns - set(table.column_names)))
         raise DataError(f"{request.path}: no column {missing}; there are {', '.join(table.column_names)}")
-    # Decoding is done later, and by PyAV; `datasets` needs torchcodec for it.
-    for name, feature in table.features.items():
-        if isinstance(feature, (Audio, Video)):
-            table = table.cast_column(name, type(feature)(decode=False))
-    return table
+    return without_decoding(table)
 
 
 def _text(table: Dataset, row: dict, column: str) -> str:
