@@ -35,9 +35,11 @@ from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.server import build_server
 from transformers.cli.serving.utils import GenerationState, Modality
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+from transformers.utils import CONFIG_NAME
 
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.speech import SpeechReader
+from ..utils.checkpoint_files import ADAPTER_CONFIG
 from .request_media import ClipFetcher, ClipTooLarge
 
 # The addresses of Transformers' server that answer. The others load any model, drop the model, or read no clips.
@@ -65,13 +67,15 @@ class OneModelManager(ModelManager):
 
     Raises:
         OSError: If there is no such checkpoint.
-        ValueError: If the checkpoint is not one of MicroEmo, or an option has a wrong value.
+        ValueError: If the checkpoint is not one of MicroEmo, or is an adapter, or an option has a wrong value.
     """
 
     def __init__(self, model: str, **options: Any) -> None:
         is_folder = Path(model).is_dir()
         if is_folder and "@" in model:
             raise ValueError(f"{model}: Transformers' server reads a revision behind the @; rename the folder")
+        if is_folder and (Path(model) / ADAPTER_CONFIG).is_file() and not (Path(model) / CONFIG_NAME).is_file():
+            raise ValueError(f"{model} is an adapter; merge it first: microemo merge {model} MERGED, and serve MERGED")
         self.name = Path(model).resolve().name if is_folder else model
         self.created = int(time.time())
         register_with_server()
@@ -80,6 +84,7 @@ class OneModelManager(ModelManager):
         if not isinstance(processor, MicroEmoProcessor):
             raise ValueError(f"{model} is a checkpoint of {type(found).__name__}, expected one of MicroEmo")
         processor.check_config(found.config)
+        _check_widths(model, found)
 
     def get_gen_models(self, cache_dir: str | None = None) -> list[dict[str, Any]]:
         """Lists the model that is served, and not all that the cache of this machine holds.
@@ -318,6 +323,20 @@ def build_app(
     app.add_exception_handler(RequestValidationError, _answer_unreadable)
     app.add_exception_handler(Exception, _answer_failed)
     return app
+
+
+def _check_widths(name: str, model: Any) -> None:
+    """Refuses layers in 4 bit that bitsandbytes cannot multiply on this CPU, before a request meets them."""
+    for layer, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        # Where a CPU has this instruction set, bitsandbytes packs the weights in another way, by whole blocks.
+        if state is None or module.weight.device.type != "cpu" or not module.support_avx512bf16_for_cpu:
+            continue
+        if state.shape[-1] % state.blocksize:
+            raise ValueError(
+                f"{name}: {layer} reads {state.shape[-1]} numbers, and in 4 bit on this CPU bitsandbytes needs a multiple "
+                f"of {state.blocksize}; load it in 8 bit (--quantization bnb-8bit), or on a GPU"
+            )
 
 
 def read_template_kwargs(kwargs: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from peft import PeftModel, PeftModelForCausalLM
 from safetensors.torch import load_file, save_file
-from transformers.utils import PROCESSOR_NAME
+from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
@@ -72,6 +72,10 @@ def load_adapter(
     """
     folder = Path(folder)
     base = base or _named_base(folder)
+    if Path(base, ADAPTER_CONFIG).is_file() and not Path(base, CONFIG_NAME).is_file():
+        raise ValueError(
+            f"{folder}: its base {base} is an adapter; merge that first, and pass the result as `base` (--base)"
+        )
     # An adapter that PEFT alone saved, as TRL does too, was trained on the base as it is, often without its processor.
     file = folder / ADAPTER_MODEL_CONFIG
     config = MicroEmoConfig.from_json_file(file) if file.is_file() else _base_config(folder, base)

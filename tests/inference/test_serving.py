@@ -475,6 +475,31 @@ def test_a_folder_with_a_name_that_means_a_revision_is_refused(tmp_path):
         serving.OneModelManager(str(tmp_path / "a@b"))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantised_model_answers_or_is_refused_before_a_request(manager, clips):
+    """The rows of its layers are no whole blocks, which in 4 bit some CPUs need."""
+    from starlette.testclient import TestClient
+
+    functional = pytest.importorskip("bitsandbytes.functional")
+    question = {"max_tokens": 1, "messages": [{"role": "user", "content": [video(clips["spoken"]), QUESTION]}]}
+    for quantization in ("bnb-8bit", "bnb-4bit"):
+        if quantization == "bnb-4bit" and functional.has_avx512bf16():
+            with pytest.raises(
+                ValueError, match=r"microemo-tiny: .* reads 96 numbers, .* a multiple of 64; .*bnb-8bit"
+            ):
+                serving.OneModelManager(str(SHIPPED), device="cpu", quantization=quantization)
+            continue
+        quantised = serving.OneModelManager(str(SHIPPED), device="cpu", quantization=quantization)
+        with TestClient(serving.build_app(quantised)) as asker:
+            assert asker.post("/v1/chat/completions", json=question).json()["choices"][0]["message"]["content"]
+
+
+def test_an_adapter_is_refused_with_the_command_that_merges_it(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is an adapter; merge it first: microemo merge "):
+        serving.OneModelManager(str(tmp_path))
+
+
 def test_a_port_that_is_taken_is_named_before_anything_is_loaded():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

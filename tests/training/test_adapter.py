@@ -64,6 +64,12 @@ def test_a_model_made_in_memory_is_no_base_that_can_be_found(adapter, tmp_path, 
             load(adapter)
 
 
+def test_an_adapter_on_an_adapter_is_merged_one_by_one(saved, adapter):
+    name_base(adapter, str(saved[0]))
+    with pytest.raises(ValueError, match=r"its base .*adapter is an adapter; merge that first"):
+        load_adapter(adapter)
+
+
 def test_a_base_of_another_kind_is_refused(adapter, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
