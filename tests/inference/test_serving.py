@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPI
 from typer.testing import CliRunner
 
 from microemo.commands.main import app
+from microemo.inference import emotion_pipeline
 from microemo.inference.request_media import ClipFetcher, ClipTooLarge
 from microemo.processing.media import MediaError
 from microemo.publishing.initialize import SHIPPED
@@ -515,7 +516,7 @@ def test_the_blocks_of_the_page_run(address, client, clips, tmp_path, monkeypatc
     names, answered = {}, 0
     for language, code in found:
         assert "localhost:8000" in code or "microemo serve" in code or names
-        code = code.replace("http://localhost:8000/v1", address)
+        code = code.replace("http://localhost:8000/v1", address).replace("microemo-small", SHIPPED.name)
         code = re.sub(r'(max_tokens(?:": |=))100\b', rf"\g<1>{TOKENS}", code)
         if language == "python":
             exec(compile(code, "serving.md", "exec"), names)
@@ -538,7 +539,7 @@ def test_the_command_serves_until_it_is_interrupted():
     )
     address = re.search(r"http://localhost:\d+/v1", process.stdout.readline())[0]
     client = openai.OpenAI(base_url=address, api_key="none")  # which tries again until the server answers
-    assert [model.id for model in client.models.list()] == ["microemo-tiny"]
+    assert [model.id for model in client.models.list()] == [emotion_pipeline.SHIPPED.name]
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in errors, errors
