@@ -13,7 +13,7 @@ from microemo.commands.shared_options import load_libraries
 load_libraries()
 """
 NEEDS = [
-    ("demo --output d", "demo"),
+    ("synthesize d --clips 1", "demo"),
     ("serve", "serve"),
     ("train --list-options", "training"),
     ("precompute x.parquet --model m --cache c", "training"),

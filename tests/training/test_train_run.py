@@ -249,6 +249,9 @@ def test_merge_refuses(tmp_path, tiny):
     with pytest.raises(FileNotFoundError, match="no adapter_config.json"):
         merge_adapter(tiny, tmp_path / "out")
     (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="base_model_name_or_path is None"):
+        merge_adapter(tmp_path, tmp_path / "out")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny)}))
     with pytest.raises(FileExistsError, match="not empty"):
         merge_adapter(tmp_path, tmp_path)
 
