@@ -37,7 +37,23 @@ def test_speech_is_found_above_steady_noise():
 def test_what_is_no_voice_is_no_utterance():
     time = np.arange(6 * RATE) / RATE
     chord = sum(np.sin(2 * np.pi * pitch * time) for pitch in (220.0, 277.2, 329.6)).astype(np.float32) / 6
-    for sound in (np.zeros(6 * RATE), noise(6.0, 0.1), np.sin(2 * np.pi * 440 * time), chord, np.zeros(10), []):
+    scale, length = [220, 294, 392, 247, 330, 440, 262, 349], RATE // 4
+    notes = [  # four in a second, each of which dies away
+        sum(np.sin(2 * np.pi * scale[number % 8] * part * time[:length]) / part for part in range(1, 6))
+        * np.exp(-3 * time[:length])
+        * np.minimum(1, time[:length] * 100)
+        for number in range(38)
+    ]
+    melody = np.concatenate([*notes, np.zeros(RATE // 2)]) / 5
+    for sound in (
+        melody,
+        np.zeros(6 * RATE),
+        noise(6.0, 0.1),
+        np.sin(2 * np.pi * 440 * time),
+        chord,
+        np.zeros(10),
+        [],
+    ):
         assert find_speech(np.asarray(sound, np.float32)) == []
     assert find_speech(np.full(RATE, np.nan, np.float32)) == []
 
