@@ -70,8 +70,8 @@ class AudioRow:
 
     Attributes:
         reads (`str`):
-            How it is given segments, a name of `READERS` in `modeling_microemo/towers.py`: `"pooled"` (one step is its
-            `pooler_output`), `"whole"`, `"masked"`, `"waveform"`, `"packed"` or `"chunked"`.
+            How it is given segments: `"pooled"` (one step is its `pooler_output`), `"waveform"`, or a name of `INPUTS` in
+            `modeling_microemo/towers.py` (`"whole"`, `"masked"`, `"packed"`, `"chunked"`).
         segment_samples (`Callable`): The number of samples of a segment at 16 kHz, from its configuration.
         num_steps (`Callable`): The number of steps of a segment, from its configuration.
         output_width (`str`): The field of its configuration with the width of its last hidden state.

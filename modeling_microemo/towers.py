@@ -340,11 +340,15 @@ def read_sound(
     else:
         if num_steps is None:
             num_steps = input_features.new_full((len(input_features),), config.audio_steps_per_segment).long()
-        layers = layer_indices(config.audio_feature_layer, config.audio_config.num_hidden_layers, "audio")
-        output, states = READERS[row.reads](
-            tower, config.audio_config, layers, input_features.to(tower.dtype), num_steps.clamp(min=1) * pool, **kwargs
-        )
-        total = row.num_steps(config.audio_config)
+        num_layers, total = config.audio_config.num_hidden_layers, row.num_steps(config.audio_config)
+        layers = layer_indices(config.audio_feature_layer, num_layers, "audio")
+        sound, num_steps = input_features.to(tower.dtype), num_steps.clamp(min=1) * pool
+        if row.reads == "waveform":
+            output, states = _run_waveforms(tower, layers, config.audio_config, sound, num_steps, **kwargs)
+        else:
+            output, states = _run(tower, layers, num_layers, INPUTS[row.reads](tower, sound, num_steps), **kwargs)
+        if row.reads in RETURN_ONE_ROW:
+            states = [_unpack(state, num_steps, total) for state in states]
         # Qwen's encoders average two steps behind their last layer.
         states = [state if state.shape[1] == total else _average(state, state.shape[1] // total) for state in states]
         features = torch.cat(states, dim=-1)
@@ -385,44 +389,49 @@ def _run(
     return output, states
 
 
-# - how audio towers are given segments of which so many steps are real, and what they give back:
-#   their output, and each layer that is read as (segments, steps, width)
+# - how audio towers are given segments of which so many steps are real: the inputs of one pass, what comes first by position
 
 
-def _read_whole(
-    tower: nn.Module,
-    config: PreTrainedConfig,
-    layers: list[int],
-    features: torch.Tensor,
-    num_steps: torch.Tensor,
-    **kwargs: Any,
-) -> tuple[Any, list[torch.Tensor]]:
+def _as_whole(tower: nn.Module, features: torch.Tensor, num_steps: torch.Tensor) -> dict[str, torch.Tensor]:
     """Whisper's encoder was trained on sound with silence behind it, and takes no mask."""
-    return _run(tower, layers, config.num_hidden_layers, {"input_features": features}, **kwargs)
+    return {"input_features": features}
 
 
-def _read_masked(
-    tower: nn.Module,
-    config: PreTrainedConfig,
-    layers: list[int],
-    features: torch.Tensor,
-    num_steps: torch.Tensor,
-    **kwargs: Any,
-) -> tuple[Any, list[torch.Tensor]]:
+def _as_masked(tower: nn.Module, features: torch.Tensor, num_steps: torch.Tensor) -> dict[str, torch.Tensor]:
     """Qwen2-Audio's encoder is Whisper's with a mask; each of its steps is the mean of two positions."""
-    positions = torch.arange(config.max_source_positions, device=features.device)
-    states = features.new_empty(len(features), len(positions), config.d_model)
+    positions = torch.arange(tower.config.max_source_positions, device=features.device)
+    states = features.new_empty(len(features), len(positions), tower.config.d_model)
     mask = create_bidirectional_mask(
         config=tower.config, inputs_embeds=states, attention_mask=(positions < 2 * num_steps[:, None]).long()
     )
-    inputs = {"input_features": features, "attention_mask": mask}
-    return _run(tower, layers, config.num_hidden_layers, inputs, **kwargs)
+    return {"input_features": features, "attention_mask": mask}
 
 
-def _read_waveforms(
+def _as_packed(tower: nn.Module, features: torch.Tensor, num_steps: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The encoders of Qwen2.5-Omni and Qwen3-Omni take all real mel frames of a batch in one row."""
+    lengths, real = _real_mel_frames(tower.config, features, num_steps)
+    return {"input_features": features.transpose(1, 2)[real].T, "feature_lens": lengths}
+
+
+def _as_chunked(tower: nn.Module, features: torch.Tensor, num_steps: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The encoder of Qwen3-ASR takes a mask."""
+    _, real = _real_mel_frames(tower.config, features, num_steps)
+    return {"input_features": features, "input_features_mask": real.long()}
+
+
+INPUTS: dict[str, Callable] = {
+    "whole": _as_whole,
+    "masked": _as_masked,
+    "packed": _as_packed,
+    "chunked": _as_chunked,
+}
+RETURN_ONE_ROW = ("packed", "chunked")  # which return the real steps of a batch in one row
+
+
+def _run_waveforms(
     tower: nn.Module,
-    config: PreTrainedConfig,
     layers: list[int],
+    config: PreTrainedConfig,
     features: torch.Tensor,
     num_steps: torch.Tensor,
     **kwargs: Any,
@@ -447,44 +456,16 @@ def _read_waveforms(
     return output, found
 
 
-def _read_packed(
-    tower: nn.Module,
-    config: PreTrainedConfig,
-    layers: list[int],
-    features: torch.Tensor,
-    num_steps: torch.Tensor,
-    **kwargs: Any,
-) -> tuple[Any, list[torch.Tensor]]:
-    """The encoders of Qwen2.5-Omni and Qwen3-Omni take all real mel frames of a batch in one row."""
-    lengths = _mel_lengths(config, num_steps)
-    real = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
-    inputs = {"input_features": features.transpose(1, 2)[real].T, "feature_lens": lengths}
-    output, states = _run(tower, layers, config.num_hidden_layers, inputs, **kwargs)
-    return output, [_unpack(state, num_steps, AUDIO_TOWERS[config.model_type].num_steps(config)) for state in states]
-
-
-def _read_chunked(
-    tower: nn.Module,
-    config: PreTrainedConfig,
-    layers: list[int],
-    features: torch.Tensor,
-    num_steps: torch.Tensor,
-    **kwargs: Any,
-) -> tuple[Any, list[torch.Tensor]]:
-    """The encoder of Qwen3-ASR takes a mask and returns the real steps of a batch in one row."""
-    lengths = _mel_lengths(config, num_steps)
-    mask = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
-    inputs = {"input_features": features, "input_features_mask": mask.long()}
-    output, states = _run(tower, layers, config.num_hidden_layers, inputs, **kwargs)
-    return output, [_unpack(state, num_steps, AUDIO_TOWERS[config.model_type].num_steps(config)) for state in states]
-
-
-def _mel_lengths(config: PreTrainedConfig, num_steps: torch.Tensor) -> torch.Tensor:
-    """The mel frames of which an encoder of Qwen makes so many steps."""
+def _real_mel_frames(
+    config: PreTrainedConfig, features: torch.Tensor, num_steps: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The number of mel frames of which an encoder of Qwen makes so many steps, and the mask of these frames."""
     if config.model_type == "qwen2_5_omni_audio_encoder":
-        return 4 * num_steps  # a convolution of stride 2, then the mean of two
-    of_chunk = -(-2 * config.n_window // 8)  # three convolutions of stride 2 over each chunk
-    return num_steps // of_chunk * 2 * config.n_window + num_steps % of_chunk * 8
+        lengths = 4 * num_steps  # a convolution of stride 2, then the mean of two
+    else:
+        of_chunk = -(-2 * config.n_window // 8)  # three convolutions of stride 2 over each chunk
+        lengths = num_steps // of_chunk * 2 * config.n_window + num_steps % of_chunk * 8
+    return lengths, torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
 
 
 def _unpack(packed: torch.Tensor, num_steps: torch.Tensor, total: int) -> torch.Tensor:
@@ -493,12 +474,3 @@ def _unpack(packed: torch.Tensor, num_steps: torch.Tensor, total: int) -> torch.
     each = len(packed) // int(num_steps.sum())  # 2 where the encoder averages behind this layer
     real = torch.arange(total * each, device=packed.device) < each * num_steps[:, None]
     return packed.new_zeros(*real.shape, packed.shape[-1]).index_put((real,), packed)
-
-
-READERS: dict[str, Callable] = {
-    "whole": _read_whole,
-    "masked": _read_masked,
-    "waveform": _read_waveforms,
-    "packed": _read_packed,
-    "chunked": _read_chunked,
-}
