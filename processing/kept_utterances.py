@@ -1,25 +1,28 @@
 """Utterances that were recognised are kept in files, so that the next run need not recognise them again."""
 
+import functools
 import hashlib
 import json
+import os
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..utils.files import JsonLinesLog, read_json, read_json_lines, write_text
+from .speech import UtteranceStore
 from .utterances import Utterance, read_utterances
 
 _MADE_BY = "microemo"
 _KEYS = ("clip", "sha256", "audio_track", "recogniser", "utterances")
 
 
-class UtterancesBesideClips:
+class UtterancesBesideClips(UtteranceStore):
     """Keeps utterances beside the clips: those of `clip.mp4` in `clip.mp4.utterances.json`.
 
     The file names the clip by its content, the sound track and the recogniser. It is read where all three agree; where no
     recogniser is asked for, that of the file counts. [`read_utterances`] reads it, too. A file that was not written here, or
-    that somebody has edited, is never overwritten.
+    that somebody has edited, is never overwritten: where utterances cannot be kept, a warning says so.
 
     Args:
         writes (`bool`, *optional*, defaults to `True`): Whether utterances are kept, or only those that are there are read.
@@ -31,16 +34,6 @@ class UtterancesBesideClips:
     def find(
         self, source: Path | bytes, audio_track: int | str | None, recogniser: str | None
     ) -> list[Utterance] | None:
-        """Returns what is kept of a clip.
-
-        Args:
-            source (`Path` or `bytes`): The file of the sound, or its content.
-            audio_track (`int`, `str` or `None`): The sound track that was asked for.
-            recogniser (`str` or `None`): The name of the recogniser.
-
-        Returns:
-            `list[Utterance]` or `None`: The utterances, or `None` if there are none of this sound and recogniser.
-        """
         if isinstance(source, bytes):
             return None
         path = utterance_file(source)
@@ -56,14 +49,6 @@ class UtterancesBesideClips:
     def keep(
         self, source: Path | bytes, audio_track: int | str | None, recogniser: str | None, utterances: list[Utterance]
     ) -> None:
-        """Keeps the utterances of a clip. Where that is not possible, a warning says so.
-
-        Args:
-            source (`Path` or `bytes`): The file of the sound, or its content.
-            audio_track (`int`, `str` or `None`): The sound track that was asked for.
-            recogniser (`str` or `None`): The name of the recogniser.
-            utterances (`list[Utterance]`): The utterances.
-        """
         if not self.writes or isinstance(source, bytes):
             return
         path = utterance_file(source)
@@ -81,7 +66,7 @@ class UtterancesBesideClips:
             warnings.warn(f"{path}: the utterances are not kept ({error})", stacklevel=3)
 
 
-class UtteranceTable:
+class UtteranceTable(UtteranceStore):
     """Keeps the utterances of many clips in one JSON-lines file, each as soon as it is known: a run that was stopped goes on.
 
     Args:
@@ -111,30 +96,12 @@ class UtteranceTable:
     def find(
         self, source: Path | bytes, audio_track: int | str | None, recogniser: str | None
     ) -> list[Utterance] | None:
-        """Returns what is kept of a clip.
-
-        Args:
-            source (`Path` or `bytes`): The file of the sound, or its content.
-            audio_track (`int`, `str` or `None`): The sound track that was asked for.
-            recogniser (`str` or `None`): The name of the recogniser.
-
-        Returns:
-            `list[Utterance]` or `None`: The utterances, or `None` if there are none of this sound and recogniser.
-        """
         kept = self._rows.get((digest(source), audio_track, recogniser))
         return None if kept is None else _to_utterances(kept)
 
     def keep(
         self, source: Path | bytes, audio_track: int | str | None, recogniser: str | None, utterances: list[Utterance]
     ) -> None:
-        """Keeps the utterances of a clip.
-
-        Args:
-            source (`Path` or `bytes`): The file of the sound, or its content.
-            audio_track (`int`, `str` or `None`): The sound track that was asked for.
-            recogniser (`str` or `None`): The name of the recogniser.
-            utterances (`list[Utterance]`): The utterances.
-        """
         if self._log is None:
             return
         row = _row(source, audio_track, recogniser, utterances)
@@ -165,7 +132,13 @@ def digest(source: str | Path | bytes) -> str:
     """
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
-    with open(source, "rb") as file:
+    stat = os.stat(source)
+    return _digest_of_file(os.fspath(source), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)  # a clip is looked up, and kept right after
+def _digest_of_file(path: str, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -3,11 +3,12 @@
 import functools
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +33,10 @@ _NO_WORDS = re.compile(r"\[[^\]]*\]|\([^)]*\)|[♪♫*]+")
 _BAR_FROM = 60.0  # seconds of sound from which a bar shows how far the recogniser is
 
 
-class UtteranceStore(Protocol):
+class UtteranceStore(ABC):
     """A place that keeps utterances, such as [`UtterancesBesideClips`]."""
 
+    @abstractmethod
     def find(
         self, source: Path | bytes, audio_track: int | str | None, recogniser: str | None
     ) -> list[Utterance] | None:
@@ -48,8 +50,8 @@ class UtteranceStore(Protocol):
         Returns:
             `list[Utterance]` or `None`: The utterances, or `None` if there are none of this sound and recogniser.
         """
-        ...
 
+    @abstractmethod
     def keep(
         self, source: Path | bytes, audio_track: int | str | None, recogniser: str | None, utterances: list[Utterance]
     ) -> None:
@@ -61,7 +63,6 @@ class UtteranceStore(Protocol):
             recogniser (`str` or `None`): The name of the recogniser.
             utterances (`list[Utterance]`): The utterances.
         """
-        ...
 
 
 class SpeechReader:
@@ -174,8 +175,7 @@ class SpeechReader:
         audio_track: int | str | None,
     ) -> list[Utterance]:
         where = str(source) if isinstance(source, Path) else "the clip"
-        store = None if source is None else self.store
-        found = None if store is None or source is None else store.find(source, audio_track, self.name)
+        found = None if self.store is None or source is None else self.store.find(source, audio_track, self.name)
         if found is None:
             track = load()
             if track is None:
@@ -183,8 +183,8 @@ class SpeechReader:
                     warnings.warn(f"{where} has no sound, so that no speech can be recognised", stacklevel=3)
                 return []
             found = self._recognise(track)
-            if store is not None and source is not None:
-                store.keep(source, audio_track, self.name, found)
+            if self.store is not None and source is not None:
+                self.store.keep(source, audio_track, self.name, found)
         found = tidy_utterances(where, found, duration)
         if not found and self.asr is not None:
             warnings.warn(f"{where}: no speech was found in the sound", stacklevel=3)
@@ -221,7 +221,7 @@ def as_speech_reader(asr: Any) -> SpeechReader:
         TypeError: If it is something else.
         ValueError: If the model cannot be loaded.
     """
-    if isinstance(asr, SpeechReader) or hasattr(asr, "read_file"):  # that of another copy of this code
+    if hasattr(asr, "read_file"):  # a reader, and be it that of another copy of this code
         return asr
     if isinstance(asr, (str, Path)):
         return _reader_of(str(asr))
