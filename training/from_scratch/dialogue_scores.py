@@ -27,6 +27,33 @@ def labels_of_answer(answer: str) -> list[str]:
 
 
 @torch.inference_mode()
+def generate_answers(
+    model: MicroEmoForConditionalGeneration,
+    processor: MicroEmoProcessor,
+    conversations: Sequence[list[dict]],
+    max_new_tokens: int,
+) -> list[tuple[str, bool]]:
+    """Answers the last question of each conversation, with greedy generation.
+
+    Args:
+        model ([`MicroEmoForConditionalGeneration`]): The model.
+        processor ([`MicroEmoProcessor`]): Its processor, or the reader of a [`FeatureCache`].
+        conversations (`Sequence[list[dict]]`): The messages of each prompt.
+        max_new_tokens (`int`): The maximum length of an answer.
+
+    Returns:
+        `list[tuple[str, bool]]`: Each answer, and whether the model ended it.
+    """
+    inputs = processor.apply_chat_template(
+        list(conversations), tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
+    ).to(model.device)
+    tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    tokens = tokens[:, inputs["input_ids"].shape[1] :]
+    answers = processor.batch_decode(tokens, skip_special_tokens=True)
+    ended = (tokens == processor.tokenizer.eos_token_id).any(dim=1).tolist()
+    return [(answer.strip(), has_ended) for answer, has_ended in zip(answers, ended, strict=True)]
+
+
 def answer_utterance_questions(
     model: MicroEmoForConditionalGeneration,
     processor: MicroEmoProcessor,
@@ -58,18 +85,10 @@ def answer_utterance_questions(
     records = []
     for first in tqdm(range(0, len(rows), clips_at_once), desc=f"Questions ({citation})", disable=not progress):
         questions = list(_questions(rows[first : first + clips_at_once], truth, citation))
-        inputs = processor.apply_chat_template(
-            [conversation for _, conversation in questions],
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=True,
-            return_tensors="pt",
-        ).to(model.device)
-        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        for (record, _), answer in zip(questions, answers, strict=True):
+        answers = generate_answers(model, processor, [messages for _, messages in questions], max_new_tokens)
+        for (record, _), (answer, _) in zip(questions, answers, strict=True):
             right = labels_of_answer(answer) == [record["expected"]]
-            records.append({**record, "answer": answer.strip(), "right": right})
+            records.append({**record, "answer": answer, "right": right})
     return records
 
 

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
@@ -22,7 +21,7 @@ from ..synthetic.people_answers import (
     felt,
     senses,
 )
-from .dialogue_scores import labels_of_answer
+from .dialogue_scores import generate_answers, labels_of_answer
 
 NOTHING = "nothing"  # stands for no face, and for no voice
 _SEEN = {STILL: "neutral", NO_FACE: NOTHING} | {words: clue for clue, (_, words) in CLUES.items() if clue != "neutral"}
@@ -46,7 +45,6 @@ def is_well_formed(answer: str, has_ended: bool, count: int) -> bool:
     return bool(words) and has_ended and not repeats and all(0 < number <= count for number in numbers)
 
 
-@torch.inference_mode()
 def answer_people_questions(
     model: MicroEmoForConditionalGeneration,
     processor: MicroEmoProcessor,
@@ -79,19 +77,9 @@ def answer_people_questions(
             questions = [(record, messages) for record, messages in asked if record["kind"] == kind]
             if not questions:
                 continue
-            inputs = processor.apply_chat_template(
-                [messages for _, messages in questions],
-                tokenize=True,
-                return_dict=True,
-                add_generation_prompt=True,
-                return_tensors="pt",
-            ).to(model.device)
-            tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-            tokens = tokens[:, inputs["input_ids"].shape[1] :]
-            answers = processor.batch_decode(tokens, skip_special_tokens=True)
-            ended = (tokens == processor.tokenizer.eos_token_id).any(dim=1).tolist()
-            for (record, _), answer, has_ended in zip(questions, answers, ended, strict=True):
-                records.append(_with_answer(record, answer.strip(), has_ended))
+            answers = generate_answers(model, processor, [messages for _, messages in questions], max_new_tokens)
+            for (record, _), (answer, has_ended) in zip(questions, answers, strict=True):
+                records.append(_with_answer(record, answer, has_ended))
     return records
 
 

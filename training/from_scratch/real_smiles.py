@@ -19,6 +19,7 @@ from ..synthetic.dialogue_plan import CLUES
 from ..synthetic.media_writer import write_media
 from ..synthetic.people_answers import ASK_UTTERANCE, clue_words
 from ..synthetic.photographs import load_photograph, read_photographs
+from .dialogue_scores import generate_answers
 from .image_encoder_scores import order_of
 from .people_scores import is_well_formed
 
@@ -108,16 +109,8 @@ def answer_smiles(
         scores = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0].mul(is_word).sum(dim=1)
         shares = scores.double().softmax(dim=0).tolist()
         media = [{"type": "video", "path": row["video"], "utterances": row["utterances"]}]
-        prompt = processor.apply_chat_template(
-            [[{"role": "user", "content": media + content}]],
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=True,
-            return_tensors="pt",
-        ).to(model.device)
-        tokens = model.generate(**prompt, max_new_tokens=96, do_sample=False)[0, prompt["input_ids"].shape[1] :]
-        answer = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        has_ended = bool((tokens == processor.tokenizer.eos_token_id).any())
+        prompt = [{"role": "user", "content": media + content}]
+        ((answer, has_ended),) = generate_answers(model, processor, [prompt], max_new_tokens=96)
         record = {key: row[key] for key in ("name", "person", "smiles")}
         record |= {
             "answer": answer,
