@@ -4,17 +4,14 @@ heard."""
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from ...modeling_microemo.modeling_microemo import MicroEmoModel
-from ..synthetic.face_acting import ACTIONS
 from ..synthetic.people_answers import clue_words, senses, voice_words
 from ..synthetic.recordings import HEARD
-from .probes import PARTS, ActingFrames, AlignmentClips, WindowProbe, amplitudes_at, words_of_tokens
+from .probes import ActingFrames, AlignmentClips, amplitudes_at
 
 
 class PeopleFrames(ActingFrames):
-    """Random frames of each clip that show a face, with the amplitudes of the facial actions in them.
+    """Random frames of each clip, with the amplitudes of the facial actions that are seen in them.
 
     Args:
         rows (`Iterable[dict]`): Rows of the table of dialogues.
@@ -34,53 +31,18 @@ class PeopleWindows(AlignmentClips):
         processor ([`MicroEmoProcessor`]): The processor of the model, or the reader of a [`FeatureCache`].
     """
 
-    def _load(self, index: int) -> dict[str, torch.Tensor]:
-        inputs, truth = self.look_up(index)
-        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        times, pairs = np.array(inputs["video_metadata"][0].frame_times), senses(truth)
-        amplitudes = seen_amplitudes(truth, times)
-        bounds = inputs["utterance_windows"][0].tolist()
-        windows = [amplitudes[start:end].mean(axis=0) for start, end in bounds]
-        parts = [part.mean(axis=0) for part in np.split(amplitudes.repeat(PARTS, axis=0), PARTS)]
-        utterances = truth["utterances"]
-        during = [(utterance["start"] <= times) & (times < utterance["end"]) for utterance in utterances]
-        clues = [
-            [
-                self._ids(clue_words(clue))
-                for (clue, _), lasts in zip(pairs, during, strict=True)
-                if lasts[start:end].any()
-            ]
-            for start, end in [(0, len(times)), *bounds]
+    def amplitudes(self, truth: dict, times: np.ndarray) -> np.ndarray:
+        return seen_amplitudes(truth, times)
+
+    def describe(self, truth: dict) -> list[tuple[str, str, int]]:
+        return [
+            (clue_words(clue), voice_words(heard), -100 if heard is None else HEARD.index(heard))
+            for clue, heard in senses(truth)
         ]
-        clues = [window or [self._ids(clue_words(None if not truth["has_face"] else "neutral"))] for window in clues]
-        video_words = words_of_tokens(clues, self.processor.num_video_query_tokens)
-        targets = {
-            "video_words": video_words[None],
-            "of_parts": torch.tensor(np.array(parts), dtype=torch.float32)[None],
-            "of_windows": torch.tensor(np.reshape(windows, (1, -1, len(ACTIONS))), dtype=torch.float32),
-        }
-        if "audio_windows" not in tensors:  # no track, no tokens of sound
-            return tensors | targets
+
+    def describe_pause(self, truth: dict) -> tuple[str, str] | None:
         # A clip without a voice has a sound all the same, as noise or silence.
-        voices = [self._ids(voice_words(voice)) for _, voice in pairs] or [self._ids(voice_words(None))]
-        own = int(tensors["audio_windows"].shape[1])
-        words = [voices, *([voice] for voice in voices[:own])]
-        targets["audio_words"] = words_of_tokens(words, self.processor.num_audio_query_tokens)[None]
-        known = [-100 if voice is None else HEARD.index(voice) for _, voice in pairs]
-        targets["prosodies"] = torch.tensor(known[:own], dtype=torch.long)[None]
-        return tensors | targets
-
-
-def people_window_probe(model: MicroEmoModel) -> WindowProbe:
-    """Makes a probe whose voices are the emotions of recordings.
-
-    Args:
-        model ([`MicroEmoModel`]): The model.
-
-    Returns:
-        [`WindowProbe`]: The probe.
-    """
-    return WindowProbe(model, num_voices=len(HEARD))
+        return clue_words("neutral" if truth["has_face"] else None), voice_words(None)
 
 
 def seen_amplitudes(truth: dict, times: np.ndarray) -> np.ndarray:

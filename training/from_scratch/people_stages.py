@@ -11,9 +11,10 @@ learns from the recordings themselves (`heard_voices.py`). `from_scratch_people.
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -23,13 +24,13 @@ from transformers import Trainer
 
 from ...configuration.configuration_microemo import MicroEmoConfig, MicroEmoVisionConfig
 from ...modeling_microemo.towers import MicroEmoVisionModel
-from ...utils.files import atomic_folder, read_json_lines, write_text
-from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute
+from ...utils.files import atomic_folder, read_json_lines, write_json_lines, write_text
+from ..feature_cache import keep_settings, precompute
 from ..synthetic.acting_people import make_frames
 from ..synthetic.described_dialogues import RepeatedLines
 from ..synthetic.described_people import LessonsInOrder
 from ..synthetic.people_answers import people_turns
-from ..synthetic.recordings import read_recordings
+from ..synthetic.recordings import HEARD, read_recordings
 from ..synthetic.synthetic_dialogues import TABLE, TRUTH, read_truth
 from ..train import ModelArguments, load_config_and_processor, load_model_and_processor
 from .acting_frames import TOWER, learn_image_encoder
@@ -44,27 +45,20 @@ from .heard_voices import (
     score_voices,
     write_voices,
 )
-from .people_probes import PeopleFrames, PeopleWindows, people_window_probe
-from .probes import FacialActionProbe
+from .people_probes import PeopleFrames, PeopleWindows
+from .probes import ActingFrames, AlignmentClips
 from .stages import (
     ALIGNMENT,
-    FRAMES_OF_A_CLIP,
     PRETRAINED,
-    VISUAL_PRETRAINING,
     Run,
     begin_with_copying,
-    keep_frame_tokens,
     learn_from_words,
-    learn_probe,
+    learn_to_answer,
     save,
     single_words,
-    start_anew,
-    tune_instructions,
 )
 
 RECIPE = Path(__file__).with_name("from_scratch_people.yaml")
-# The audio Q-Former and the table of positions are those of the recordings: the clips have the same few speakers.
-ALIGNED = [name for name in ALIGNMENT if name not in ("audio_qformer", "segment_positions")]
 _SEES_WORDS, _SEES_TIMES = 0.8, 0.75  # shares of the clips with words, and of those without them
 
 
@@ -81,6 +75,14 @@ class PeopleRun(Run):
     photographs: Path = Path()
     recordings: Path = Path()
     face_mesh_model: Path | None = None
+    frames: ClassVar[type[ActingFrames]] = PeopleFrames
+    windows: ClassVar[type[AlignmentClips]] = PeopleWindows
+    num_voices: ClassVar[int] = len(HEARD)
+    # The audio Q-Former and the table of positions are those of the recordings: the clips have the same few speakers.
+    pretrained: ClassVar[Sequence[str]] = (*PRETRAINED, "audio_branch")
+    aligned: ClassVar[Sequence[str]] = [
+        name for name in ALIGNMENT if name not in ("audio_qformer", "segment_positions")
+    ]
 
 
 def people_recipe() -> dict:
@@ -107,7 +109,7 @@ def write_rows(corpus: Path, folder: Path) -> None:
     for row in read_json_lines(corpus / TABLE):
         truth = known[row["name"]]
         rng = np.random.default_rng([21, truth["seed"], truth["index"], len(truth["split"])])
-        given, turns = given_of(truth, rng), []
+        given = given_of(truth, rng)
         turns = people_turns(truth, rng, given)
         kept = {key: value for key, value in row.items() if key not in ("subtitles", "utterances", "messages")}
         kept["video"] = str((corpus / row["video"]).absolute())
@@ -119,7 +121,7 @@ def write_rows(corpus: Path, folder: Path) -> None:
         rows.append(kept | {"messages": [message for _, *pair in turns for message in pair]})
         truths.append(truth | {"turns": [turn for turn, *_ in turns]})
     for name, lines in ((TRUTH, truths), (TABLE, rows)):
-        write_text(folder / name, "".join(f"{json.dumps(line)}\n" for line in lines))
+        write_json_lines(folder / name, lines)
 
 
 def given_of(truth: dict, rng: np.random.Generator) -> str:
@@ -243,38 +245,6 @@ def join_towers(voices: Path, image_encoder: Path, folder: Path) -> None:
     save(model, processor, folder)
 
 
-def pretrain_visual_encoder(run: PeopleRun, towers: Path, features: Path, seed: int, folder: Path) -> None:
-    """Trains image Q-Former, local clue attention and fusion on the facial actions of people.
-
-    Args:
-        run ([`PeopleRun`]): The run.
-        towers (`Path`): The checkpoint with the trained towers.
-        features (`Path`): The folder of the cache of their features.
-        seed (`int`): The seed of the new weights and of the training.
-        folder (`Path`): The folder of the stage.
-    """
-    model, processor = start_anew(towers, {}, seed, (*PRETRAINED, "audio_branch"), VISUAL_PRETRAINING)
-    frames = PeopleFrames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
-    learn_probe(run, "visual_pretraining", FacialActionProbe(model.model.visual_encoder), frames, folder, seed=seed)
-    save(model, processor, folder)
-
-
-def align_windows(run: PeopleRun, visual: Path, tokens: Path, seed: int, folder: Path) -> None:
-    """Trains the video Q-Formers and the projections on what happens in their windows, and on the words for it.
-
-    Args:
-        run ([`PeopleRun`]): The run.
-        visual (`Path`): The checkpoint with the trained visual encoder.
-        tokens (`Path`): The folder of the cache of the frame tokens.
-        seed (`int`): The seed of the new weights and of the training.
-        folder (`Path`): The folder of the stage.
-    """
-    model, processor = start_anew(visual, {}, seed, (*PRETRAINED, "visual_encoder", "audio_branch"), ALIGNED)
-    clips = PeopleWindows(run.rows("train"), FeatureCache(tokens, processor, model).reader())
-    learn_probe(run, "alignment", people_window_probe(model.model), clips, folder, pad_together, seed=seed)
-    save(model, processor, folder)
-
-
 # --- the whole way -------------------------------------------------------------------------------------------------
 
 
@@ -307,18 +277,7 @@ def from_scratch_people(run: PeopleRun, start: Path, seed: int = 0) -> Path:
     clips = precompute(rows, run.work / "clips", processor, num_workers=run.num_workers)
     model, _ = load_model_and_processor(ModelArguments(model_name_or_path=str(towers)))
     features = precompute(rows, run.work / "features", clips.reader(), model.to(run.device)).folder
-
-    visual = run.stage(
-        "visual_pretraining", lambda folder: pretrain_visual_encoder(run, towers, features, seed, folder)
-    )
-    tokens = keep_frame_tokens(run, visual, features, rows, "frame_tokens")
-    alignment = run.stage("alignment", lambda folder: align_windows(run, visual, tokens, seed, folder))
-    return run.stage(
-        "instruction_tuning",
-        lambda folder: tune_instructions(
-            run, "instruction_tuning", alignment, tokens, seed, folder, [*ALIGNED, "language_model", "lm_head"]
-        ),
-    )
+    return learn_to_answer(run, towers, features, seed)
 
 
 def _learn_image_encoder(run: PeopleRun, folder: Path) -> None:

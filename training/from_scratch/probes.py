@@ -256,6 +256,18 @@ class _KnownClips(Dataset):
         )
         return inputs, self.truth[row["name"]]
 
+    def amplitudes(self, truth: dict, times: np.ndarray) -> np.ndarray:
+        """Looks up the amplitudes of the facial actions.
+
+        Args:
+            truth (`dict`): The truth of a clip.
+            times (`np.ndarray` of shape `(T,)`): The times in seconds.
+
+        Returns:
+            `np.ndarray` of shape `(T, A)`: The amplitudes.
+        """
+        return amplitudes_at(truth, times)
+
 
 class ActingFrames(_KnownClips):
     """Random frames of each synthetic clip, with the amplitudes of the facial actions in them.
@@ -280,18 +292,6 @@ class ActingFrames(_KnownClips):
         amplitudes = self.amplitudes(truth, times[frames.numpy()])
         return frame_inputs | {"amplitudes": torch.tensor(amplitudes, dtype=torch.float32)[None]}
 
-    def amplitudes(self, truth: dict, times: np.ndarray) -> np.ndarray:
-        """Looks up the amplitudes of the facial actions.
-
-        Args:
-            truth (`dict`): The truth of a clip.
-            times (`np.ndarray` of shape `(T,)`): The times in seconds.
-
-        Returns:
-            `np.ndarray` of shape `(T, A)`: The amplitudes.
-        """
-        return amplitudes_at(truth, times)
-
 
 class AlignmentClips(_KnownClips):
     """Whole synthetic clips with the targets of [`WindowProbe`].
@@ -312,30 +312,60 @@ class AlignmentClips(_KnownClips):
             self._read[index] = self._load(index)
         return self._read[index]
 
+    def describe(self, truth: dict) -> list[tuple[str, str, int]]:
+        """Describes the utterances of a clip.
+
+        Args:
+            truth (`dict`): The truth of the clip.
+
+        Returns:
+            `list[tuple[str, str, int]]`: For each utterance the words for what is seen, those for what is heard, and the
+            index of the voice (-100 where there is none).
+        """
+        return [
+            (CLUES[utterance["clue"]][1], utterance["prosody"], list(PROSODIES).index(utterance["prosody"]))
+            for utterance in truth["utterances"]
+        ]
+
+    def describe_pause(self, truth: dict) -> tuple[str, str] | None:
+        """Describes what is seen and heard where no utterance is.
+
+        Args:
+            truth (`dict`): The truth of the clip.
+
+        Returns:
+            `tuple[str, str]`, *optional*: The words for it. Without them windows without an utterance have none.
+        """
+        return None
+
     def _load(self, index: int) -> dict[str, torch.Tensor]:
         inputs, truth = self.look_up(index)
-        times, utterances = np.array(inputs["video_metadata"][0].frame_times), truth["utterances"]
-        amplitudes = amplitudes_at(truth, times)
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        times = np.array(inputs["video_metadata"][0].frame_times)
+        amplitudes = self.amplitudes(truth, times)
         bounds = inputs["utterance_windows"][0].tolist()
         windows = [amplitudes[start:end].mean(axis=0) for start, end in bounds]
         # Repeated, so that there are enough frames for all parts.
         parts = [part.mean(axis=0) for part in np.split(amplitudes.repeat(PARTS, axis=0), PARTS)]
-        prosodies = [list(PROSODIES).index(utterance["prosody"]) for utterance in utterances]
-        clues = [self._ids(CLUES[utterance["clue"]][1]) for utterance in utterances]
-        voices = [self._ids(utterance["prosody"]) for utterance in utterances]
-        during = [(utterance["start"] <= times) & (times < utterance["end"]) for utterance in utterances]
+        described = [(self._ids(clue), self._ids(voice), kind) for clue, voice, kind in self.describe(truth)]
+        pause = [[self._ids(words)] for words in self.describe_pause(truth) or ()] or [[], []]
+        during = [(utterance["start"] <= times) & (times < utterance["end"]) for utterance in truth["utterances"]]
         clues_in_windows = [
-            [clue for clue, lasts in zip(clues, during, strict=True) if lasts[start:end].any()]
+            [clue for (clue, *_), lasts in zip(described, during, strict=True) if lasts[start:end].any()] or pause[0]
             for start, end in [(0, len(times)), *bounds]
         ]
-        video_words = words_of_tokens(clues_in_windows, self.processor.num_video_query_tokens)
-        audio_words = words_of_tokens([voices, *([voice] for voice in voices)], self.processor.num_audio_query_tokens)
-        return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)} | {
-            "video_words": video_words[None],
-            "audio_words": audio_words[None],
+        tensors |= {
+            "video_words": words_of_tokens(clues_in_windows, self.processor.num_video_query_tokens)[None],
             "of_parts": torch.tensor(np.array(parts), dtype=torch.float32)[None],
             "of_windows": torch.tensor(np.reshape(windows, (1, -1, len(ACTIONS))), dtype=torch.float32),
-            "prosodies": torch.tensor([prosodies]),
+        }
+        if "audio_windows" not in tensors:  # no track, no tokens of sound
+            return tensors
+        voices, count = [voice for _, voice, _ in described] or pause[1], tensors["audio_windows"].shape[1]
+        audio_words = [voices, *([voice] for voice in voices[:count])]
+        return tensors | {
+            "audio_words": words_of_tokens(audio_words, self.processor.num_audio_query_tokens)[None],
+            "prosodies": torch.tensor([kind for *_, kind in described][:count], dtype=torch.long)[None],
         }
 
     def _ids(self, words: str) -> list[int]:

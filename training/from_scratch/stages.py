@@ -10,13 +10,12 @@ The stages after that follow the paper, with frozen towers: the modules between 
 trained to represent facial actions, then to answer. `from_scratch.yaml` holds the hyper-parameters.
 """
 
-import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -28,12 +27,13 @@ from transformers.utils import logging
 
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ...processing.processing_microemo import MicroEmoProcessor
-from ...utils.files import atomic_folder, read_json_lines, write_text
+from ...utils.files import atomic_folder, read_json_lines, write_json_lines
 from ..collator import MicroEmoCollator
 from ..data import load_table
 from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute
 from ..synthetic.described_dialogues import LAYOUTS, DescribedDialogues, Dictations, RepeatedLines
 from ..synthetic.synthetic_dialogues import TABLE, cite_as, read_truth
+from ..synthetic.voice import PROSODIES
 from ..train import (
     DataArguments,
     MicroEmoTrainingArguments,
@@ -60,7 +60,6 @@ RECIPE = Path(__file__).with_name("from_scratch.yaml")
 PRETRAINED = ("language_model", "visual_encoder.vision_model", "audio_branch.audio_tower")
 VISUAL_PRETRAINING = ["image_qformer", "local_clue_attention", "fusion"]
 ALIGNMENT = ["video_qformer", "audio_qformer", "segment_positions", "video_projection", "audio_projection"]
-ANSWERING = [*ALIGNMENT, "language_model", "lm_head"]
 FRAMES_OF_A_CLIP = 6  # The number of frames of a clip in a training step of the visual encoder.
 
 
@@ -75,12 +74,22 @@ class Run:
             that it was in.
         recipe (`dict`): The arguments of the `Trainer` for each stage, see `from_scratch.yaml`.
         num_workers (`int`): The number of processes that decode.
+        frames (`type`): The data of the visual pretraining.
+        windows (`type`): The data of the alignment.
+        num_voices (`int`): The number of kinds of voices in them.
+        pretrained (`Sequence[str]`): The modules of the model that are kept after the towers are trained.
+        aligned (`Sequence[str]`): The modules that the alignment and, with the language model, the last stage train.
     """
 
     corpus: Path
     work: Path
     recipe: dict = field(default_factory=lambda: yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
     num_workers: int = 0
+    frames: ClassVar[type[ActingFrames]] = ActingFrames
+    windows: ClassVar[type[AlignmentClips]] = AlignmentClips
+    num_voices: ClassVar[int] = len(PROSODIES)
+    pretrained: ClassVar[Sequence[str]] = PRETRAINED
+    aligned: ClassVar[Sequence[str]] = ALIGNMENT
 
     def stage(self, name: str, make: Callable[[Path], None]) -> Path:
         """Runs a stage whose folder does not exist yet.
@@ -295,8 +304,8 @@ def pretrain_visual_encoder(
         seed (`int`): The seed of the new weights and of the training.
         folder (`Path`): The folder of the stage.
     """
-    model, processor = start_anew(towers, config_overrides, seed, PRETRAINED, VISUAL_PRETRAINING)
-    frames = ActingFrames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
+    model, processor = start_anew(towers, config_overrides, seed, run.pretrained, VISUAL_PRETRAINING)
+    frames = run.frames(run.rows("train"), FeatureCache(features, processor, model).reader(), FRAMES_OF_A_CLIP)
     learn_probe(run, stage, FacialActionProbe(model.model.visual_encoder), frames, folder, seed=seed)
     save(model, processor, folder)
 
@@ -338,22 +347,14 @@ def align_windows(
         seed (`int`): The seed of the new weights and of the training.
         folder (`Path`): The folder of the stage.
     """
-    kept = (*PRETRAINED, "visual_encoder")
-    model, processor = start_anew(visual_pretraining, config_overrides, seed, kept, ALIGNMENT)
-    clips = AlignmentClips(run.rows("train"), FeatureCache(tokens, processor, model).reader())
-    learn_probe(run, stage, WindowProbe(model.model), clips, folder, pad_together, seed=seed)
+    kept = (*run.pretrained, "visual_encoder")
+    model, processor = start_anew(visual_pretraining, config_overrides, seed, kept, list(run.aligned))
+    clips = run.windows(run.rows("train"), FeatureCache(tokens, processor, model).reader())
+    learn_probe(run, stage, WindowProbe(model.model, run.num_voices), clips, folder, pad_together, seed=seed)
     save(model, processor, folder)
 
 
-def tune_instructions(
-    run: Run,
-    stage: str,
-    alignment: Path,
-    tokens: Path,
-    seed: int,
-    folder: Path,
-    modules_to_train: Sequence[str] = ANSWERING,
-) -> None:
+def tune_instructions(run: Run, stage: str, alignment: Path, tokens: Path, seed: int, folder: Path) -> None:
     """Trains the modules between the frame tokens and the answers on questions and answers.
 
     Args:
@@ -365,7 +366,6 @@ def tune_instructions(
         tokens (`Path`): The folder of the cache of the frame tokens.
         seed (`int`): The seed of the training.
         folder (`Path`): The folder of the stage.
-        modules_to_train (`Sequence[str]`, *optional*): The modules that learn.
     """
     numbers = dict(run.recipe[stage])
     table = run.work / f"{stage}.jsonl"
@@ -377,7 +377,7 @@ def tune_instructions(
         ModelArguments(
             model_name_or_path=str(alignment),
             use_peft=False,
-            modules_to_train=list(modules_to_train),
+            modules_to_train=[*run.aligned, "language_model", "lm_head"],
             dtype="float32",
         ),
         DataArguments(
@@ -419,7 +419,7 @@ def write_questions(
             selected = random.Random(f"{row['name']} {part}").sample(numbers, min(questions, len(numbers)))
             messages = [message for number in selected for message in messages[2 * number : 2 * number + 2]]
             rows.append({**row, "messages": messages})
-    write_text(table, "".join(f"{json.dumps(row)}\n" for row in rows))
+    write_json_lines(table, rows)
 
 
 def learn_probe(
@@ -493,6 +493,21 @@ def from_scratch(run: Run, start: Path, seed: int = 0) -> Path:
         StaleCacheError: if stages in the folder of the run were made with another recipe.
     """
     towers, features = pretrain(run, start)
+    return learn_to_answer(run, towers, features, seed)
+
+
+def learn_to_answer(run: Run, towers: Path, features: Path, seed: int) -> Path:
+    """Runs the stages after the pretraining.
+
+    Args:
+        run ([`Run`]): The run.
+        towers (`Path`): The checkpoint with the trained towers.
+        features (`Path`): The folder of the cache of their features of the splits train and dev.
+        seed (`int`): The seed of these stages.
+
+    Returns:
+        `Path`: The folder of the trained checkpoint.
+    """
     visual_pretraining = run.stage(
         "visual_pretraining",
         lambda folder: pretrain_visual_encoder(run, "visual_pretraining", towers, features, {}, seed, folder),

@@ -8,7 +8,9 @@ import torch
 
 from microemo import MicroEmoForConditionalGeneration
 from microemo.training.feature_cache import pad_together
-from microemo.training.from_scratch.people_probes import PeopleFrames, PeopleWindows, people_window_probe
+from microemo.training.from_scratch.people_probes import PeopleFrames, PeopleWindows
+from microemo.training.from_scratch.people_stages import PeopleRun
+from microemo.training.from_scratch.probes import WindowProbe
 from microemo.training.synthetic.face_acting import ACTIONS
 from microemo.training.synthetic.people_answers import voice_words
 from microemo.training.synthetic.recordings import HEARD
@@ -75,7 +77,7 @@ def test_silence_is_a_voice_that_says_nothing_and_no_track_is_no_window_of_sound
 def test_any_batch_of_them_has_a_loss(windows, world, names):
     torch.manual_seed(0)
     model = MicroEmoForConditionalGeneration.from_pretrained(world.checkpoint).model
-    output = people_window_probe(model)(**pad_together([windows[name] for name in names]))
+    output = WindowProbe(model, PeopleRun.num_voices)(**pad_together([windows[name] for name in names]))
     assert torch.isfinite(output["loss"])
     assert output["logits"].shape[-1] == len(HEARD)
 
