@@ -52,7 +52,7 @@ def from_scratch(
 
     With --photographs and --recordings microemo-small is trained, on the dialogues of people.
     """
-    check_folders(*(folder for folder in (corpus, photographs, recordings) if folder is not None))
+    check_folders(corpus, photographs, recordings)
     check_files(face_mesh_model)
     check_new_folder(output)
     if (photographs is None) != (recordings is None):
@@ -162,7 +162,7 @@ def score_people(
 ):
     """Ask CHECKPOINT about the dialogues of people in CORPUS, and print what it sees, hears and says, with 95 % intervals."""
     check_sources(checkpoint)
-    check_folders(*(folder for folder in (corpus, photographs) if folder is not None))
+    check_folders(corpus, photographs)
     load_libraries()
     from ..inference.emotion_pipeline import EmotionPipeline
     from ..training.data import load_table

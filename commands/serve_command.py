@@ -54,7 +54,7 @@ def serve(
     if missing:
         raise ImportError(f'serve needs {", ".join(missing)}, which is not installed: pip install "microemo[serve]"')
     check_sources(model, asr)
-    check_folders(*[folder for folder in [local_media] if folder is not None])
+    check_folders(local_media)
     with _listen(host, port) as listener:  # before the model, which may take minutes, is loaded
         load_libraries()
         import uvicorn

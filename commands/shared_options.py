@@ -76,17 +76,17 @@ def check_sources(*names: str | None) -> None:
             raise FileNotFoundError(f"{name}: no such file or folder")
 
 
-def check_folders(*names: str | Path) -> None:
-    """Checks that folders exist.
+def check_folders(*names: str | Path | None) -> None:
+    """Checks that folders exist. `None` passes.
 
     Args:
-        names (`str` or `Path`): The folders.
+        names (`str`, `Path` or `None`): The folders.
 
     Raises:
         FileNotFoundError: if a folder does not exist, or is a file.
     """
     for name in names:
-        if not Path(name).is_dir():
+        if name is not None and not Path(name).is_dir():
             raise FileNotFoundError(
                 f"{name}: " + ("is a file, not a folder" if Path(name).exists() else "no such folder")
             )

@@ -1,6 +1,7 @@
 """A tiny checkpoint, four real clips with different answers, and their features, made once."""
 
 import json
+import logging
 import shutil
 from types import SimpleNamespace
 
@@ -16,6 +17,16 @@ from microemo.training.from_scratch.stages import RECIPE, Run, from_scratch
 from microemo.training.synthetic.synthetic_dialogues import write_dialogues
 
 ANSWERS = ("happy", "sad", "angry", "calm")
+
+
+@pytest.fixture
+def news(caplog):
+    """What the package logs, warnings and news."""
+    logger = logging.getLogger("microemo")
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture(scope="session")

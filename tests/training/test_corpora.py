@@ -1,6 +1,5 @@
 """Corpora of people as their users have them: RAVDESS, CREMA-D, MELD, IEMOCAP, DFEW, MAFW, CMU-MOSEI and MER, in small."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,6 @@ from microemo.training.data import load_table, to_conversation
 from microemo.training.data_checks import DataError
 from microemo.training.label_tables import LABELS_INSTRUCTION
 from microemo.training.train import load_tables, main
-
-
-@pytest.fixture
-def news(caplog):
-    """What the package logs, warnings and news."""
-    logger = logging.getLogger("microemo")
-    logger.addHandler(caplog.handler)
-    logger.setLevel(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture

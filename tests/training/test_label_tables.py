@@ -1,7 +1,5 @@
 """A folder of clips with a table of labels: columns of any name, rows that ask for the labels, splits without a common speaker."""
 
-import logging
-
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
@@ -12,16 +10,6 @@ from microemo.training.label_tables import LABELS_INSTRUCTION, LabelColumns, spl
 from microemo.training.train import load_tables
 
 COLUMNS = LabelColumns(("emotion",), "file", "actor")
-
-
-@pytest.fixture
-def news(caplog):
-    """What the package logs, warnings and news."""
-    logger = logging.getLogger("microemo")
-    logger.addHandler(caplog.handler)
-    logger.setLevel(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture

@@ -4,9 +4,6 @@ Every frame is another moment of another person under other light, before anothe
 video processor: the face mesh runs on the picture, and its landmarks place the crop.
 """
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from ...processing.faces.face_mesh import FaceMesh
 from ...processing.faces.face_mesh_backends import BLENDSHAPE_NAMES
 from ...processing.frame_views import resize
 from ...utils.files import atomic_file
+from .corpus_files import in_processes
 from .face_acting import ACTIONS
 from .photographs import Person, actor_of, read_photographs
 from .picture_quality import Quality, draw_backdrop
@@ -187,27 +185,22 @@ def make_frames(
     ]
     # Files of one person come one after the other: each process then makes an actor once.
     waiting = sorted((job for job in jobs if not job[0].is_file()), key=lambda job: (job[1].id, job[2]))
+    make = partial(_make_file, str(face_mesh_model) if face_mesh_model else None, upright)
+    num_workers = min(num_workers, len(waiting))
     with tqdm(
         total=len(jobs), initial=len(jobs) - len(waiting), desc="Frames", unit="file", disable=not progress
     ) as bar:
-        for _ in _make_files(waiting, str(face_mesh_model) if face_mesh_model else None, upright, num_workers):
+        for _ in in_processes(make, waiting, num_workers, _use_one_thread, chunksize=5):
             bar.update()
     return [job[0] for job in jobs]
 
 
-def _make_files(jobs: list[tuple], model: str | None, upright: bool, num_workers: int) -> Iterator[None]:
-    make = partial(_make_file, model, upright)
-    if num_workers == 1 or len(jobs) < 2:
-        yield from map(make, jobs)
-        return
-    # Neither MediaPipe nor PyAV survives a fork.
-    with ProcessPoolExecutor(min(num_workers, len(jobs)), multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make, jobs, chunksize=5)
+def _use_one_thread() -> None:
+    cv2.setNumThreads(1)
 
 
 def _make_file(model: str | None, upright: bool, job: tuple[Path, Person, tuple[int, int]]) -> None:
     path, person, seed = job
-    cv2.setNumThreads(1)
     rng = np.random.default_rng([*seed, 1])
     views = Views(FaceMesh(model), upright)
     rows: list[tuple] = []

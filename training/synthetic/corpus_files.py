@@ -1,13 +1,12 @@
 """The files of a corpus of synthetic clips: its lists, and clips made by several processes."""
 
-import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...utils.files import read_json_lines, write_text
+from ...utils.files import read_json_lines, write_json_lines
 
 try:
     import av
@@ -42,7 +41,7 @@ def write_list(path: Path, rows: Iterable[dict]) -> Path:
         `Path`: The file, whose rows are sorted by name.
     """
     listed = read_list(path) | {row["name"]: row for row in rows}
-    return write_text(path, "".join(f"{json.dumps(listed[name])}\n" for name in sorted(listed)))
+    return write_json_lines(path, (listed[name] for name in sorted(listed)))
 
 
 def comment_of(path: Path) -> str | None:
@@ -64,7 +63,12 @@ def comment_of(path: Path) -> str | None:
 
 
 def in_processes(
-    make: Callable[[Any], T], jobs: list, num_workers: int, prepare: Callable[..., None], *arguments: Any
+    make: Callable[[Any], T],
+    jobs: list,
+    num_workers: int,
+    prepare: Callable[..., None],
+    *arguments: Any,
+    chunksize: int = 1,
 ) -> Iterator[T]:
     """Does jobs in several processes, each of which is prepared once.
 
@@ -74,6 +78,7 @@ def in_processes(
         num_workers (`int`): The number of processes; 1 does the jobs in this one.
         prepare (`Callable`): What is called in each process before its first job.
         arguments (`Any`): The arguments of `prepare`.
+        chunksize (`int`, *optional*, defaults to 1): The number of neighbouring jobs that a process is given at once.
 
     Yields:
         `Any`: What `make` returns, in the order of the jobs.
@@ -87,4 +92,4 @@ def in_processes(
     # Neither MediaPipe nor PyAV survives a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(num_workers, len(jobs)), context, prepare, arguments) as pool:
-        yield from pool.map(make, jobs)
+        yield from pool.map(make, jobs, chunksize=chunksize)
