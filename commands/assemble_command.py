@@ -99,7 +99,7 @@ def assemble(
 
     from ..publishing.assemble import as_dtype, plan_assembly
     from ..publishing.assemble import assemble as build
-    from ..utils.files import check_new_folder
+    from ..utils.atomic_files import check_new_folder
 
     as_dtype(dtype)
     if output is not None:

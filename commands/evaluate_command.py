@@ -517,6 +517,6 @@ def _emit(text: str, output: Path | None) -> None:
     if output is None:
         print(text, end="")
     else:
-        from ..utils.files import write_text
+        from ..utils.atomic_files import write_text
 
         errors.print(f"{write_text(output, text)}")

@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..utils.files import check_new_folder, write_json_lines
+from ..utils.atomic_files import check_new_folder
+from ..utils.files import write_json_lines
 from .shared_options import NumWorkers, check_files, check_folders, check_sources, load_libraries
 
 if TYPE_CHECKING:

@@ -108,7 +108,7 @@ def card(
     load_libraries()
     from ..publishing.completeness import read_folder
     from ..publishing.model_card_file import make_card
-    from ..utils.files import write_text
+    from ..utils.atomic_files import write_text
 
     print(write_text(folder / CARD, make_card(read_folder(folder), repo_id, license, base_model, evaluation or ())))
 

@@ -9,7 +9,8 @@ so the package itself needs neither a dictionary nor a download.
 import csv
 import io
 
-from ..utils.files import read_table, write_text
+from ..utils.atomic_files import write_text
+from ..utils.files import read_table
 from .emotion_labels import parse_labels
 from .emotion_wheel import DEFAULT_FOLDER, NEUTRAL
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.files import atomic_file
+from ..utils.atomic_files import atomic_file
 from .emotion_labels import RawLabels, parse_labels
 from .emotion_wheel import EmotionWheels
 from .result_tables import ResultTable

@@ -14,7 +14,7 @@ from ..processing.faces.face_regions import REGIONS, WHOLE_FACE, find_regions, r
 from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.speech import SpeechReader
-from ..utils.files import atomic_file, write_text
+from ..utils.atomic_files import atomic_file, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

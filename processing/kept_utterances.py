@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import JsonLinesLog, read_json, read_json_lines, write_text
+from ..utils.atomic_files import write_text
+from ..utils.files import JsonLinesLog, read_json, read_json_lines
 from .speech import UtteranceStore
 from .utterances import Utterance, read_utterances
 

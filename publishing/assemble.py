@@ -29,8 +29,8 @@ from ..modeling_microemo.convert_original import (
 )
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.atomic_files import NoSpaceError, atomic_folder, check_new_folder, write_text
 from ..utils.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONVERSION_REPORT
-from ..utils.files import NoSpaceError, atomic_folder, check_new_folder, write_text
 from .checkpoint_folder import SHARD_SIZE, fit_tokenizer, initial_weights, write_shards
 from .code_bundle import write_code_bundle
 from .pretrained_parts import PretrainedPart, find_encoder, fit_processor, with_parts

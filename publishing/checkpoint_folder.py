@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..processing.processing_microemo import MicroEmoProcessor
-from ..utils.files import write_text
+from ..utils.atomic_files import write_text
 
 SHARD_SIZE = 10**9  # bytes
 

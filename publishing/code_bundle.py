@@ -16,7 +16,8 @@ from typing import Any
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from ..utils.files import read_json, write_text
+from ..utils.atomic_files import write_text
+from ..utils.files import read_json
 from .auto_classes import MODEL_CLASSES, PROCESSING_CLASSES
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..configuration.configuration_microemo import MicroEmoConfig
-from ..utils.files import check_new_folder
+from ..utils.atomic_files import check_new_folder
 from .assemble import as_dtype, assemble, plan_assembly
 from .checkpoint_folder import SHARD_SIZE
 

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.atomic_files import atomic_folder, check_new_folder, write_text
 from ..utils.checkpoint_files import CONVERSION_REPORT
-from ..utils.files import atomic_folder, check_new_folder, write_text
 from .checkpoint_folder import SHARD_SIZE, fit_tokenizer, initial_weights, write_shards
 from .code_bundle import write_code_bundle
 from .pretrained_parts import PretrainedPart, find_parts, fit_processor, with_parts

@@ -29,7 +29,8 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 
 from ..modeling_microemo.convert_original import ConversionError
 from ..modeling_microemo.original_names import INSTRUCTBLIP_KEYS
-from ..utils.files import NoSpaceError, read_json
+from ..utils.atomic_files import NoSpaceError
+from ..utils.files import read_json
 
 logger = logging.getLogger(__name__)
 

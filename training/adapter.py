@@ -12,8 +12,9 @@ from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 from ..configuration.configuration_microemo import MicroEmoConfig
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.atomic_files import atomic_file, atomic_folder, check_new_folder
 from ..utils.checkpoint_files import ADAPTER_CONFIG, ADAPTER_MODEL_CONFIG, ADAPTER_WEIGHTS, IMAGE_QUERIES
-from ..utils.files import atomic_file, atomic_folder, check_new_folder, read_json
+from ..utils.files import read_json
 
 
 class MicroEmoPeftModel(PeftModelForCausalLM):

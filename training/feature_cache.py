@@ -34,7 +34,7 @@ from ..processing.frame_sampling import uniform_indices
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.prompt_microemo import PromptBuilder
 from ..processing.utterances import Utterance
-from ..utils.files import atomic_file, write_text
+from ..utils.atomic_files import atomic_file, write_text
 from .collator import one_by_one
 from .data import to_conversation
 from .data_checks import DataError

@@ -10,8 +10,8 @@ from huggingface_hub import ModelCardData
 from peft import PeftModel
 from transformers import Trainer
 
+from ..utils.atomic_files import write_text
 from ..utils.checkpoint_files import CARD, RUN_FACTS
-from ..utils.files import write_text
 from .arguments import DataArguments, ModelArguments
 
 

@@ -1,4 +1,4 @@
-"""Files: tables and JSON lines read without loss, and a crash-safe log; with what [`atomic_files`] writes.
+"""Files: tables and JSON lines read without loss, and a crash-safe log.
 
 Users' files are read with tolerance for their form (a byte-order mark, UTF-16, CRLF, no final newline, semicolons) and
 none for loss: whatever cannot be read in full is an error that names the file and the line. [`JsonLinesLog`] is the one
@@ -17,26 +17,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .atomic_files import NoSpaceError, atomic_file, atomic_folder, check_new_folder, write_text
+from .atomic_files import atomic_file
 
 try:
     import fcntl
 except ImportError:  # Windows: no advisory locks, so two writers are not detected there
     fcntl = None  # type: ignore[assignment]
-
-__all__ = [
-    "JsonLinesLog",
-    "NoSpaceError",
-    "atomic_file",
-    "atomic_folder",
-    "check_new_folder",
-    "read_json",
-    "read_json_lines",
-    "read_table",
-    "read_text",
-    "write_json_lines",
-    "write_text",
-]
 
 
 def write_json_lines(path: str | os.PathLike, rows: Iterable[dict]) -> Path:
@@ -242,7 +228,8 @@ def read_table(path: str | os.PathLike, fallback: str | None = None) -> list[dic
     Example:
 
     ```python
-    >>> from microemo.utils.files import read_table, write_text
+    >>> from microemo.utils.atomic_files import write_text
+    >>> from microemo.utils.files import read_table
 
     >>> read_table(write_text("scores.csv", "name;score\nclip_1;0,5"))
     [{'name': 'clip_1', 'score': '0,5'}]

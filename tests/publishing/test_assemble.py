@@ -32,7 +32,7 @@ from microemo.tests.modeling_microemo.test_convert_original import (  # noqa: F4
     sources,
     weights,
 )
-from microemo.utils.files import NoSpaceError
+from microemo.utils.atomic_files import NoSpaceError
 
 BLIP = "Salesforce/instructblip-vicuna-7b"
 LLAMA = "DAMO-NLP-SG/Video-LLaMA-2-7B-Finetuned"

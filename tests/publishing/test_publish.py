@@ -26,7 +26,7 @@ from microemo.publishing.publish import (
     publish,
 )
 from microemo.training.adapter import load_adapter, merge_adapter
-from microemo.utils.files import NoSpaceError
+from microemo.utils.atomic_files import NoSpaceError
 
 LICENSE = "apache-2.0"
 BASE = "lab/microemo-tiny"

@@ -11,7 +11,7 @@ import numpy as np
 from transformers.utils import logging
 
 from ...processing.media import Clip, MediaError, shown_size
-from ...utils.files import atomic_file
+from ...utils.atomic_files import atomic_file
 from ..synthetic.media_writer import write_media
 
 try:

@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from ...evaluation.result_plots import plot_arms, plot_curves
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ...processing.processing_microemo import MicroEmoProcessor
-from ...utils.files import write_text
+from ...utils.atomic_files import write_text
 from ..feature_cache import FeatureCache, precompute, write_tensors
 from ..synthetic.described_dialogues import WINDOW_SECONDS
 from ..synthetic.synthetic_dialogues import read_truth

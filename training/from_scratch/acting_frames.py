@@ -22,7 +22,7 @@ from ...configuration.configuration_microemo import MicroEmoVisionConfig
 from ...configuration.tower_table import vision_row
 from ...modeling_microemo.towers import MicroEmoVisionModel
 from ...processing.faces.face_mesh_backends import BLENDSHAPE_NAMES
-from ...utils.files import atomic_folder, write_text
+from ...utils.atomic_files import atomic_folder, write_text
 from ..synthetic.acting_people import read_frames
 from ..synthetic.face_acting import ACTIONS
 from .probes import PatchProbe

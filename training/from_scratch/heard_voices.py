@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from ...configuration.configuration_microemo import MicroEmoAudioQFormerConfig
 from ...modeling_microemo.audio_branch import AudioBranch
 from ...processing.feature_extraction_microemo import resample
-from ...utils.files import atomic_file
+from ...utils.atomic_files import atomic_file
 from ..synthetic.recordings import HEARD, Recording, load_speech
 from ..synthetic.voice import SOUND_RATE
 

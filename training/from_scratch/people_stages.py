@@ -24,7 +24,8 @@ from transformers import Trainer
 
 from ...configuration.configuration_microemo import MicroEmoConfig, MicroEmoVisionConfig
 from ...modeling_microemo.towers import MicroEmoVisionModel
-from ...utils.files import atomic_folder, read_json_lines, write_json_lines, write_text
+from ...utils.atomic_files import atomic_folder, write_text
+from ...utils.files import read_json_lines, write_json_lines
 from ..feature_cache import keep_settings, precompute
 from ..synthetic.acting_people import make_frames
 from ..synthetic.described_dialogues import RepeatedLines

@@ -27,7 +27,8 @@ from transformers.utils import logging
 
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ...processing.processing_microemo import MicroEmoProcessor
-from ...utils.files import atomic_folder, read_json_lines, write_json_lines
+from ...utils.atomic_files import atomic_folder
+from ...utils.files import read_json_lines, write_json_lines
 from ..collator import MicroEmoCollator
 from ..data import load_table
 from ..feature_cache import FeatureCache, keep_settings, pad_together, precompute

@@ -13,7 +13,7 @@ from ...processing.faces.face_crop import face_crop
 from ...processing.faces.face_mesh import FaceMesh
 from ...processing.faces.face_mesh_backends import BLENDSHAPE_NAMES
 from ...processing.frame_views import resize
-from ...utils.files import atomic_file
+from ...utils.atomic_files import atomic_file
 from .corpus_files import in_processes
 from .face_acting import ACTIONS
 from .photographs import Person, actor_of, read_photographs

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...utils.files import atomic_file, write_text
+from ...utils.atomic_files import atomic_file, write_text
 from .voice import SOUND_RATE, plan_speech, speak
 
 try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...utils.files import write_text
+from ...utils.atomic_files import write_text
 from .corpus_files import TABLE, TRUTH, comment_of, in_processes, read_list, write_list
 from .dialogue_plan import (
     CLUES,
