@@ -239,6 +239,10 @@ class MicroEmoConfig(PreTrainedConfig):
             Whether the video Q-Former also reads the whole clip, which TimeChat's does not.
         share_video_qformer (`bool`, *optional*, defaults to `False`):
             Whether the whole clip and the windows are read with the same weights.
+        use_clip_baseline (`bool`, *optional*, defaults to `False`):
+            Whether the video Q-Former also reads how the tokens of a frame differ from their mean over the clip, so that an
+            expression is seen against the person's own face. The paper has no such part; the known models of facial
+            action units calibrate persons so. It starts as 0: a model without it is unchanged.
         use_utterance_audio (`bool`, *optional*, defaults to `False`):
             Whether the audio Q-Former reads utterance windows too (the paper's future work), independently of
             `windows`.
@@ -311,6 +315,7 @@ class MicroEmoConfig(PreTrainedConfig):
     window_unit: Literal["frames", "seconds"] = "frames"
     use_global_window: bool = True
     share_video_qformer: bool = False
+    use_clip_baseline: bool = False
     use_utterance_audio: bool = False
 
     video_token_id: int = 32000

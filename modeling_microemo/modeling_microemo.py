@@ -21,7 +21,7 @@ from .generation_microemo import CACHE_NAME, MicroEmoGenerationMixin
 from .media_encoder import AUDIO_ARGS, MEDIA_ARGS, VIDEO_ARGS, MediaEncoderMixin
 from .media_inputs import LOSS_KEYWORDS, MEDIA_INPUTS, OTHER_NAMES, TEXT_INPUTS, refuse_both
 from .towers import MicroEmoAudioModel
-from .video_qformer import UtteranceAwareVideoQFormer, WindowQFormer
+from .video_qformer import ClipBaseline, UtteranceAwareVideoQFormer, WindowQFormer
 from .visual_encoder import GlobalLocalFusion, GlobalLocalVisualEncoder
 
 # Saved keys of version 0.1.
@@ -132,6 +132,8 @@ class MicroEmoPreTrainedModel(PreTrainedModel):
             init.normal_(module.query_tokens, std=self.config.image_qformer_config.initializer_range)
         elif isinstance(module, WindowQFormer):
             init.normal_(module.query_tokens, std=module.qformer.config.initializer_range)
+        elif isinstance(module, ClipBaseline):
+            init.zeros_(module.weight)
         elif isinstance(module, GlobalLocalFusion):
             init.constant_(module.gate, self.config.fusion_gate_init)
 

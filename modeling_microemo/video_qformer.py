@@ -120,6 +120,24 @@ def whole_sequence(mask: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.where(real, 0, -1), torch.where(real, num_steps, -1)], dim=-1)[:, None]
 
 
+class ClipBaseline(nn.Linear):
+    """Adds to each frame token a projection of its difference from the clip: what this face does, beside how it is built."""
+
+    def forward(self, frame_tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Adds the projected differences.
+
+        Args:
+            frame_tokens (`torch.Tensor` of shape `(B, T, tokens, width)`): The tokens of the frames.
+            token_mask (`torch.BoolTensor` of shape `(B, T, tokens)`): The real tokens, which the mean is taken of.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T, tokens, width)`: The tokens.
+        """
+        mask = token_mask[..., None].to(frame_tokens.dtype)
+        mean = (frame_tokens * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return frame_tokens + super().forward(frame_tokens - mean)
+
+
 class UtteranceAwareVideoQFormer(nn.Module):
     """Reads frame tokens into [global; window 1; ...; window K], `num_video_query_tokens` each (paper 3.3).
 
@@ -132,7 +150,10 @@ class UtteranceAwareVideoQFormer(nn.Module):
     def __init__(self, config: MicroEmoConfig):
         super().__init__()
         self.config = config
-        self.frame_positions = nn.Embedding(config.max_frames, config.image_qformer_config.hidden_size)
+        width = config.image_qformer_config.hidden_size
+        self.frame_positions = nn.Embedding(config.max_frames, width)
+        if config.use_clip_baseline:
+            self.clip_baseline = ClipBaseline(width, width, bias=False)
         shared = config.use_global_window and config.share_video_qformer
         if config.use_global_window:
             self.global_qformer = WindowQFormer(config.video_qformer_config, config.num_video_query_tokens)
@@ -159,6 +180,8 @@ class UtteranceAwareVideoQFormer(nn.Module):
         num_frames = frame_tokens.shape[1]
         if num_frames > self.config.max_frames:
             raise ValueError(f"a clip has {num_frames} frames, the model's max_frames is {self.config.max_frames}")
+        if self.config.use_clip_baseline:
+            frame_tokens = self.clip_baseline(frame_tokens, token_mask)
         positions = self.frame_positions(torch.arange(num_frames, device=frame_tokens.device))
         frame_tokens = frame_tokens + positions[:, None]
 

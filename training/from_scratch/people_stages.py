@@ -139,10 +139,9 @@ def given_of(truth: dict, rng: np.random.Generator) -> str:
         return "none"
     if truth["has_words"] and truth["has_sound"]:
         return "words" if rng.random() < _SEES_WORDS else "times"
-    if truth["has_words"]:
-        return "words"
-    # Voice activity finds times where there is a voice.
-    return "times" if truth["has_sound"] and rng.random() < _SEES_TIMES else "none"
+    # Voice activity finds times where there is a voice. Who asks may know times, and words, of a clip without sound, too.
+    given = "words" if truth["has_words"] else "times"
+    return given if rng.random() < _SEES_TIMES else "none"
 
 
 # --- stages --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The plan of a dialogue of people who act: all that happens in a clip is decided before a frame of it is made.
 
 In every utterance a person acts one facial clue while a recording of a voice of the same gender is heard, and the clue
-is independent of the emotion that is heard. Expressions between utterances and blinks are distractors. Some clips lack
+is independent of the emotion that is heard. A third of the clues are held: they are there before the utterance and
+stay after it. Expressions between utterances and blinks are distractors. Some clips lack
 a face, a voice or subtitles, or have one of the other [`CONDITIONS`].
 """
 
@@ -58,12 +59,14 @@ _SIZES: dict[tuple[int, int], float] = {
 }
 _RATES: dict[int, float] = {5: 3, 8: 8, 10: 20, 12: 36, 15: 24, 20: 3, 24: 2, 25: 3, 30: 1}
 _COUNTS: dict[int, float] = {
-    1: 24, 2: 29, 3: 22, 4: 12, 5: 6, 6: 3, 7: 1, 8: 0.7, 9: 0.4, 10: 0.4, 11: 0.4, 12: 0.7,
+    1: 24, 2: 25, 3: 20, 4: 12, 5: 7, 6: 4, 7: 2, 8: 1.5, 9: 1, 10: 1, 11: 1, 12: 1.5,
 }  # fmt: skip
 _MOST_SECONDS = 60.0
 _MOST_PIXELS = 9e6  # of all frames of a clip; what is larger has fewer frames a second
 # Shares of clips that are as short and as long as any.
 _SHORT, _LONG = 0.02, 0.012
+# The share of expressions that are there before the utterance and stay after it, as on a face that smiles all the time.
+_HELD = 0.35
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,7 @@ def plan_people(
     utterances, seconds = _place(turns, pairs, said, is_short, is_long, time_rng)
     conditions = _draw_conditions(is_short, bystander is not None, condition_rng)
     utterances = [_act(utterance, cast[utterance.person][0].smiling is not None, face_rng) for utterance in utterances]
+    utterances = _hold(utterances, seconds, face_rng)
     utterances = _hide(utterances, conditions, condition_rng)
     acting = [
         _draw_acting(_gaps(utterances, place, seconds), seconds, person.smiling is not None, face_rng)
@@ -439,6 +443,26 @@ def draw_expression(action: str, start: float, end: float, rng: np.random.Genera
     return Expression(action, onset, apex, decline, offset, strength=round(float(rng.uniform(0.65, 1)), 3))
 
 
+def _hold(
+    utterances: Sequence[PeopleUtterance], seconds: float, rng: np.random.Generator
+) -> list[PeopleUtterance]:
+    """Lets some expressions begin before the utterance and last after it, halfway to the person's next one."""
+    held = []
+    for utterance, is_held in zip(utterances, (rng.random(len(utterances)) < _HELD).tolist(), strict=True):
+        if utterance.expression and is_held:
+            others = [one for one in utterances if one.person == utterance.person]
+            ends = [(one.end + utterance.start) / 2 for one in others if one.end <= utterance.start]
+            starts = [(utterance.end + one.start) / 2 for one in others if one.start >= utterance.end]
+            # Where nobody speaks before or after, the clip begins or ends with the expression.
+            before, after = max(ends, default=-1.0), min(starts, default=seconds + 1)
+            marks = (before, (before + utterance.start) / 2, (utterance.end + after) / 2, after)
+            onset, apex, decline, end = (round(mark, 3) for mark in marks)
+            expression = replace(utterance.expression, onset=onset, apex=apex, decline=decline, end=end)
+            utterance = replace(utterance, expression=expression)
+        held.append(utterance)
+    return held
+
+
 def _hide(
     utterances: Sequence[PeopleUtterance], conditions: Sequence[str], rng: np.random.Generator
 ) -> list[PeopleUtterance]:
@@ -453,8 +477,9 @@ def _hide(
 
 
 def _gaps(utterances: Sequence[PeopleUtterance], person: int, seconds: float) -> list[tuple[float, float]]:
-    """Returns the stretches in which a person does not speak, cut where anybody begins or ends."""
+    """Returns the stretches in which a person neither speaks nor holds an expression, cut where anybody begins or ends."""
     own = [(one.start, one.end) for one in utterances if one.person == person]
+    own += [(one.expression.onset, one.expression.end) for one in utterances if one.person == person and one.expression]
     edges = sorted({0.0, seconds, *(edge for one in utterances for edge in (one.start, one.end))})
     return [
         (start, end)
