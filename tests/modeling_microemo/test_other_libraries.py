@@ -90,9 +90,13 @@ def pad_left(tensor, mask):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("switches", [{}, {"keep_timestamp_tokens": True}, {"windows": "none"}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"keep_timestamp_tokens": True}, {"windows": "none"}, {"use_clip_baseline": True}]
+)
 def test_padding_on_the_left_changes_nothing(tiny, switches):
     model = tiny.model(**switches)
+    if model.config.use_clip_baseline:
+        nn.init.normal_(model.model.video_qformer.clip_baseline.weight)
     nn.init.ones_(model.model.visual_encoder.fusion.gate)
     inputs = tiny.inputs(model.config, sound=[True, True])
     inputs["audio_segment_mask"][1, 5:] = False

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from microemo.modeling_microemo.video_qformer import UtteranceAwareVideoQFormer, WindowQFormer
+from microemo.modeling_microemo.video_qformer import ClipBaseline, UtteranceAwareVideoQFormer, WindowQFormer
 
 IMPLEMENTATIONS = pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
 
@@ -88,8 +88,9 @@ def test_positions_are_absolute_inside_windows(tiny):
         ({"share_video_qformer": True}, 4, {"global_qformer"}),
         ({"windows": "sliding", "use_global_window": False, "use_utterance_audio": False}, 3, {"window_qformer"}),
         ({"windows": "none", "use_utterance_audio": False}, 1, {"global_qformer"}),
+        ({"use_clip_baseline": True}, 4, {"global_qformer", "window_qformer", "clip_baseline"}),
     ],
-    ids=["own weights", "shared", "sliding only", "none"],
+    ids=["own weights", "shared", "sliding only", "none", "clip baseline"],
 )
 @torch.no_grad()
 def test_switches(tiny, switches, blocks, own):
@@ -108,3 +109,73 @@ def test_too_long_clips_and_windows_are_errors(tiny):
         qformer(torch.randn(1, 33, 8, 128), mask, torch.full((1, 0, 2), -1))
     with pytest.raises(ValueError, match="ends at step 6 of a sequence of 5"):
         qformer(torch.randn(1, 5, 8, 128), mask[:, :5], torch.tensor([[[2, 6]]]))
+
+
+def baseline(seed: int = 0) -> ClipBaseline:
+    torch.manual_seed(seed)
+    return ClipBaseline(16, 16, bias=False)
+
+
+@torch.no_grad()
+def test_the_clip_baseline_adds_the_difference_from_the_mean_over_the_clip():
+    layer, tokens = baseline(), torch.randn(1, 5, 3, 16)
+    differs = tokens - tokens.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(layer(tokens, torch.ones(1, 5, 3, dtype=torch.bool)), tokens + differs @ layer.weight.T)
+    # One frame, or a face that never moves, is its own baseline.
+    still = tokens[:, :1].expand(1, 5, 3, 16)
+    torch.testing.assert_close(layer(still, torch.ones(1, 5, 3, dtype=torch.bool)), still)
+
+
+@torch.no_grad()
+def test_the_clip_baseline_ignores_padded_frames_wherever_they_stand():
+    layer, clip = baseline(), torch.randn(3, 3, 16)
+    expected = layer(clip[None], torch.ones(1, 3, 3, dtype=torch.bool))[0]
+    places = torch.tensor([[0, 1, 2], [3, 4, 5], [0, 2, 5]])
+    tokens, mask = 100 * torch.randn(3, 6, 3, 16), torch.zeros(3, 6, 3, dtype=torch.bool)
+    for row, place in enumerate(places):
+        tokens[row, place], mask[row, place] = clip, True
+    read = layer(tokens, mask)
+    for row, place in enumerate(places):
+        torch.testing.assert_close(read[row, place], expected)
+    assert layer(tokens, torch.zeros_like(mask)).isfinite().all(), "no real frame"
+
+
+@torch.no_grad()
+def test_a_clip_baseline_of_zeros_changes_nothing(tiny, tmp_path):
+    """It starts so: a checkpoint without it, which is loaded with it, answers as before."""
+    plain = tiny.model()
+    inputs = tiny.inputs(plain.config)
+    plain.save_pretrained(tmp_path)
+    model, report = type(plain).from_pretrained(tmp_path, use_clip_baseline=True, output_loading_info=True)
+    weight = model.model.video_qformer.clip_baseline.weight
+    assert not plain.config.use_clip_baseline and report["missing_keys"] == {
+        "model.video_qformer.clip_baseline.weight"
+    }
+    assert weight.shape == (128, 128) and not weight.any()
+    assert torch.equal(model(**inputs).logits, plain(**inputs).logits)
+
+
+@torch.no_grad()
+def test_a_batch_read_against_its_baselines_equals_single_clips_and_is_saved(tiny, tmp_path):
+    model = tiny.model(use_clip_baseline=True)
+    torch.nn.init.normal_(model.model.video_qformer.clip_baseline.weight)
+    qformer = model.model.video_qformer
+    tokens, mask = torch.randn(2, 6, 8, 128), torch.ones(2, 6, 8, dtype=torch.bool)
+    mask[1, 4:] = False
+    windows = torch.tensor([[[0, 2], [2, 6]], [[1, 4], [-1, -1]]])
+    read, _ = qformer(tokens, mask, windows)
+    torch.testing.assert_close(read[:1], qformer(tokens[:1], mask[:1], windows[:1])[0], atol=1e-5, rtol=0)
+    alone, _ = qformer(tokens[1:, :4], mask[1:, :4], windows[1:, :1])
+    torch.testing.assert_close(read[1:, :2], alone, atol=1e-5, rtol=0)
+
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert again.config.use_clip_baseline
+    assert torch.equal(again.model.video_qformer(tokens, mask, windows)[0], read)
+
+
+def test_a_clip_baseline_of_zeros_learns(tiny):
+    model = tiny.model(use_clip_baseline=True)
+    inputs = tiny.inputs(model.config)
+    model(**inputs, labels=inputs["input_ids"].masked_fill(inputs["input_ids"] < 5, -100)).loss.backward()
+    assert model.model.video_qformer.clip_baseline.weight.grad.abs().max() > 0

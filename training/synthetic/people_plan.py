@@ -443,9 +443,7 @@ def draw_expression(action: str, start: float, end: float, rng: np.random.Genera
     return Expression(action, onset, apex, decline, offset, strength=round(float(rng.uniform(0.65, 1)), 3))
 
 
-def _hold(
-    utterances: Sequence[PeopleUtterance], seconds: float, rng: np.random.Generator
-) -> list[PeopleUtterance]:
+def _hold(utterances: Sequence[PeopleUtterance], seconds: float, rng: np.random.Generator) -> list[PeopleUtterance]:
     """Lets some expressions begin before the utterance and last after it, halfway to the person's next one."""
     held = []
     for utterance, is_held in zip(utterances, (rng.random(len(utterances)) < _HELD).tolist(), strict=True):
@@ -479,7 +477,9 @@ def _hide(
 def _gaps(utterances: Sequence[PeopleUtterance], person: int, seconds: float) -> list[tuple[float, float]]:
     """Returns the stretches in which a person neither speaks nor holds an expression, cut where anybody begins or ends."""
     own = [(one.start, one.end) for one in utterances if one.person == person]
-    own += [(one.expression.onset, one.expression.end) for one in utterances if one.person == person and one.expression]
+    own += [
+        (one.expression.onset, one.expression.end) for one in utterances if one.person == person and one.expression
+    ]
     edges = sorted({0.0, seconds, *(edge for one in utterances for edge in (one.start, one.end))})
     return [
         (start, end)

@@ -9,7 +9,7 @@ import pytest
 
 from microemo.training.synthetic.dialogue_plan import CLUES
 from microemo.training.synthetic.face_acting import ACTIONS
-from microemo.training.synthetic.people_plan import CONDITIONS, UNSEEN_COMPANY, plan_people
+from microemo.training.synthetic.people_plan import _HELD, CONDITIONS, UNSEEN_COMPANY, plan_people
 from microemo.training.synthetic.photographs import Person
 from microemo.training.synthetic.recordings import HEARD, Recording
 
@@ -39,6 +39,10 @@ def said(plans):
     return [one for plan in plans for one in plan.utterances]
 
 
+def is_held(one):
+    return one.expression is not None and one.expression.onset < one.start
+
+
 def test_the_same_arguments_give_the_same_clip(plans):
     assert plans[7] == plan_people(0, "train", 7, PEOPLE, RECORDINGS) != plan_people(1, "train", 7, PEOPLE, RECORDINGS)
     starts = Counter((*((one.start, one.end) for one in plan.utterances), plan.seconds) for plan in plans)
@@ -65,8 +69,32 @@ def test_time(plans):
             assert one.end == pytest.approx(last + recording.end - recording.start, abs=2e-3)
             assert all(a + rec.end - rec.start <= b for (a, rec), (b, _) in pairwise(one.parts))
             if one.expression:
-                assert one.start <= one.expression.onset < one.expression.apex <= one.expression.decline
-                assert one.expression.decline < one.expression.end <= one.end
+                assert one.expression.onset < one.expression.apex <= one.expression.decline < one.expression.end
+                assert is_held(one) or (one.start <= one.expression.onset and one.expression.end <= one.end)
+
+
+def test_some_expressions_are_held_over_the_utterance(plans):
+    acted = [one for one in said(plans) if one.expression]
+    assert np.mean([is_held(one) for one in acted]) == pytest.approx(_HELD, abs=0.05)
+    for one in filter(is_held, acted):
+        assert one.expression.apex < one.start < one.end < one.expression.decline
+
+
+def test_no_two_expressions_of_a_person_are_there_at_once(plans):
+    for plan in plans:
+        for person, acting in enumerate(plan.acting):
+            spoken = [one.expression for one in plan.utterances if one.person == person and one.expression]
+            stretches = sorted((one.onset, one.end) for one in [*spoken, *(one for one, _ in acting.distractors)])
+            assert all(end <= start for (_, end), (start, _) in pairwise(stretches))
+    assert any(plan.acting[0].distractors and any(map(is_held, plan.utterances)) for plan in plans)
+
+
+def test_a_held_expression_of_who_speaks_once_is_there_from_the_first_frame_to_the_last(plans):
+    alone = [plan for plan in plans if len(plan.utterances) == 1 and is_held(plan.utterances[0])]
+    assert any(plan.seconds == 1 for plan in alone) and len(alone) > 20
+    for plan in alone:
+        expression = plan.utterances[0].expression
+        assert np.allclose(expression.amplitudes(np.array([0, plan.seconds])), expression.strength)
 
 
 def test_the_clue_is_independent_of_the_voice(plans):
