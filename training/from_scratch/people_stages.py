@@ -25,12 +25,12 @@ from transformers import Trainer
 from ...configuration.configuration_microemo import MicroEmoConfig, MicroEmoVisionConfig
 from ...modeling_microemo.towers import MicroEmoVisionModel
 from ...utils.atomic_files import atomic_folder, write_text
-from ...utils.files import read_json_lines, write_json_lines
+from ...utils.files import write_json_lines
 from ..feature_cache import keep_settings, precompute
 from ..synthetic.acting_people import make_frames
 from ..synthetic.described_dialogues import RepeatedLines
 from ..synthetic.described_people import LessonsInOrder
-from ..synthetic.people_answers import people_turns
+from ..synthetic.people_dialogues import people_row
 from ..synthetic.recordings import HEARD, read_recordings
 from ..synthetic.synthetic_dialogues import TABLE, TRUTH, read_truth
 from ..train import ModelArguments, load_config_and_processor, load_model_and_processor
@@ -106,21 +106,11 @@ def write_rows(corpus: Path, folder: Path) -> None:
         folder (`Path`): The folder of the lists, which have the names and the format of those of the corpus.
     """
     rows, truths = [], []
-    known = read_truth(corpus)
-    for row in read_json_lines(corpus / TABLE):
-        truth = known[row["name"]]
+    for truth in read_truth(corpus).values():
         rng = np.random.default_rng([21, truth["seed"], truth["index"], len(truth["split"])])
-        given = given_of(truth, rng)
-        turns = people_turns(truth, rng, given)
-        kept = {key: value for key, value in row.items() if key not in ("subtitles", "utterances", "messages")}
-        kept["video"] = str((corpus / row["video"]).absolute())
-        if given == "words":
-            kept["subtitles"] = str((corpus / row["subtitles"]).absolute())
-        elif given == "times":
-            spans = [(utterance["start"], utterance["end"]) for utterance in truth["utterances"]]
-            kept["utterances"] = [{"start": start, "end": end, "text": ""} for start, end in spans]
-        rows.append(kept | {"messages": [message for _, *pair in turns for message in pair]})
-        truths.append(truth | {"turns": [turn for turn, *_ in turns]})
+        row, truth = people_row(truth, rng, given_of(truth, rng), corpus.absolute())
+        rows.append(row)
+        truths.append(truth)
     for name, lines in ((TRUTH, truths), (TABLE, rows)):
         write_json_lines(folder / name, lines)
 

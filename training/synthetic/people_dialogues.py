@@ -116,11 +116,38 @@ def list_people(folder: str | Path) -> Path:
     for truth in read_list(folder / TRUTH).values():
         if "people" not in truth:
             continue  # a clip of the astronaut
-        row, turns = _row(truth)
+        split = "test" if truth["split"] == UNSEEN else truth["split"]
+        rng = people_streams(truth["seed"], split, truth["index"])[8]
+        # Windows without words are known by their times.
+        given = "words" if truth["has_words"] else "times" if "no_words" in truth["conditions"] else "none"
+        row, truth = people_row(truth, rng, given)
         rows.append(row)
-        truths.append(truth | {"turns": turns})
+        truths.append(truth)
     write_list(folder / TRUTH, truths)
     return write_list(folder / TABLE, rows)
+
+
+def people_row(truth: dict, rng: np.random.Generator, given: str, folder: str | Path = "") -> tuple[dict, dict]:
+    """Makes the row of a clip in a training table.
+
+    Args:
+        truth (`dict`): The truth of the clip, see [`people_truth`].
+        rng (`np.random.Generator`): The generator that draws and orders the questions.
+        given (`str`): What the row holds of the utterances: `"words"`, `"times"` or `"none"`, see [`people_turns`].
+        folder (`str` or `Path`, *optional*): The folder of the clip, for its path in the row.
+
+    Returns:
+        `tuple[dict, dict]`: The row, and the truth with the `turns` of the row.
+    """
+    turns = people_turns(truth, rng, given)
+    row = {"name": truth["name"], "split": truth["split"], "video": str(Path(folder, f"{truth['name']}.mp4"))}
+    if given == "words":
+        row["subtitles"] = str(Path(folder, f"{truth['name']}.srt"))
+    elif given == "times":
+        row["utterances"] = [{"start": said["start"], "end": said["end"], "text": ""} for said in truth["utterances"]]
+    whole = next(turn for turn, *_ in turns if turn["kind"] == "whole")
+    row |= {"emotions": whole["emotions"], "messages": [message for _, *pair in turns for message in pair]}
+    return row, truth | {"turns": [turn for turn, *_ in turns]}
 
 
 def write_people_dialogue(folder: str | Path, dialogue: PeopleDialogue, sitters: Mapping[str, Sitter]) -> dict:
@@ -218,22 +245,6 @@ def people_truth(dialogue: PeopleDialogue, openings: np.ndarray) -> dict:
         "corpora": sorted({recording.corpus for said in dialogue.utterances for _, recording in said.parts} - {""}),
         "mark": _mark(dialogue),
     }
-
-
-def _row(truth: dict) -> tuple[dict, list[dict]]:
-    """Makes the row of a clip in the training table, and the truth of its turns."""
-    rng = people_streams(truth["seed"], "test" if truth["split"] == UNSEEN else truth["split"], truth["index"])[8]
-    # Windows without words are known by their times.
-    has_times = "no_words" in truth["conditions"]
-    turns = people_turns(truth, rng, given="times" if has_times else None)
-    row = {"name": truth["name"], "split": truth["split"], "video": f"{truth['name']}.mp4"}
-    if truth["has_words"]:
-        row["subtitles"] = f"{truth['name']}.srt"
-    elif has_times:
-        row["utterances"] = [{"start": said["start"], "end": said["end"], "text": ""} for said in truth["utterances"]]
-    whole = next(turn for turn, *_ in turns if turn["kind"] == "whole")
-    row |= {"emotions": whole["emotions"], "messages": [message for _, *pair in turns for message in pair]}
-    return row, [turn for turn, *_ in turns]
 
 
 def _set_people(people: dict[str, Person]) -> None:

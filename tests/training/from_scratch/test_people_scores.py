@@ -19,8 +19,10 @@ from microemo.training.from_scratch.heard_voices import (
 )
 from microemo.training.from_scratch.people_probes import seen_amplitudes
 from microemo.training.from_scratch.people_scores import is_well_formed, score_people
-from microemo.training.from_scratch.people_stages import given_of, people_recipe
+from microemo.training.from_scratch.people_stages import given_of, people_recipe, write_rows
+from microemo.training.synthetic.corpus_files import TABLE, TRUTH, read_list
 from microemo.training.synthetic.face_acting import ACTIONS
+from microemo.utils.files import write_json_lines
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,32 @@ def test_a_clip_is_given_what_it_has():
     assert draw(has_words=False, has_sound=False) == {"times", "none"}
     assert draw(has_sound=False) == {"words", "none"}
     assert draw(utterances=[]) == draw(utterances=[], has_words=False, has_sound=False) == {"none"}
+
+
+def test_rows_hold_what_the_model_is_given_of_each_clip(tmp_path):
+    said = {"start": 0.5, "end": 2.0, "text": "Well.", "clue": "smile", "heard": "sad", "seen": True}
+    truths = [
+        {"name": f"clip-{index:02d}", "split": "dev", "seed": 0, "index": index, "utterances": [said]}
+        | {"has_face": True, "has_sound": True, "has_words": index < 20}
+        for index in range(40)
+    ]
+    write_json_lines(tmp_path / "corpus" / TRUTH, truths)
+    write_rows(tmp_path / "corpus", tmp_path)
+    rows, known = read_list(tmp_path / TABLE), read_list(tmp_path / TRUTH)
+    assert list(rows) == list(known) == [truth["name"] for truth in truths]
+    kinds = set()
+    for truth in truths:
+        row, turns = rows[truth["name"]], known[truth["name"]]["turns"]
+        path = tmp_path / "corpus" / truth["name"]
+        assert row["video"] == f"{path}.mp4" and len(row["messages"]) == 2 * len(turns)
+        assert row["emotions"] == ["sadness", "politeness"]
+        assert row.get("subtitles") in (None, f"{path}.srt")
+        assert row.get("utterances") in (None, [{"start": 0.5, "end": 2.0, "text": ""}])
+        given = row.keys() & {"subtitles", "utterances"}
+        kinds.add((truth["has_words"], *given))
+        cited = [item for message in row["messages"] for item in message["content"] if item["type"] == "utterance"]
+        assert bool(cited) == bool(given), "an utterance that is not given is not cited"
+    assert kinds == {(True, "subtitles"), (True, "utterances"), (False, "utterances"), (False,)}
 
 
 def test_the_audio_qformer_learns_emotions_from_recordings(tmp_path):
