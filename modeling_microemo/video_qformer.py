@@ -123,7 +123,7 @@ def whole_sequence(mask: torch.Tensor) -> torch.Tensor:
 class ClipBaseline(nn.Linear):
     """Adds to each frame token a projection of its difference from the clip: what this face does, beside how it is built."""
 
-    def forward(self, frame_tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, frame_tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """Adds the projected differences.
 
         Args:
