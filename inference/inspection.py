@@ -57,8 +57,8 @@ def inspect_clip(
         output (`str` or `Path`, *optional*, defaults to `"inspection"`):
             The folder for `NAME.frames.png` (a contact sheet: each sampled frame at the size that the image encoder
             reads, with the face mesh and the clue regions, and beside it the local view with each region's patches),
-            `NAME.timeline.png` (utterances, frames, audio segments and mel pictures over time) and `NAME.json` (the
-            numbers).
+            `NAME.timeline.png` (utterances with the frames and the sound of their windows, audio segments and their mel
+            pictures, over time) and `NAME.json` (the numbers).
         asr (`SpeechReader`, `Callable`, `str` or `False`, *optional*):
             What makes the utterances of a clip without subtitles, as the processor takes it. By default they have no words;
             `False` makes none.
@@ -101,7 +101,7 @@ def inspect_clip(
     if "pixel_values_videos" in features:
         sheet = _contact_sheet(processor, features, report, clue_regions)
         report["files"].append(_write(output / f"{name}.frames.png", sheet.save))
-    figure = _time_line(features, report)
+    figure = _time_line(features, report, processor.feature_extractor.segment_duration)
     report["files"].append(_write(output / f"{name}.timeline.png", figure.savefig))
     numbers = json.dumps(report | {"files": [path.name for path in report["files"]]}, indent=1, ensure_ascii=False)
     report["files"].append(write_text(output / f"{name}.json", numbers))
@@ -117,12 +117,22 @@ def _write(path: Path, save: Callable[[Path], Any]) -> Path:
 def _numbers(features: BatchFeature, clue_regions: str) -> dict:
     """Returns frames, faces, patches, utterances and windows as plain numbers."""
     video_metadata, times = features["video_metadata"][0], features["audio_segment_times"][0]
+    # Windows of sound count the steps of an audio tower that has several in a segment.
+    unit = "audio_steps" if "audio_step_mask" in features else "audio_segments"
     report: dict[str, Any] = {
         "shapes": {name: list(value.shape) for name, value in features.items() if hasattr(value, "shape")},
         "frames": [],
         "utterances": [],
-        "audio_segments": [] if times is None else [{"start": float(a), "end": float(b)} for a, b in times],
+        "audio_segments": [],
     }
+    if times is not None:
+        report[unit] = [{"start": start, "end": end} for start, end in times.tolist()]
+        if unit == "audio_steps":
+            mask = features["audio_step_mask"][0].reshape(features["audio_segment_mask"].shape[1], -1)
+            parts = np.split(times, mask.sum(1).cumsum())
+            report["audio_segments"] = [
+                {"start": float(part[0, 0]), "end": float(part[-1, 1])} for part in parts if len(part)
+            ]
     if video_metadata is not None:
         counts = features["region_masks"][0].sum(-1)
         report |= {
@@ -150,9 +160,11 @@ def _numbers(features: BatchFeature, clue_regions: str) -> dict:
     for row, utterance in enumerate(features["utterances"][0]):
         entry = {"start": utterance.start, "end": utterance.end, "text": utterance.text, "speaker": utterance.speaker}
         entry |= {"words": utterance.words} if utterance.words else {}
-        for key, windows in (("frames", "utterance_windows"), ("audio_segments", "audio_windows")):
+        for key, windows in (("frames", "utterance_windows"), (unit, "audio_windows")):
             if windows in features and row < features[windows].shape[1]:
                 entry[key] = features[windows][0, row].tolist()
+        if (pieces := report.get(unit, [])[slice(*entry.get(unit, (0, 0)))]) and entry[unit][0] >= 0:
+            entry["sound"] = {"start": pieces[0]["start"], "end": pieces[-1]["end"]}
         report["utterances"].append(entry)
     return report
 
@@ -240,64 +252,64 @@ def _draw_face(picture: "Picture", landmarks: np.ndarray, clue_regions: str, mes
         pen.line([*corners, corners[0]], _COLORS[name], 1)
 
 
-def _time_line(features: BatchFeature, report: dict) -> "Figure":
-    """Draws utterances, sampled frames and audio segments over time, and the mel picture of each audio segment."""
+def _time_line(features: BatchFeature, report: dict, segment_duration: float) -> "Figure":
+    """Draws utterances, sampled frames, audio segments and their mel pictures over time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     sound = report["audio_segments"]
     mels = _mel_pictures(features) if sound else []
+    rows = 2 if len(mels) else 1
     figure = Figure(figsize=(15, 7 if len(mels) else 4), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2 if len(mels) else 1, max(1, len(mels)), height_ratios=[1.6, 1] if len(mels) else None)
-    axes = figure.add_subplot(grid[0, :])
+    axes, *below = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[1.6, 1][:rows])[:, 0]
     axes.set_yticks([0, 1, 2], ["audio segments", "frames", "utterances"])
     axes.set_ylim(-0.7, 2.7)
     length = report.get("duration") or max((piece["end"] for piece in sound), default=1)
     for row, utterance in enumerate(report["utterances"]):
-        axes.barh(
-            2,
-            utterance["end"] - utterance["start"],
-            left=utterance["start"],
-            height=0.8,
-            color=f"C{row % 10}",
-            alpha=0.35,
-        )
-        label, share = str(row + 1), (utterance["end"] - utterance["start"]) / length
+        color, shift = f"C{row % 10}", 0.08 * (row % 3)
+        share = (utterance["end"] - utterance["start"]) / length
+        axes.barh(2, share * length, left=utterance["start"], height=0.8, color=color, alpha=0.35)
+        label, heard = str(row + 1), utterance.get("sound")
         if share > 0.1:  # else there is room for the number only
             speaker = f"{utterance['speaker']}: " if utterance["speaker"] else ""
             label = _wrap(f"{label}. {speaker}{utterance['text']}", int(90 * share))
-            label += "".join(
-                f"\n{key.replace('_', ' ')} {utterance[key]}"
-                for key in ("frames", "audio_segments")
-                if key in utterance
-            )
+            first, end = utterance.get("frames", (0, 0))
+            label += f"\nframes {first} to {end - 1}" if end > first else ""
+            label += f"\nsound {heard['start']:.1f} to {heard['end']:.1f} s" if heard else ""
         axes.text(utterance["start"], 2, label, va="center", fontsize=8, clip_on=True)
         inside = [frame["time"] for frame in report["frames"][slice(*utterance.get("frames", (0, 0)))]]
-        axes.plot(inside, [1.25 + 0.08 * (row % 3)] * len(inside), "_", color=f"C{row % 10}", markersize=9, mew=4)
+        axes.plot(inside, [1.25 + shift] * len(inside), "_", color=color, markersize=9, mew=4)
+        if heard:
+            axes.barh(0.42 + shift, heard["end"] - heard["start"], left=heard["start"], height=0.06, color=color)
     for number, frame in enumerate(report["frames"]):
         axes.plot(frame["time"], 1, "o" if frame["faces"] else "x", color="black", markersize=6)
         axes.text(frame["time"], 0.72, str(number), ha="center", fontsize=7)
     for number, piece in enumerate(sound):
-        height = -0.4 + 0.8 * (number % 4) / 4
+        height = 0.2 * (number % 4) - 0.1 * min(4, len(sound)) - 0.05
         axes.barh(
             height, piece["end"] - piece["start"], left=piece["start"], height=0.18, color="steelblue", alpha=0.6
         )
         if len(sound) <= _MOST_NUMBERS:
             axes.text(piece["start"], height, f" {number}", va="center", fontsize=7)
-    axes.set_xlabel("seconds (o frame with a face, x without; bars above the frames: the utterances' windows)")
+    for picture in below:
+        for mel, piece in zip(mels, sound, strict=True):
+            seconds = piece["end"] - piece["start"]
+            columns = max(1, round(mel.shape[1] * min(1, seconds / segment_duration)))  # what follows is padding
+            picture.imshow(
+                mel[:, :columns],
+                origin="lower",
+                aspect="auto",
+                cmap="magma",
+                extent=(piece["start"], piece["end"], 0, len(mel)),
+                vmin=mels.min(),
+                vmax=mels.max(),
+            )
+        picture.set_ylabel(f"mel, {mels.shape[1]} bins", fontsize=8)
     axes.set_xlim(-0.02 * length, 1.02 * length)
-    for number, mel in enumerate(mels):
-        picture = figure.add_subplot(grid[1, number])
-        picture.imshow(mel, origin="lower", aspect="auto", cmap="magma")
-        title = str(number)
-        if len(mels) == len(sound) <= 12:  # more have no room for their times
-            title = f"{number}: {sound[number]['start']:.1f}-{sound[number]['end']:.1f} s"
-        picture.set_title(title, fontsize=8)
-        picture.set_xticks([])
-        picture.set_yticks([])
-        if not number:
-            picture.set_ylabel(f"mel, {mel.shape[0]} bins", fontsize=8)
+    (below or [axes])[0].set_xlabel(
+        "seconds (o frame with a face, x without; bars above frames and segments: the utterances' windows)"
+    )
     return figure
 
 

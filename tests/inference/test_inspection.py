@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from microemo import MicroEmoConfig, MicroEmoProcessor
-from microemo.inference.inspection import _COLORS, inspect_clip
+from microemo.inference.inspection import _COLORS, _time_line, inspect_clip
 from microemo.processing.faces.face_regions import REGIONS
 from microemo.publishing.initialize import tiny_qformer_tokenizer, tiny_tokenizer
 
@@ -88,15 +88,46 @@ def test_the_whole_face_as_one_region(processor, demo_clip, tmp_path, given, mon
     assert all(path.stat().st_size for path in report["files"])
 
 
+@pytest.mark.parametrize("preset", ["microemo-tiny", "microemo-small"])
+def test_windows_of_sound_and_mel_pictures_lie_where_the_sound_is(make_clip, tmp_path, preset):
+    """Whisper's encoder has one segment of 30 s with ten steps a second: its padding is not drawn."""
+    config = MicroEmoConfig.from_preset(preset)
+    processor = MicroEmoProcessor.from_config(config, tiny_tokenizer(), tiny_qformer_tokenizer())
+    clip = make_clip("tone.m4a", [], sound=4.0)
+    utterances = [{"start": 0.55, "end": 2.31, "text": "One."}, {"start": 2.35, "end": 3.9, "text": "Two."}]
+    given = {"videos": [clip], "utterances": [utterances], "return_tensors": "np", "return_metadata": True}
+    features = processor(**given)
+    report = inspect_clip(processor, clip, utterances=utterances, output=tmp_path)
+    times = features["audio_segment_times"][0]
+    for entry, (first, end) in zip(report["utterances"], features["audio_windows"][0], strict=True):
+        assert entry["sound"] == {"start": times[first, 0], "end": times[end - 1, 1]}
+        assert entry["sound"]["start"] <= entry["start"] < entry["end"] <= entry["sound"]["end"]
+    steps = report["audio_steps" if preset == "microemo-small" else "audio_segments"]
+    assert [list(step.values()) for step in steps] == times.tolist()
+
+    upper, picture = _time_line(features, report, processor.feature_extractor.segment_duration).axes
+    assert upper.get_xlim() == picture.get_xlim()
+    extents = [tuple(image.get_extent()[:2]) for image in picture.images]
+    assert extents == [(segment["start"], segment["end"]) for segment in report["audio_segments"]]
+    if preset == "microemo-small":
+        assert extents == [(0, pytest.approx(4, abs=0.2))]
+        assert picture.images[0].get_array().shape == (80, round(extents[0][1] * 100))
+
+
 def test_sound_only(processor, make_clip, tmp_path):
     report = inspect_clip(processor, make_clip("tone.m4a", []), output=tmp_path)
     assert report["frames"] == [] and len(report["audio_segments"]) > 0
     assert [path.suffix for path in report["files"]] == [".png", ".json"]
 
 
-def test_pictures_only(processor, make_clip, tmp_path):
-    report = inspect_clip(processor, make_clip("mute.mp4", sound=None), output=tmp_path)
+@pytest.mark.parametrize("preset", ["microemo-tiny", "microemo-small"])
+def test_pictures_only(make_clip, tmp_path, preset):
+    config = MicroEmoConfig.from_preset(preset)
+    processor = MicroEmoProcessor.from_config(config, tiny_tokenizer(), tiny_qformer_tokenizer())
+    utterances = [{"start": 0.2, "end": 0.7, "text": "One."}]
+    report = inspect_clip(processor, make_clip("mute.mp4", sound=None), utterances=utterances, output=tmp_path)
     assert report["audio_segments"] == [] and len(report["frames"]) > 0
+    assert "audio_steps" not in report and "sound" not in report["utterances"][0]
     assert all(path.stat().st_size for path in report["files"])
 
 
