@@ -131,7 +131,7 @@ class SpeechReader:
         self,
         track: AudioTrack | None,
         duration: float | None = None,
-        source: Path | None = None,
+        source: Path | bytes | None = None,
         audio_track: int | str | None = None,
     ) -> list[Utterance]:
         """Makes the utterances of one clip whose sound is decoded.
@@ -139,7 +139,8 @@ class SpeechReader:
         Args:
             track ([`AudioTrack`] or `None`): The sound; `None` for a clip without sound.
             duration (`float`, *optional*): The length of the clip in seconds. By default that of the sound.
-            source (`Path`, *optional*): The file of the sound, for what is kept and for warnings.
+            source (`Path` or `bytes`, *optional*):
+                The file of the sound, or its content, for what is kept and for warnings.
             audio_track (`int` or `str`, *optional*): The sound track that was asked for.
 
         Returns:

@@ -5,6 +5,11 @@ from typing import Any
 
 from datasets import Audio, Dataset, Video
 
+from ..processing.decoded_clip import open_clip
+from ..processing.feature_extraction_microemo import as_samples
+from ..processing.media import AudioTrack
+from .data_checks import is_empty
+
 
 def without_decoding(table: Dataset) -> Dataset:
     """Makes a data set give the files of its clips, which the processor decodes with exact times and their sound.
@@ -55,3 +60,50 @@ def media_source(value: Any) -> tuple[str, Any]:
     if key is None:
         raise ValueError(f"a clip of a data set has neither `path` nor `bytes`, but {', '.join(value) or 'nothing'}")
     return key, value[key]
+
+
+def first_medium(row: dict, *columns: str) -> tuple[str, Any] | None:
+    """Finds the first of some columns that holds a clip or a sound.
+
+    Args:
+        row (`dict`): A row of a data set.
+        columns (`str`): The names of the columns, the best first.
+
+    Returns:
+        `tuple[str, Any]` or `None`: The source as [`media_source`] returns it, where sound in memory is `"track"` and an
+        [`AudioTrack`]; `None` if all columns are empty.
+
+    Raises:
+        ValueError: if a dictionary has neither a path nor bytes, or if sound in memory cannot be used.
+    """
+    for column in columns:
+        if not is_empty(row.get(column)):
+            kind, source = media_source(row[column])
+            if kind == "decoded" and column == "audio":
+                samples, rate = as_samples(source)
+                return "track", AudioTrack(samples.numpy(), rate)
+            return kind, source
+    return None
+
+
+def clip_duration(row: dict) -> float:
+    """Finds the length of the clip of a row.
+
+    Args:
+        row (`dict`): A row of a data set with a `video` or `audio`.
+
+    Returns:
+        `float`: The seconds.
+
+    Raises:
+        MediaError: if the clip cannot be used.
+        ValueError: if the row has no clip, or if sound in memory cannot be used.
+    """
+    found = first_medium(row, "video", "audio")
+    if found is None:
+        raise ValueError("the row has no video and no audio")
+    kind, source = found
+    if kind == "track":
+        return source.samples.shape[1] / source.rate
+    with open_clip(source) as clip:
+        return clip.info.duration

@@ -28,12 +28,11 @@ from datasets import Dataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..evaluation.emotion_labels import parse_labels
-from ..processing.media import probe
 from ..utils.files import read_json, read_json_lines, read_table
 from ..utils.keywords import suggestion
-from .clip_columns import media_source, without_decoding
+from .clip_columns import clip_duration, media_source, without_decoding
 from .corpora.corpus_list import CORPORA, Corpus, CorpusOptions, find_corpus, read_corpus
-from .data_checks import COLUMNS, FILE_COLUMNS, DataError, report_problems, row_problems
+from .data_checks import COLUMNS, FILE_COLUMNS, DataError, is_empty, report_problems, row_problems
 from .label_tables import (
     CONVERSATION_COLUMNS,
     LABELS_INSTRUCTION,
@@ -408,12 +407,11 @@ def _clip_items(row: dict) -> list[dict]:
             speech = {"utterances": _without_none(row[name])}
     if row.get("subtitle") and not speech:
         # A sentence without times: somebody says it somewhere in the clip.
-        end = probe(media_source(row.get("video") or row.get("audio"))[1]).duration
-        speech = {"utterances": [{"start": 0.0, "end": end, "text": row["subtitle"]}]}
+        speech = {"utterances": [{"start": 0.0, "end": clip_duration(row), "text": row["subtitle"]}]}
     items = []
     for kind in ("video", "audio"):
         value = row.get(kind)
-        if value is not None and not (isinstance(value, str) and not value):
+        if not is_empty(value):
             key, source = media_source(value)
             items.append({"type": kind, key if key == "path" else kind: source})
     if items:

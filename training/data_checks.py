@@ -44,11 +44,11 @@ def row_problems(row: dict, allowed_labels: Iterable[str] | None = None) -> list
         `list[str]`: The errors; empty for a row without errors.
     """
     problems = []
-    if _is_empty(row.get("video")) and _is_empty(row.get("audio")):
+    if is_empty(row.get("video")) and is_empty(row.get("audio")):
         problems.append("no video and no audio")
     for name in FILE_COLUMNS:
         problems += _file_problems(name, row.get(name))
-    if not _is_empty(row.get("subtitles")) and not _is_empty(row.get("utterances")):
+    if not is_empty(row.get("subtitles")) and not is_empty(row.get("utterances")):
         problems.append("both subtitles and utterances")
     for name in ("split", "subtitle", "instruction", "response"):
         if not isinstance(row.get(name), (str, type(None))):
@@ -62,7 +62,15 @@ def row_problems(row: dict, allowed_labels: Iterable[str] | None = None) -> list
     return problems
 
 
-def _is_empty(value: object) -> bool:
+def is_empty(value: object) -> bool:
+    """Tells whether a cell of a table holds nothing.
+
+    Args:
+        value (`object`): The cell.
+
+    Returns:
+        `bool`: Whether it is `None`, or an empty text, list or dictionary.
+    """
     return value is None or (isinstance(value, (str, bytes, list, tuple, dict)) and not value)
 
 
@@ -71,7 +79,7 @@ def _found(value: object) -> str:
 
 
 def _file_problems(name: str, value: Any) -> list[str]:
-    if _is_empty(value):
+    if is_empty(value):
         return []
     if isinstance(value, (list, tuple)):
         return [f"{len(value)} files in {name}; a row holds one clip"]
@@ -87,7 +95,7 @@ def _file_problems(name: str, value: Any) -> list[str]:
 
 
 def _utterance_problems(utterances: Any) -> list[str]:
-    if _is_empty(utterances):
+    if is_empty(utterances):
         return []
     if not isinstance(utterances, (list, tuple)):
         return [f"utterances: expected a list of utterances, found {_found(utterances)}"]
@@ -117,7 +125,7 @@ def _is_time(value: Any) -> bool:
 
 
 def _label_problems(labels: Any, allowed: list[str] | None) -> list[str]:
-    if _is_empty(labels):
+    if is_empty(labels):
         return []
     if not isinstance(labels, (list, tuple)):
         return [f"emotions: expected a list of labels, found {_found(labels)}"]
@@ -137,12 +145,12 @@ def _label_problems(labels: Any, allowed: list[str] | None) -> list[str]:
 def _turn_problems(row: dict) -> list[str]:
     turns, utterances = row.get("messages"), row.get("utterances")
     single = [row.get(name) for name in ("instruction", "response")]
-    if _is_empty(turns):
-        empty = (_is_empty(value) or (isinstance(value, str) and not value.strip()) for value in single)
-        no_label = " (there is no label)" if "emotions" in row and _is_empty(row["emotions"]) else ""
+    if is_empty(turns):
+        empty = (is_empty(value) or (isinstance(value, str) and not value.strip()) for value in single)
+        no_label = " (there is no label)" if "emotions" in row and is_empty(row["emotions"]) else ""
         names = ("instruction", f"response{no_label}")
         return [f"empty {name}" for name, is_empty in zip(names, empty, strict=True) if is_empty]
-    if not all(map(_is_empty, single)):
+    if not all(map(is_empty, single)):
         return ["both messages and instruction/response"]
     if not isinstance(turns, (list, tuple)):
         return [f"messages: expected a list of messages, found {_found(turns)}"]
@@ -196,7 +204,7 @@ def _content_problems(where: str, items: Any, utterances: Any) -> list[str]:
         if not isinstance(kind, str) or kind not in ROW_ITEM_KEYS:
             problems.append(f"{item_name}: type must be {', '.join(ROW_ITEM_KEYS)}, found {_found(kind)}")
             continue
-        if any(not _is_empty(item.get(key)) for key in CLIP_KEYS):
+        if any(not is_empty(item.get(key)) for key in CLIP_KEYS):
             problems.append(f"{where} names a file; files stand in the columns video and audio")
             continue
         problems += _unknown_keys(item_name, item, (*ROW_ITEM_KEYS[kind], *CLIP_KEYS))

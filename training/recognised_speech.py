@@ -9,9 +9,10 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from ..processing.kept_utterances import UtteranceTable
-from ..processing.media import MediaError
 from ..processing.speech import SpeechReader
-from .clip_columns import media_source
+from ..processing.utterances import Utterance
+from .clip_columns import first_medium
+from .data_checks import is_empty
 
 SPEECH_COLUMNS = ("utterances", "subtitles", "subtitle")
 # The word that stands for a model where utterances shall have times and no words.
@@ -59,10 +60,9 @@ def _with_utterances(table: Dataset, reader: SpeechReader) -> Dataset:
         if _has_speech(row):
             column.append(row.get("utterances"))
             continue
-        _, source = media_source(row.get("audio") or row.get("video"))
         try:
-            found = reader.read_file(source)
-        except MediaError:  # which the check of the clips reports
+            found = _read_speech(row, reader)
+        except ValueError:  # which the check of the clips reports
             found = []
         column.append([{"start": each.start, "end": each.end, "text": each.text} for each in found] or None)
     if "utterances" in table.column_names:
@@ -70,7 +70,16 @@ def _with_utterances(table: Dataset, reader: SpeechReader) -> Dataset:
     return table.add_column("utterances", column)
 
 
+def _read_speech(row: dict, reader: SpeechReader) -> list[Utterance]:
+    kind, source = first_medium(row, "audio", "video") or ("decoded", None)
+    if kind == "decoded":  # frames, which have no sound
+        return []
+    if kind == "track":
+        return reader.read(source, source=source.samples.tobytes())
+    return reader.read_file(source)
+
+
 def _has_speech(row: dict) -> bool:
-    if not (row.get("video") or row.get("audio")):
+    if is_empty(row.get("video")) and is_empty(row.get("audio")):
         return True  # a row of words alone
     return any(row.get(name) for name in SPEECH_COLUMNS)

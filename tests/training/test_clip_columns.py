@@ -8,8 +8,9 @@ import pytest
 import torch
 from datasets import Audio, Dataset, IterableDataset, Video
 
-from microemo.training.clip_columns import media_source, without_decoding
+from microemo.training.clip_columns import clip_duration, media_source, without_decoding
 from microemo.training.collator import MicroEmoCollator
+from microemo.training.data import to_conversation
 
 TURN = {"instruction": "What is felt?", "response": "Joy."}
 
@@ -76,3 +77,20 @@ def test_sound_is_read_stored_decoded_and_as_a_waveform(collator, sound):
 def test_a_cell_without_a_source_is_named():
     with pytest.raises(ValueError, match="neither `path` nor `bytes`, but path, bytes"):
         media_source({"path": None, "bytes": None})
+
+
+def test_a_sentence_without_times_is_said_from_the_start_of_a_clip_to_its_end(sound, tmp_path):
+    (tmp_path / "a.wav").write_bytes(sound)
+    decoded = {"array": np.zeros(8000, np.float32), "sampling_rate": 16000}
+    cells = (
+        ({"audio": str(tmp_path / "a.wav")}, 1.0),
+        ({"audio": {"bytes": sound, "path": None}}, 1.0),
+        ({"audio": decoded}, 0.5),
+        ({"audio": None, "video": np.zeros((6, 4, 4, 3), np.uint8)}, 6 / 24),
+    )
+    for row, seconds in cells:
+        assert clip_duration(row) == pytest.approx(seconds, abs=0.01)
+        item = to_conversation({**row, **TURN, "subtitle": "Oh."})[0]["content"][0]
+        assert item["utterances"] == [{"start": 0.0, "end": clip_duration(row), "text": "Oh."}]
+    with pytest.raises(ValueError, match="the row has no video and no audio"):
+        clip_duration({"audio": "", "video": None})
