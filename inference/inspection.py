@@ -258,7 +258,7 @@ def _time_line(features: BatchFeature, report: dict, segment_duration: float) ->
     from matplotlib.figure import Figure
 
     sound = report["audio_segments"]
-    mels = _mel_pictures(features) if sound else []
+    mels: Any = _mel_pictures(features) if sound else []
     rows = 2 if len(mels) else 1
     figure = Figure(figsize=(15, 7 if len(mels) else 4), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)

@@ -424,8 +424,9 @@ def as_samples(waveform: Any, rate: Any = None) -> tuple[torch.Tensor, int]:
     elif hasattr(waveform, "get_all_samples"):
         decoded = waveform.get_all_samples()
         waveform, rate = decoded.data, decoded.sample_rate
-    # Formatted data sets give whole numbers as arrays and tensors without dimensions.
-    if not hasattr(rate, "__index__") or getattr(rate, "ndim", 0) or rate <= 0:
+    if getattr(rate, "shape", None) == ():  # a data set with a format gives numbers as arrays or tensors
+        rate = rate.item()
+    if not isinstance(rate, int) or rate <= 0:
         raise ValueError(
             f"a waveform needs its sampling rate, a positive whole number of samples per second: {rate!r}"
         )

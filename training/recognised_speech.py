@@ -71,9 +71,10 @@ def _with_utterances(table: Dataset, reader: SpeechReader) -> Dataset:
 
 
 def _read_speech(row: dict, reader: SpeechReader) -> list[Utterance]:
-    kind, source = first_medium(row, "audio", "video") or ("decoded", None)
-    if kind == "decoded":  # frames, which have no sound
+    found = first_medium(row, "audio", "video")
+    if found is None or found[0] == "decoded":  # frames, which have no sound
         return []
+    kind, source = found
     if kind == "track":
         return reader.read(source, source=source.samples.tobytes())
     return reader.read_file(source)
