@@ -21,6 +21,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from ..utils.news import show_news
+from .actions_command import actions
 from .assemble_command import assemble
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
@@ -81,6 +82,7 @@ app.command()(precompute)
 app.command(context_settings=TRAIN_CONTEXT)(train)
 app.command()(merge)
 app.command()(serve)
+app.command()(actions)
 app.command()(publish)
 app.command()(card)
 app.command()(from_scratch)
@@ -304,6 +306,7 @@ EXTRAS = {
     **dict.fromkeys(("evaluate", "openai", "openpyxl"), "evaluation"),
     **dict.fromkeys(("fastapi", "uvicorn"), "serve"),
     "matplotlib": "plots",
+    "pympi": "formats",
     "skimage": "demo",
 }
 
