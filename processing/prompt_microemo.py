@@ -54,11 +54,11 @@ utterance {{ utterance.index }} {{ tokens + " " if tokens }}{{ times(utterance) 
 {%- if clip.interleaved -%}
 {%- set tokens = (clip.window_video_tokens if clip.unit == "utterance" and clip.windows else "") -%}
 {%- set tokens = tokens + clip.window_audio_tokens -%}
-{%- for utterance in clip.utterances if utterance.text or tokens -%}
+{%- for utterance in clip.utterances if utterance.text or utterance.speaker or tokens -%}
 {{ speech(utterance, tokens) + "\\n" }}
 {%- endfor -%}
 {%- else -%}
-{%- for utterance in clip.utterances if utterance.text -%}
+{%- for utterance in clip.utterances if utterance.text or utterance.speaker -%}
 {%- if loop.first -%}{{ "Transcript:\\n" }}{%- endif -%}
 {{ speech(utterance, "") + "\\n" }}
 {%- endfor -%}

@@ -135,6 +135,19 @@ def test_wordless_utterances_have_a_window_and_no_line():
     assert "Transcript" not in prompt_of(processor, utterances=said[:1])
 
 
+@pytest.mark.parametrize("layout", ["concatenated", "interleaved"])
+@pytest.mark.parametrize("videos", [True, False])
+def test_the_speaker_of_a_wordless_utterance_is_named(layout, videos):
+    """Times and speakers without words are what a diarisation gives."""
+    processor = make(system_text="", use_utterance_audio=False, prompt_layout=layout)
+    said = [{"start": 0.2, "end": 0.8, "text": "", "speaker": "Anna"}, {"start": 1.0, "end": 1.5, "text": ""}]
+    lines = prompt_of(processor, videos=videos, utterances=said).splitlines()
+    window = f"{V} " if videos and layout == "interleaved" else ""
+    assert lines.count(f"utterance 1 {window}(0.2-0.8s) Anna:") == 1
+    expected = [f"utterance 2 {V} (1.0-1.5s):" if layout == "interleaved" else f"utterance 2 (1.0-1.5s): {V}"]
+    assert [line for line in lines if line.startswith("utterance 2")] == (expected if videos else [])
+
+
 def test_windows_none_keeps_the_words():
     processor = make(system_text="", windows="none", use_utterance_audio=False)
     assert prompt_of(processor, utterances=SAID[:1]) == (
