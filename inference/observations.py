@@ -27,37 +27,43 @@ def _nouns(words: str) -> set[str]:
     return {form for word in words.split() for form in (word, f"{word}s")}
 
 
-# What is observed. A part of a sentence stands for itself only if it names one of these.
+# What is observed.
+_CLUE_NOUNS = _words(
+    """face head forehead brow eyebrow eyelid eyelash lid eye pupil gaze glance glabella nose nostril cheek mouth lip jaw
+    chin tooth tongue dimple ear hair neck shoulder chest arm elbow hand finger fist palm thumb back body posture gesture
+    movement motion crease wrinkle tear smile frown grin laugh nod blink sigh gasp cough breath voice pitch loudness volume
+    tone intonation rhythm tempo pace speed sound silence noise music pause speech word subtitle"""
+)
+_CLUE_VERBS = _verbs(
+    "smile frown grin laugh nod blink wink squint stare glance gaze sigh gasp cough sniff yawn speak talk"
+)
 _CLUES = (
-    _nouns(
-        """face head forehead brow eyebrow eyelid eyelash lid eye pupil gaze glance glabella nose nostril cheek mouth lip
-        jaw chin tooth tongue dimple ear hair neck shoulder chest arm elbow hand finger fist palm thumb back body posture
-        gesture movement motion crease wrinkle tear smile frown grin laugh nod blink sigh gasp cough breath voice pitch
-        loudness volume tone intonation rhythm tempo pace speed sound silence noise music pause speech word subtitle"""
-    )
-    | _verbs("smile frown grin laugh nod blink wink squint stare glance gaze sigh gasp cough sniff yawn speak talk")
+    {form for noun in _CLUE_NOUNS for form in (noun, f"{noun}s")}
+    | _CLUE_VERBS
     | _words("teeth eyelashes laughter breathing spoke spoken nodded nodding grinned grinning")
 )
 # Where it is observed: enough for a whole sentence ("The clip has 14 utterances.").
 _PLACES = _nouns("utterance clip video frame window segment scene camera picture image second minute audio track")
-_OTHERS = (
-    _verbs(
-        """open close widen narrow raise lower lift drop press part purse pucker bite chew lick swallow tighten stretch
+_VERBS = _verbs(
+    """open close widen narrow raise lower lift drop press part purse pucker bite chew lick swallow tighten stretch
         pull push draw turn tilt lean look shake tremble quiver twitch wrinkle crease furrow curl arch flare clench move
         breathe inhale exhale whisper mumble murmur shout pause start end stay remain keep continue increase decrease
         rise fall follow repeat sound hear see show appear disappear cover point wave clasp fold stand walk change shift
-        return rest rub wipe tap sway droop shrug gesture listen make form face"""
-    )
-    | _nouns(
-        """corner part side line level top bottom middle center centre time moment beginning end start expression man woman
+        return rub wipe tap sway droop shrug gesture listen make form face"""
+) | _words(
+    """is are was were has have had does did can cannot could isn't aren't wasn't doesn't don't shut heard seen went
+        goes go comes come came rose risen fell fallen hung kept stood sat sit sits sitting rests resting stop stops stopped
+        stopping dropped dropping begins begin began bit biting shook shaking drew drawn shrugged shrugging tapped tapping
+        wears wearing spoke nodded nodding grinned grinning"""
+)
+_OTHERS = _nouns(
+    """corner part side line level top bottom middle center centre time moment beginning end start expression man woman
         person individual speaker listener boy girl child audience hat microphone phone table chair screen room background
         number"""
-    )
-    | _words(
-        """a an the this that these those one ones each both all any some no none not never nothing only other another same
+) | _words(
+    """a an the this that these those one ones each both all any some no none not never nothing only other another same
         he she they him her hers his their them its it who which there here someone something
-        is are was were be been being has have had having do does did can cannot could isn't aren't wasn't doesn't don't
-        and or but while when as then than so also too before after until during since again once twice
+        be been being having do and or but while when as then than so also too before after until during since again once twice
         in on at to from of off by with without up down upward upwards downward downwards inward inwards outward outwards
         into onto over under above below between behind beside near away toward towards across around along through
         forward backward backwards left right sideways out back together apart next upturned downturned upright
@@ -69,17 +75,18 @@ _OTHERS = (
         wide wider widest widely narrow narrower big bigger large larger small smaller deep deeper deeply half
         high higher highest low lower lowest loud louder loudest loudly quiet quieter quietest quietly soft softly
         steady steadily even evenly flat flatter hoarse monotone monotonous breathy clear clearly audible constant still
-        motionless open closed shut visible hidden upper inner outer straight tight tightly wet moist red reddened
-        crossed crosses crossing curved pitched paced heard understood seen said gone went goes go going comes come came
-        rose risen fell fallen hung kept stood sat sit sits sitting stop stops stopped stopping dropped dropping begins
-        begin began beginning bit biting shook shaking drew drawn shrugged shrugging tapped tapping facial vocal wears wearing
-        front throughout everywhere elsewhere children people glasses minutes
+        motionless closed visible hidden upper inner outer straight tight tightly wet moist red reddened crossed crosses
+        crossing curved pitched paced understood said gone going beginning facial vocal front throughout everywhere elsewhere
+        children people glasses minutes
         approx s sec ms hz khz db dbfs au"""
-    )
 )
-_OBSERVATION_WORDS = _CLUES | _PLACES | _OTHERS
+_OBSERVATION_WORDS = _CLUES | _PLACES | _VERBS | _OTHERS
+# What is more than a subject ("The tone of her voice"): a verb, or the utterance that has a clue ("In utterance 1 a smile").
+_PREDICATES = ((_CLUE_VERBS | _VERBS) - _CLUE_NOUNS) | {"utterance"}
 # What an observation does not end with: its sense comes after it ("He sounds, frankly, angry.").
-_UNFINISHED = _words("a an the and or but of with is are was were be been sounds sounded looks looked looking appears")
+_UNFINISHED = _words(
+    "a an the and or but as while which who of with is are was were be been sounds sounded looks looked looking appears"
+)
 
 # What speaks of emotions beside the words of the vocabulary.
 _FEELING = re.compile(
@@ -104,8 +111,8 @@ _CLAUSE_END = re.compile(r"[,;:.!?…]\s|\s[–—-]+\s|\s(?=(?:and|or|but|while
 def without_emotions(text: str) -> str:
     """Keeps of an answer what is seen and heard, and leaves out all that names an emotion or may do so.
 
-    A sentence is kept up to its first clause that is more than an observation, if what is kept names a clue. A clause is
-    an observation if all its words are: words for face, body, voice, movements, places and times, which no emotion word
+    A sentence is kept up to its first clause that is more than an observation, if what is kept says something of a clue. A
+    clause is an observation if all its words are: words for face, body, voice, movements, places and times, which no emotion word
     is among. So nothing is kept of text in another language, of quotations, names and conclusions, nor of denied emotions
     ("not angry").
 
@@ -170,10 +177,9 @@ def _observation(sentence: str) -> str:
             break
         kept = stop
     is_whole = kept == len(sentence)
-    words = _WORD.findall(sentence[:kept].lower())
-    names_clue = not (_CLUES | _PLACES if is_whole else _CLUES).isdisjoint(words)
-    # "The face" alone is left of "The face and the voice agree".
-    if len(words) < 2 or not names_clue or has_emotion_words(sentence[:kept]):
+    words = set(_WORD.findall(sentence[:kept].lower()))
+    is_statement = bool(words & (_CLUES | _PLACES)) if is_whole else bool(words & _CLUES and words & _PREDICATES)
+    if not is_statement or has_emotion_words(sentence[:kept]):
         return ""
     return sentence if is_whole else sentence[:kept].rstrip(" ,;:–—-") + "."
 
