@@ -111,10 +111,10 @@ _CLAUSE_END = re.compile(r"[,;:.!?…]\s|\s[–—-]+\s|\s(?=(?:and|or|but|while
 def without_emotions(text: str) -> str:
     """Keeps of an answer what is seen and heard, and leaves out all that names an emotion or may do so.
 
-    A sentence is kept up to its first clause that is more than an observation, if what is kept says something of a clue. A
-    clause is an observation if all its words are: words for face, body, voice, movements, places and times, which no emotion word
-    is among. So nothing is kept of text in another language, of quotations, names and conclusions, nor of denied emotions
-    ("not angry").
+    A sentence is kept up to its first clause that is more than an observation, if what is kept says something of a clue.
+    A clause is an observation if all its words are: words for face, body, voice, movements, places and times, which no
+    emotion word is among. So nothing is kept of text in another language, of quotations, names and conclusions, nor of
+    denied emotions ("not angry").
 
     Args:
         text (`str`): An answer in English, of which the final answer counts (see [`final_answer`]).
