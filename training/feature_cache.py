@@ -26,8 +26,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from ..configuration.model_inputs import MODEL_INPUTS, inputs_of
+from ..configuration.model_inputs import inputs_of
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ..modeling_microemo.tower_features import PIXELS, tower_features
 from ..processing.clip_metadata import ClipMetadata
 from ..processing.clip_reader import ClipContent, ClipInput
 from ..processing.frame_sampling import uniform_indices
@@ -40,8 +41,6 @@ from .data import to_conversation
 from .data_checks import DataError
 
 SETTINGS = "settings.json"
-# The inputs that the towers' features replace.
-PIXELS = {str(MODEL_INPUTS[name].computed_from): name for name in ("vision_features", "face_features")}
 # The visual encoder's arguments, as the processor names them.
 FRAME_INPUTS = {
     "pixel_values" if name == "pixel_values_videos" else name: name
@@ -169,7 +168,7 @@ class FeatureCache:
             for number, key, features, about, problem in loader:
                 if problem is None:
                     tensors = {name: torch.as_tensor(value) for name, value in features.items()}
-                    tensors = self._as_bytes(tensors) if model is None else self._through_towers(tensors, model)
+                    tensors = self._as_bytes(tensors) if model is None else tower_features(model.model, tensors)
                     if model is not None and self.frame_tokens and "frame_mask" in tensors:
                         tensors = self._through_visual_encoder(tensors, model)
                     write_tensors(self._file(key), tensors, {"about": json.dumps(about)})
@@ -188,36 +187,6 @@ class FeatureCache:
     def _scale_and_shift(self) -> list[torch.Tensor]:
         values = self.processor.video_processor.scale_and_shift()
         return [torch.from_numpy(value)[:, None, None] for value in values]
-
-    def _through_towers(
-        self, tensors: dict[str, torch.Tensor], model: MicroEmoForConditionalGeneration
-    ) -> dict[str, torch.Tensor]:
-        visual_encoder, audio_branch = model.model.visual_encoder, model.model.audio_branch
-        has_face = tensors["region_masks"][0].flatten(1).any(dim=1) if "region_masks" in tensors else None
-        for pixels, name in PIXELS.items():
-            if pixels not in tensors:
-                continue
-            vision_model = visual_encoder.vision_model
-            frames = tensors.pop(pixels)[0].to(vision_model.device)
-            # The model itself passes over crops without a face.
-            is_read = torch.ones(len(frames), dtype=torch.bool)
-            if name == "face_features" and has_face is not None:
-                is_read = has_face
-            num_tokens = visual_encoder.num_class_tokens + model.config.num_patches
-            output = torch.zeros(len(frames), num_tokens, model.config.vision_width, dtype=vision_model.dtype)
-            if is_read.any():
-                hidden_state = visual_encoder.encode(frames[is_read.to(frames.device)]).last_hidden_state
-                output[is_read] = hidden_state.to("cpu", output.dtype)
-            tensors[name] = output[None]
-        if "input_features" in tensors:
-            segments = tensors.pop("input_features")[0].to(audio_branch.audio_tower.device)
-            is_real = tensors.get("audio_step_mask")
-            of_segments = None if is_real is None else is_real[0].unflatten(0, (len(segments), -1)).to(segments.device)
-            steps = audio_branch.encode(segments, of_segments).last_hidden_state.flatten(0, 1).cpu()
-            if is_real is not None:  # a short sound in a long segment has few steps
-                steps, tensors["audio_step_mask"] = steps[is_real[0]], is_real[:, is_real[0]]
-            tensors["audio_features"] = steps[None]
-        return tensors
 
     def _through_visual_encoder(
         self, tensors: dict[str, torch.Tensor], model: MicroEmoForConditionalGeneration
