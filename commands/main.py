@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 
 from ..utils.news import show_news
 from .actions_command import actions
+from .app_command import open_page
 from .assemble_command import assemble
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
@@ -82,6 +83,7 @@ app.command()(precompute)
 app.command(context_settings=TRAIN_CONTEXT)(train)
 app.command()(merge)
 app.command()(serve)
+app.command("app")(open_page)
 app.command()(actions)
 app.command()(publish)
 app.command()(card)
@@ -305,6 +307,7 @@ EXTRAS = {
     **dict.fromkeys(("datasets", "peft", "pyarrow", "trl"), "training"),
     **dict.fromkeys(("evaluate", "openai", "openpyxl"), "evaluation"),
     **dict.fromkeys(("fastapi", "uvicorn"), "serve"),
+    "gradio": "app",
     "matplotlib": "plots",
     "pympi": "formats",
     "skimage": "demo",

@@ -3,6 +3,7 @@
 microemo publish run/merged --repo-id ORG/NAME --license apache-2.0 --dry-run
 microemo publish run --repo-id ORG/NAME-adapter --base-model ORG/microemo-7b
 microemo publish run --repo-id ORG/NAME --merge --private
+microemo publish run/merged --repo-id ORG/NAME --space ORG/PAGE
 microemo card run/merged --repo-id ORG/NAME --evaluation scores.jsonl
 """
 
@@ -16,7 +17,7 @@ from ..utils.checkpoint_files import ADAPTER_CONFIG, CARD
 from .shared_options import Token, check_files, check_folders, load_libraries
 
 if TYPE_CHECKING:
-    from ..publishing.publish import PublishPlan
+    from ..publishing.publish import Published, PublishPlan
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint or of an adapter.", show_default=False)]
 RepoId = Annotated[
@@ -61,6 +62,13 @@ def publish(
     include: Annotated[
         list[str] | None, typer.Option(help="A pattern of further files to send, such as 'images/*'; may be repeated.")
     ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Send in place of the model a Space with the page of `microemo app` for it, ORG/NAME, or write it to a new "
+            "folder, ./NAME. The model has to be on the Hub."
+        ),
+    ] = None,
 ):
     """Publish the checkpoint in FOLDER on the Hub.
 
@@ -74,7 +82,12 @@ def publish(
         raise ValueError("--adapter and --merge exclude each other")
     if (adapter or merge) and not is_adapter:
         raise ValueError(f"{folder}: no adapter_config.json in it, so no adapter; leave out --adapter and --merge")
+    if space is not None and (merge or base_model or evaluation or include):
+        raise ValueError("--space sends no model: leave out --merge, --base-model, --evaluation and --include")
     load_libraries()
+    if space is not None:
+        _publish_space(folder, repo_id, space, license, private, dry_run, revision, token)
+        return
     from ..publishing.completeness import read_folder
     from ..publishing.model_card_file import base_of
     from ..publishing.publish import make_plan, merged_folder
@@ -90,7 +103,35 @@ def publish(
         if dry_run:
             print(f"Nothing was sent to {repo_id}: this was a dry run.")
             return
-        published = send(plan, token, private, revision)
+        _print_published(send(plan, token, private, revision))
+
+
+def _publish_space(
+    folder: Path,
+    model: str,
+    space: str,
+    license: str | None,
+    private: bool,
+    dry_run: bool,
+    revision: str | None,
+    token: str | None,
+) -> None:
+    """Sends or writes the page for a model."""
+    from ..publishing.model_card_file import HUB_ID
+    from ..publishing.publish import publish as send
+    from ..publishing.space import make_space_plan, write_space
+
+    plan = make_space_plan(folder, model, space, license)
+    _print_plan(plan)
+    if dry_run:
+        print(f"Nothing was sent to {space}: this was a dry run.")
+    elif HUB_ID.fullmatch(space) and not Path(space).parent.is_dir():
+        _print_published(send(plan, token, private, revision))
+    else:
+        print(write_space(plan, space))
+
+
+def _print_published(published: "Published") -> None:
     visibility = "private" if published.is_private else "public"
     print(f"Published and compared by hash, commit {published.commit} ({visibility}):\n{published.address}")
 
@@ -117,10 +158,10 @@ def _print_plan(plan: "PublishPlan") -> None:
     sizes = plan.sizes()
     for name, size in sizes.items():
         print(f"{_megabytes(size)}  {name}")
-    kind = "an adapter" if plan.is_adapter else "a whole model"
+    kind = {"adapter": "an adapter", "model": "a whole model", "page": "a page"}[plan.kind]
     print(f"{_megabytes(sum(sizes.values()))}  {kind} in {len(sizes)} files for {plan.repo_id}")
-    if plan.is_adapter:
-        print(f"Base model, which is not sent: {plan.base_model}")
+    if plan.kind != "model":
+        print(f"{'Base model' if plan.is_adapter else 'Model'}, which is not sent: {plan.base_model}")
     for name, reason in plan.left_out.items():
         print(f"Left out: {name} ({reason})")
 

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, SpaceInfo
+from huggingface_hub.constants import REPO_TYPES_URL_PREFIXES
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HTTPError,
@@ -59,6 +60,7 @@ class PublishPlan:
         files (`dict[str, Path | bytes]`):
             The files by their names in the repository; the content of those that are made for publishing.
         left_out (`dict[str, str]`): The other files and folders, with the reason why they are not sent.
+        repo_type (`str`, *optional*, defaults to `"model"`): The kind of the repository: `"model"` or `"space"`.
     """
 
     repo_id: str
@@ -66,6 +68,12 @@ class PublishPlan:
     base_model: str | None
     files: dict[str, Path | bytes]
     left_out: dict[str, str]
+    repo_type: str = "model"
+
+    @property
+    def kind(self) -> str:
+        """What is sent, in a word."""
+        return "page" if self.repo_type == "space" else "adapter" if self.is_adapter else "model"
 
     def sizes(self) -> dict[str, int]:
         """Returns the number of bytes of each file.
@@ -238,22 +246,24 @@ def publish(
     api = HfApi(token=token)
     with _plain_errors(plan.repo_id, api.endpoint):
         _check_token(api)
-        if plan.is_adapter:
+        if plan.kind != "model":
             _check_base(api, plan)
         info = _open_repository(api, plan, private, revision)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(name, source) for name, source in plan.files.items()
         ]
-        operations += [CommitOperationDelete(name) for name in _stale_weights(info, plan)]
+        operations += [CommitOperationDelete(name) for name in _stale_files(info, plan)]
         commit = api.create_commit(
             plan.repo_id,
             operations,
-            commit_message="Upload a MicroEmo " + ("adapter" if plan.is_adapter else "model"),
+            commit_message=f"Upload a MicroEmo {plan.kind}",
+            repo_type=plan.repo_type,
             revision=revision,
             parent_commit=info.sha,
         )
         _verify(api, plan, commit.oid)
-    return Published(f"{api.endpoint}/{plan.repo_id}", commit.oid, bool(info.private))
+    prefix = REPO_TYPES_URL_PREFIXES.get(plan.repo_type, "")
+    return Published(f"{api.endpoint}/{prefix}{plan.repo_id}", commit.oid, bool(info.private))
 
 
 def _check_token(api: HfApi) -> None:
@@ -267,57 +277,66 @@ def _check_base(api: HfApi, plan: PublishPlan) -> None:
         api.model_info(str(plan.base_model))
     except RepositoryNotFoundError:
         raise PublishError(
-            f"{plan.base_model}, the base model of the adapter, is not on the Hub, or not for this token; publish it "
-            "first, or name another with --base-model"
+            f"{plan.base_model}, the {'base ' if plan.is_adapter else ''}model of the {plan.kind}, is not on the Hub, or not "
+            "for this token; publish it first, or name another"
         ) from None
 
 
-def _open_repository(api: HfApi, plan: PublishPlan, private: bool, revision: str | None) -> ModelInfo:
+def _open_repository(api: HfApi, plan: PublishPlan, private: bool, revision: str | None) -> ModelInfo | SpaceInfo:
     """Creates the repository and the branch where they do not exist, and checks that an existing one may be written to."""
-    repo_id = plan.repo_id
+    repo_id, kind = plan.repo_id, plan.repo_type
     try:
-        info = api.model_info(repo_id)
+        info = _info(api, plan)
     except RepositoryNotFoundError:
-        api.create_repo(repo_id, private=private or None, exist_ok=True)
-        info = api.model_info(repo_id)
+        sdk = "gradio" if kind == "space" else None
+        api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type=kind, space_sdk=sdk)
+        info = _info(api, plan)
     if private and not info.private:
         raise PublishError(
             f"{repo_id} exists and is public; nothing was sent. Make it private in its settings, or leave out --private"
         )
-    names = {sibling.rfilename for sibling in info.siblings or ()}
-    model_type = (info.config or {}).get("model_type")
-    other = "an adapter" if ADAPTER_CONFIG in names else "a whole model" if "config.json" in names else None
-    if model_type not in (None, "microemo"):
-        other = f"a model of type {model_type}"
-    elif other == ("an adapter" if plan.is_adapter else "a whole model"):
-        other = None
-    if other is not None:
+    if (other := _other_content(info, plan)) is not None:
         raise PublishError(f"{repo_id} exists and holds {other}; nothing was sent. Name another repository")
     if revision is None:
         return info
     try:
-        return api.model_info(repo_id, revision=revision)
+        return _info(api, plan, revision)
     except RevisionNotFoundError:
-        api.create_branch(repo_id, branch=revision)
-        return api.model_info(repo_id, revision=revision)
+        api.create_branch(repo_id, branch=revision, repo_type=kind)
+        return _info(api, plan, revision)
 
 
-def _stale_weights(info: ModelInfo, plan: PublishPlan) -> list[str]:
-    """Weights of an earlier commit that would lie beside the new ones, where `from_pretrained` might take them."""
-    names = [sibling.rfilename for sibling in info.siblings or ()]
-    return [
-        name
-        for name in names
-        if "/" not in name
-        and (name.endswith(".safetensors") or name == SAFE_WEIGHTS_INDEX_NAME)
-        and name not in plan.files
-    ]
+def _info(api: HfApi, plan: PublishPlan, revision: str | None = None) -> ModelInfo | SpaceInfo:
+    info = api.repo_info(plan.repo_id, repo_type=plan.repo_type, revision=revision)
+    assert isinstance(info, ModelInfo | SpaceInfo)
+    return info
+
+
+def _other_content(info: ModelInfo | SpaceInfo, plan: PublishPlan) -> str | None:
+    """What a repository holds that is not of the kind to send."""
+    names = {sibling.rfilename for sibling in info.siblings or ()}
+    if isinstance(info, SpaceInfo):
+        return "another Space" if "app.py" in names and "microemo/__init__.py" not in names else None
+    model_type = (info.config or {}).get("model_type")
+    if model_type not in (None, "microemo"):
+        return f"a model of type {model_type}"
+    other = "an adapter" if ADAPTER_CONFIG in names else "a whole model" if "config.json" in names else None
+    return None if other == ("an adapter" if plan.is_adapter else "a whole model") else other
+
+
+def _stale_files(info: ModelInfo | SpaceInfo, plan: PublishPlan) -> list[str]:
+    """Files of an earlier commit that would lie beside the new ones: weights that `from_pretrained` might take, code of a page."""
+    names = [sibling.rfilename for sibling in info.siblings or () if sibling.rfilename not in plan.files]
+    if isinstance(info, SpaceInfo):
+        return [name for name in names if name.startswith("microemo/")]
+    weights = (".safetensors", SAFE_WEIGHTS_INDEX_NAME)
+    return [name for name in names if "/" not in name and name.endswith(weights)]
 
 
 def _verify(api: HfApi, plan: PublishPlan, commit: str) -> None:
     there = {
         entry.path: entry
-        for entry in api.list_repo_tree(plan.repo_id, recursive=True, revision=commit)
+        for entry in api.list_repo_tree(plan.repo_id, recursive=True, revision=commit, repo_type=plan.repo_type)
         if isinstance(entry, RepoFile)
     }
     wrong = [name for name, source in plan.files.items() if name not in there or not _is_same(source, there[name])]

@@ -32,6 +32,11 @@ def card_errors(card: str) -> list[str]:
             errors.append(f'"license" must be one of {sorted(LICENSES)}')
     if data.get("pipeline_tag", "any-to-any") not in PIPELINE_TAGS:
         errors.append(f'"pipeline_tag" must be one of {sorted(PIPELINE_TAGS)}')
+    if data.get("sdk") is not None:
+        colors = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+        errors += [f'"{key}" is not valid' for key in ("colorFrom", "colorTo") if data.get(key) not in colors]
+        if not re.fullmatch(r"\d+\.\d+\.\d+", str(data.get("sdk_version"))):
+            errors.append('"sdk_version" is not valid')
     bases = data.get("base_model") or []
     for base in bases if isinstance(bases, list) else [bases]:
         if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(base)):

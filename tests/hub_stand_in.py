@@ -1,6 +1,6 @@
 """A stand-in for the Hugging Face Hub on this machine, spoken to by the real client of `huggingface_hub`.
 
-It serves model repositories from memory over HTTP on the loopback: creating, reading and committing to them, Git LFS in one
+It serves repositories of models, and of Spaces (under the name `spaces/ada/page`), from memory over HTTP on the loopback: creating, reading and committing to them, Git LFS in one
 part or several, downloads in part, revisions, private and gated repositories, tokens, and the Hub's check of a model card. It
 answers with the Hub's status codes and headers (`X-Error-Code`, `X-Linked-Etag`, ...), so that the client raises the errors
 that it raises for the Hub. Xet is not served: `use` turns it off in the client, which then speaks Git LFS.
@@ -181,7 +181,7 @@ class HubStandIn:
 
     def readable(self, repo_id: str, token: str | None, is_content: bool = False) -> Repo:
         repo = self.repos.get(repo_id)
-        is_mine = token is not None and repo_id.split("/")[0] in {"ada", *self.organizations}
+        is_mine = token is not None and _owner(repo_id) in {"ada", *self.organizations}
         if repo is None or (repo.private and not is_mine):
             raise Answer(401 if token is None else 404, "Repository not found", "RepoNotFound")
         if is_content and repo.gated and (token is None or repo_id not in self._granted):
@@ -190,21 +190,25 @@ class HubStandIn:
         return repo
 
 
-REPO = r"(?P<repo>[^/]+/[^/]+|[^/]+)"
+def _owner(repo_id: str) -> str:
+    return repo_id.removeprefix("spaces/").split("/")[0]
+
+
+REPO = r"(?P<repo>spaces/[^/]+/[^/]+|[^/]+/[^/]+|[^/]+)"
 ROUTES: list[tuple[str, re.Pattern, str]] = [
     (method, re.compile(f"{path}$"), name)
     for method, path, name in (
         ("GET", "/api/whoami-v2", "whoami"),
         ("POST", "/api/validate-yaml", "validate_yaml"),
         ("POST", "/api/repos/create", "create_repo"),
-        ("GET", f"/api/models/{REPO}/revision/(?P<revision>[^/]+)", "repo_info"),
-        ("GET", f"/api/models/{REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.*))?", "tree"),
-        ("GET", f"/api/models/{REPO}/refs", "refs"),
-        ("POST", f"/api/models/{REPO}/paths-info/(?P<revision>[^/]+)", "paths_info"),
-        ("POST", f"/api/models/{REPO}/preupload/(?P<revision>[^/]+)", "preupload"),
-        ("POST", f"/api/models/{REPO}/commit/(?P<revision>[^/]+)", "commit"),
-        ("POST", f"/api/models/{REPO}/branch/(?P<revision>[^/]+)", "create_branch"),
-        ("GET", f"/api/models/{REPO}", "repo_info"),
+        ("GET", f"/api/(?:models/)?{REPO}/revision/(?P<revision>[^/]+)", "repo_info"),
+        ("GET", f"/api/(?:models/)?{REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.*))?", "tree"),
+        ("GET", f"/api/(?:models/)?{REPO}/refs", "refs"),
+        ("POST", f"/api/(?:models/)?{REPO}/paths-info/(?P<revision>[^/]+)", "paths_info"),
+        ("POST", f"/api/(?:models/)?{REPO}/preupload/(?P<revision>[^/]+)", "preupload"),
+        ("POST", f"/api/(?:models/)?{REPO}/commit/(?P<revision>[^/]+)", "commit"),
+        ("POST", f"/api/(?:models/)?{REPO}/branch/(?P<revision>[^/]+)", "create_branch"),
+        ("GET", f"/api/(?:models/)?{REPO}", "repo_info"),
         ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", "lfs_batch"),
         ("PUT", f"/store/{REPO}/(?P<oid>[0-9a-f]{{64}})(/(?P<part>[0-9]+))?", "store_large"),
         ("POST", f"/store/{REPO}/(?P<oid>[0-9a-f]{{64}})/complete", "complete_large"),
@@ -315,11 +319,14 @@ class Handler(BaseHTTPRequestHandler):
     def create_repo(self) -> dict:
         payload = json.loads(self.body)
         namespace = payload.get("organization") or "ada"
-        repo_id = f"{namespace}/{payload['name']}"
+        is_space = payload.get("type") == "space"
+        if is_space and payload.get("sdk") not in ("gradio", "docker", "static"):
+            raise Answer(400, "Invalid sdk")
+        repo_id = f"{'spaces/' if is_space else ''}{namespace}/{payload['name']}"
         self.hub.writable(namespace, self.bearer)
         url = f"{self.hub.url}/{repo_id}"
         if repo_id in self.hub.repos:
-            raise Answer(409, "You already created this model repo", url=url)
+            raise Answer(409, "You already created this repo", url=url)
         repo = self.hub.repos[repo_id] = Repo(repo_id, payload.get("visibility") == "private")
         repo.commit("main", "initial commit", {".gitattributes": File(GIT_ATTRIBUTES, False)})
         return {"url": url, "name": repo_id, "id": repo_id}
@@ -339,9 +346,9 @@ class Handler(BaseHTTPRequestHandler):
                 details["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}
             siblings.append({"rfilename": path, **details})
         return {
-            "id": repo,
+            "id": repo.removeprefix("spaces/"),
             "modelId": repo,
-            "author": repo.split("/")[0],
+            "author": _owner(repo),
             "sha": commit.sha,
             "private": found.private,
             "gated": "manual" if found.gated else False,
@@ -399,9 +406,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def writable(self, repo: str) -> Repo:
         found = self.hub.readable(repo, self.bearer)
-        if self.bearer == self.hub.token and repo.split("/")[0] not in {"ada", *self.hub.organizations}:
+        if self.bearer == self.hub.token and _owner(repo) not in {"ada", *self.hub.organizations}:
             raise Answer(403, "Forbidden: you must be a member of the organization to write to this repository")
-        self.hub.writable(repo.split("/")[0], self.bearer)
+        self.hub.writable(_owner(repo), self.bearer)
         return found
 
     # --- uploads ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The web page of `microemo app`: clips are dropped or recorded, and their utterances described."""
