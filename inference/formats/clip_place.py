@@ -51,5 +51,7 @@ def media_type(analysis: EmotionAnalysis) -> str:
     Returns:
         `str`: The type; `video/*` or `audio/*` where the name tells none, as ELAN writes it.
     """
+    if analysis.clip.lower().endswith(".wav"):
+        return "audio/x-wav"  # as ELAN knows it; versions of Python differ
     guess, _ = mimetypes.guess_type(analysis.clip)
     return guess or ("audio/*" if analysis.has_audio and not analysis.has_video else "video/*")
