@@ -58,18 +58,34 @@ def place_windows(
     return features, spans
 
 
-def at_least_one_window(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Puts a padded window where the clips of a batch have none.
+def as_joinable(processor: "MicroEmoProcessor", features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gives the features of a clip the names and shapes that those of all clips have, with padding that the model passes over.
 
-    Transformers' pipelines join conversations that were processed one by one, and cannot pad what has no rows at all.
-    The model passes over padded windows.
+    Transformers' pipelines process conversations one by one and join them. They refuse what lacks a name that others have,
+    cannot pad what has no rows at all, and pad no features of sound with four dimensions.
 
     Args:
-        features (`dict[str, np.ndarray]`): The features of the clips.
+        processor ([`MicroEmoProcessor`]): The processor whose feature extractor knows the segments of sound.
+        features (`dict[str, np.ndarray]`): The features of one clip; those of a text alone are returned as they are.
 
     Returns:
-        `dict[str, np.ndarray]`: The features, with windows of shape `(B, 1, 2)` in place of `(B, 0, 2)`.
+        `dict[str, np.ndarray]`: The features. A clip without sound has segments that are all masked, a clip without
+        windows a padded one, and there are as many segments as there can be.
     """
+    features = dict(features)
+    extractor = processor.feature_extractor
+    if "pixel_values_videos" in features and "input_features" not in features:
+        features |= {**extractor([None]), "audio_windows": np.zeros((1, 0, 2), np.int64)}
+    if "input_features" in features:
+        missing = extractor.num_segments - features["input_features"].shape[1]
+        for name, size in (
+            ("input_features", 1),
+            ("audio_segment_mask", 1),
+            ("audio_step_mask", extractor.steps_per_segment),
+        ):
+            if name in features:
+                padding = [(0, 0)] * (features[name].ndim - 2)
+                features[name] = np.pad(features[name], [(0, 0), (0, missing * size), *padding])
     empty = {name: value for name, value in features.items() if name.endswith("_windows") and value.shape[1] == 0}
     return features | {name: np.full((len(value), 1, 2), -1, dtype=np.int64) for name, value in empty.items()}
 

@@ -13,7 +13,7 @@ from ..configuration.model_inputs import MODEL_INPUTS, inputs_of
 from .batch_layout import give_to_clips, lay_out, mute_video
 from .call_keywords import CALL_KEYWORDS, CallKeywords, MicroEmoProcessorKwargs, read_keywords, split_loading_keywords
 from .clip_reader import ClipInput, ClipReader, deduplicate
-from .clip_windows import at_least_one_window, place_windows, timestamp_tokens
+from .clip_windows import as_joinable, place_windows, timestamp_tokens
 from .feature_extraction_microemo import MicroEmoFeatureExtractor
 from .model_switches import arguments_from_model, differences_from_model
 from .prompt_microemo import AUDIO_TOKEN, CHAT_TEMPLATE, SYSTEM_TEXT, VIDEO_TOKEN, ClipPrompt, PromptBuilder
@@ -366,8 +366,8 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
         Returns:
             `str`, `list` or `BatchFeature`: Text, token ids, or with `return_dict` the `BatchFeature` of `__call__`, with
             `cited_utterances` (B, N) added where an utterance is cited: 0-based window indices in the order of the
-            citations, -1 where padded. The tensors of a single conversation without any window have a padded one, so that
-            Transformers' pipelines can join them with those of others.
+            citations, -1 where padded. The tensors of a single conversation whose clip has no sound or no window have
+            padding for them, so that Transformers' pipelines can join them with those of others.
 
         Raises:
             TypeError: If a keyword, or a key of a message or of its content, is unknown.
@@ -429,7 +429,7 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
 
         features |= tokenize_prompts(self, rendered, found, builder, return_assistant_tokens_mask, **keywords.text)
         if not is_batched and keywords.return_tensors == "pt":
-            features = at_least_one_window(features)
+            features = as_joinable(self, features)
         output = self._output(features, metadata, keywords)
         return output if return_dict else output["input_ids"]
 

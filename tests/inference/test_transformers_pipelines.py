@@ -74,3 +74,28 @@ def test_a_clip_with_utterances_and_one_without_are_answered_in_one_batch(conver
     for step in (1, -1):  # what is padded depends on which of them comes first
         batched = answerer(text=asked[::step], batch_size=2, **options)
         assert [answers[0]["generated_text"] for answers in batched] == single[::step]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("checkpoint", [SHIPPED, SHIPPED.with_name("microemo-small")], ids=lambda folder: folder.name)
+def test_clips_with_sound_without_it_and_with_more_of_it_are_batched(make_clip, checkpoint):
+    """Whisper's segments of 30 s are as many as the sound needs, and its features have four dimensions."""
+    heard = make_clip("heard.mp4", times=np.arange(12) / 10, sound=1.2)
+    mute = make_clip("mute.mp4", times=np.arange(12) / 10, sound=None)
+    asked = [conversation(heard, (0.2, 0.9)), conversation(mute, (0.3, 0.8)), conversation(mute), conversation(heard)]
+    tone = np.sin(np.arange(31 * 16_000) / 20).astype(np.float32) / 4
+    asked[3][0]["content"].append({"type": "audio", "audio": tone, "sampling_rate": 16_000})
+    model = MicroEmoForConditionalGeneration.from_pretrained(checkpoint).eval()
+    processor = MicroEmoProcessor.from_pretrained(checkpoint)
+    options = {"tokenize": True, "return_dict": True, "add_generation_prompt": True, "return_tensors": "pt"}
+    alone = [dict(processor.apply_chat_template(one, **options)) for one in asked]
+    assert not alone[1]["audio_segment_mask"].any() and len({frozenset(one) for one in alone}) == 1
+    # As many as there can be: the model reads those that are real.
+    assert {len(one["audio_segment_mask"][0]) for one in alone} == {processor.feature_extractor.num_segments}
+    expected = torch.cat([model(**one).logits[:, -1] for one in alone])
+    together = model(**processor.apply_chat_template(asked, **options)).logits[:, -1]
+    torch.testing.assert_close(together, expected, atol=2e-3, rtol=0)
+    for order in ([0, 1, 2, 3], [2, 3, 1, 0]):
+        join = pad_collate_fn(processor.tokenizer, processor.feature_extractor)
+        logits = model(**join([alone[row] for row in order])).logits[:, -1]
+        torch.testing.assert_close(logits, expected[order], atol=2e-3, rtol=0)
