@@ -123,10 +123,10 @@ def test_silence_has_no_measures_of_sound():
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     samples=arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(0, 900)), elements=st.floats(width=32)),
-    rate=st.sampled_from([1, 999, 8000, 11025, 48000]),
+    rate=st.sampled_from([999, 8000, 11025, 48000]),
     spans=st.lists(st.tuples(st.floats(), st.floats()), max_size=3),
     text=st.text(),
 )
