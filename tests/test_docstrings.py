@@ -19,6 +19,7 @@ from transformers.video_utils import VideoMetadata
 import microemo.configuration
 import microemo.evaluation
 import microemo.inference
+import microemo.inference.formats
 import microemo.modeling_microemo
 import microemo.processing.decoding
 import microemo.processing.faces
@@ -46,6 +47,7 @@ MODULES = [
         f"{room.__name__}.{module.name}"
         for room in (
             microemo.inference,
+            microemo.inference.formats,
             microemo.processing,
             microemo.processing.decoding,
             microemo.processing.faces,

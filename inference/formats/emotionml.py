@@ -11,6 +11,11 @@ from .clip_place import clip_links, media_type, milliseconds
 
 # What EmotionML has no element for stands in its `info` elements, with the names of the JSON.
 _OWN = "urn:microemo:emotion-analysis"
+# What stands in no name of XML 1.0 (NameChar), and what not all its readers know: colons and what lies beyond U+FFFF.
+_NO_NAME = re.compile(
+    r"[^-.0-9A-Z_a-z\u00b7\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u037d\u037f-\u1fff\u200c\u200d\u203f\u2040\u2070-\u218f"
+    r"\u2c00-\u2fef\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd]+"
+)
 
 
 def format_emotionml(analysis: EmotionAnalysis, folder: Path) -> str:
@@ -68,10 +73,10 @@ def format_emotionml(analysis: EmotionAnalysis, folder: Path) -> str:
 
 def _names(analysis: EmotionAnalysis) -> dict[str, str]:
     """Returns each emotion word and its name in the vocabulary, which may have no blanks (NMTOKEN)."""
-    labels = [label.label for of in (analysis, *analysis.utterances) for label in of.labels]
+    found = [*analysis.labels, *(label for of in analysis.utterances for label in of.labels)]
     names: dict[str, str] = {}
-    for word in dict.fromkeys([*analysis.vocabulary, *labels]):
-        name = base = re.sub(r"(?:[^\w.-]|[\xaa-\xbe])+", "-", word) or "-"
+    for word in dict.fromkeys([*analysis.vocabulary, *(label.label for label in found)]):
+        name = base = _NO_NAME.sub("-", word) or "-"
         number = 1
         while name in names.values():
             number += 1
