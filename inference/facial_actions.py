@@ -16,6 +16,7 @@ columns of a file are named `AU12_bs` or `AU12_geo`, and not `AU12_r`.
 import csv
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from ..processing.faces.face_mesh import FaceMesh
 from ..processing.faces.face_mesh_backends import BLENDSHAPE_NAMES, Face
 from ..processing.frame_sampling import fps_indices
 from ..processing.frame_views import NO_FACE, FrameProcessor
+from ..processing.media import MediaInfo
 from ..utils.atomic_files import write_text
 
 # The action units in plain words.
@@ -166,20 +168,12 @@ def facial_actions(
     """
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"fps must be positive, got {fps}")
-    with open_clip(clip) as opened:
-        info = opened.info
 
-        def sample(times: np.ndarray) -> np.ndarray:
-            return np.arange(len(times)) if fps is None else fps_indices(times, info.duration, fps)
+    def sample(times: np.ndarray, length: float) -> np.ndarray:
+        return np.arange(len(times)) if fps is None else fps_indices(times, length, fps)
 
-        # Only the faces are used: the pictures are made as small as can be.
-        settings = {"size": {"height": 2}, "do_resize": True, "local_view": "frame"}
-        views = FrameProcessor(info, sample, None, FaceMesh(face_mesh_model), settings)
-        indices, times, found = opened.read(views.choose, lambda frame: views.process(frame)[1])
-    chosen = views.follow(found)
-    faces = [None if i is None else of_frame[i] for of_frame, i in zip(found, chosen, strict=True)]
+    info, indices, times, faces, (width, height) = follow_faces(clip, sample, face_mesh_model)
     landmarks = np.stack([NO_FACE if face is None else face.landmarks for face in faces])
-    width, height = views.frame_size
     turned, pose = face_front(landmarks * np.array([width, height, width]))
     blendshapes = _blendshapes(faces, face_mesh_model is not None)
     return FacialActions(
@@ -191,6 +185,39 @@ def facial_actions(
         pose=pose,
         actions=_from_geometry(turned) if blendshapes is None else _from_blendshapes(blendshapes),
     )
+
+
+def follow_faces(
+    clip: Any, sample: Callable[[np.ndarray, float], np.ndarray], face_mesh_model: str | os.PathLike | None = None
+) -> tuple[MediaInfo, np.ndarray, list[float], list[Face | None], tuple[int, int]]:
+    """Finds the face of the person who is followed through a clip, as the video processor does.
+
+    Args:
+        clip (`Any`): A clip as [`MicroEmoVideoProcessor`] takes it.
+        sample (`Callable`):
+            A function from the frame times `(n,)` and the length of the clip in seconds to increasing indices of frames.
+        face_mesh_model (`str` or `os.PathLike`, *optional*): The path of a `face_landmarker.task`.
+
+    Returns:
+        `tuple[MediaInfo, np.ndarray, list[float], list[Face], tuple[int, int]]`: The description of the clip, the indices
+        and the times of the sampled frames, the face in each of them or `None`, and the width and the height of the upright
+        frames.
+
+    Raises:
+        MediaError: If the clip cannot be used, or has no pictures.
+        OSError: If there is no such model.
+    """
+    # Only the faces are used: the pictures are made as small as can be.
+    settings = {"size": {"height": 2}, "do_resize": True, "local_view": "frame"}
+    with open_clip(clip) as opened:
+        info = opened.info
+        views = FrameProcessor(
+            info, lambda times: sample(times, info.duration), None, FaceMesh(face_mesh_model), settings
+        )
+        indices, times, found = opened.read(views.choose, lambda frame: views.process(frame)[1])
+    chosen = views.follow(found)
+    faces = [None if i is None else of_frame[i] for of_frame, i in zip(found, chosen, strict=True)]
+    return info, indices, times, faces, views.frame_size
 
 
 def write_facial_actions(actions: FacialActions, path: str | Path) -> Path:

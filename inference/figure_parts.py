@@ -210,7 +210,7 @@ class Sheet:
 
         self.width, self.bottom = width, MARGIN
         self.fonts, self._missing = find_fonts(frozenset("".join(texts)))
-        self.figure = Figure(figsize=(width, width), dpi=_DPI, facecolor="white", layout="none")
+        self.figure = Figure(figsize=(width, width), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
         self._places: list[tuple[Any, tuple[float, float, float, float]]] = []
 
@@ -249,7 +249,7 @@ class Sheet:
             `Text`: The text.
         """
         fonts, is_bold = _font(text, style.pop("fontweight", "") == "bold", self.fonts)
-        fixed = {"fontsize": size, "family": fonts, "fontweight": "bold" if is_bold else "normal"}
+        fixed: dict[str, Any] = {"fontsize": size, "family": fonts, "fontweight": "bold" if is_bold else "normal"}
         style = {"va": "top", "color": INK, "linespacing": 1.15, **style}
         return axes.text(x, y, text, parse_math=False, usetex=False, **fixed, **style)
 

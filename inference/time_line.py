@@ -97,7 +97,7 @@ def describe_time_line(analysis: EmotionAnalysis) -> str:
         speaker = f" {of.speaker}:" if of.speaker else ""
         words = f' "{of.text}"' if of.text else ""
         told.append(
-            f"Utterance {of.number}, {clock(of.start, length)} to {clock(of.end, length)}.{speaker}{words} {_finding(of)}."
+            f"Utterance {of.number}, {clock(of.start, length)} to {clock(of.end, length)}.{speaker}{words} {finding_of(of)}."
         )
     return clean(" ".join([*told, *analysis.warnings]))
 
@@ -107,8 +107,15 @@ def _title(analysis: EmotionAnalysis) -> str:
     return f"What is seen in {name}" if analysis.observations_only else f"What MicroEmo finds in {name}"
 
 
-def _finding(of: UtteranceAnalysis) -> str:
-    """What stands in the block of an utterance: its emotions, or without any what is seen."""
+def finding_of(of: UtteranceAnalysis) -> str:
+    """Says what is found in an utterance: its emotions, or without any what is seen.
+
+    Args:
+        of ([`UtteranceAnalysis`]): The utterance.
+
+    Returns:
+        `str`: The words.
+    """
     return ", ".join(of.emotions) or of.observation or of.description or "nothing found"
 
 
@@ -245,7 +252,7 @@ class _TimeLine:
         block = _Block(of, colors[:3], width)
         room, said = width - 0.12, f"{of.speaker}: " if with_speaker and of.speaker else ""
         is_emotion = bool(of.emotions)
-        finding = clean(_finding(of))
+        finding = clean(finding_of(of))
         sizes = (10.0, 8.5, 7.5) if is_emotion else (8.0,)
         size = next((size for size in sizes if self._longest_word(finding, size, is_emotion) <= room), None)
         if size is not None:
@@ -411,7 +418,8 @@ class _TimeLine:
     def _draw_bars(self, name: str, of_utterance: dict[int, float], most: float, least: float) -> None:
         height = 0.36
         axes = self._lane(name, height)
-        base, scale = height * most / (most - least), height / (most - least)
+        scale = (height - 0.02) / (most - least)
+        base = 0.01 + scale * most
         axes.axhline(base, color="#BBBBBB", linewidth=0.6)
         for of in self.utterances:
             weight = of_utterance.get(of.number, 0.0)
@@ -464,7 +472,7 @@ class _TimeLine:
         words = f"“{of.text}”" if of.text else ""
         said = f"{of.speaker}: {words}" if of.speaker else words
         if not finding:
-            said, finding = f"{said} {_finding(of)}", ""
+            said, finding = f"{said} {finding_of(of)}", ""
         emotions = sheet.wrap(finding, 1.6, size, 3, bold=True)
         left = 0.45 + 0.75 + (1.7 if finding else 0)
         clue = sheet.wrap(region, 0.9, size, 2) if region else []
