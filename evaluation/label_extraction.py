@@ -105,6 +105,22 @@ _CLAUSE_ENDS = frozenset(".;:!?\n") | {"but", "however", "although", "though", "
 _LONGEST_PHRASE = 3
 
 
+LABELS = "Labels:"
+
+
+def labels_of_answer(answer: str) -> list[str]:
+    """Extracts the labels that an answer lists behind its last "Labels:".
+
+    Args:
+        answer (`str`): The answer.
+
+    Returns:
+        `list[str]`: The labels; empty if the answer has no such list.
+    """
+    _, marker, listed = answer.rpartition(LABELS)
+    return [label.strip() for label in listed.split(",")] if marker else []
+
+
 def rule_labels(text: str, wheels: EmotionWheels | None = None) -> list[str]:
     """Returns the emotion labels that a description affirms.
 

@@ -13,7 +13,7 @@ ask([{"video": "a.mp4", "subtitles": "a.srt"}, {"video": "b.mp4", "question": "I
 import os
 import sys
 import time
-from collections.abc import Sized
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.speech import SpeechReader, as_speech_reader
 from ..processing.utterances import merge_utterances, read_utterances
+from .analysis import ASK_UTTERANCE, stream_analysis
+from .emotion_analysis import EmotionAnalysis
 from .pipeline_inputs import QUESTION, QueryCollator, QueryReader, as_queries, first_of
 
 logger = logging.get_logger(__name__)
@@ -36,7 +38,7 @@ logger = logging.get_logger(__name__)
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-small"
 EXAMPLE = SHIPPED.parent / "example" / "two_people.mp4"
 TASK = "video-emotion-recognition"
-UTTERANCE_QUESTION = "What does the speaker feel in this utterance, and why?"
+UTTERANCE_QUESTION = ASK_UTTERANCE
 
 
 class EmotionPipeline(Pipeline):
@@ -345,8 +347,8 @@ class EmotionPipeline(Pipeline):
         inputs = self.processor.apply_chat_template(
             questions, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
         )
-        answers = self.processor.batch_decode(self._generate(inputs, **generate_kwargs), skip_special_tokens=True)
-        return [{**entry, "description": answer.strip()} for entry, answer in zip(entries, answers, strict=True)]
+        answers = self.generate_texts(inputs, **generate_kwargs)
+        return [{**entry, "description": answer} for entry, answer in zip(entries, answers, strict=True)]
 
     @torch.inference_mode()
     def answer(self, samples: list[dict]) -> list[str]:
@@ -371,8 +373,7 @@ class EmotionPipeline(Pipeline):
             asr=SpeechReader() if self.asr is None else self.asr,
             return_tensors="pt",
         )
-        answers = self._generate(inputs, do_sample=False)
-        return [text.strip() for text in self.processor.batch_decode(answers, skip_special_tokens=True)]
+        return self.generate_texts(inputs, do_sample=False)
 
     def _utterances(self, sample: dict) -> Any:
         if not self.use_subtitle:
@@ -381,6 +382,88 @@ class EmotionPipeline(Pipeline):
             duration = probe(sample.get("video") or sample["audio"]).duration
             return [{"start": 0.0, "end": duration, "text": sample["subtitle"]}]
         return sample.get("utterances") or sample.get("subtitles")
+
+    def analyze(
+        self,
+        clip: Any,
+        utterances: Any = None,
+        audio: Any = None,
+        audio_track: int | str | None = None,
+        asr: Any = None,
+        question: str | None = None,
+        evidence: bool = False,
+        observations_only: bool = False,
+        vocabulary: Sequence[str] | None = None,
+        **generate_kwargs: Any,
+    ) -> EmotionAnalysis:
+        """Analyses a clip utterance by utterance.
+
+        A clip of more than 12 utterances or 60 seconds of them is read in stretches, so that each utterance has frames of
+        its own however long the clip is.
+
+        Args:
+            clip (`Any`): A video or sound file: path, URL, bytes or file object.
+            utterances (`Any`, *optional*): The subtitles, as [`MicroEmoProcessor`] takes them.
+            audio (`Any`, *optional*): A sound file in place of the clip's own sound.
+            audio_track (`int` or `str`, *optional*): The sound track that is read, as [`MicroEmoProcessor`] takes it.
+            asr (`SpeechReader`, `Callable`, `str` or `False`, *optional*):
+                What makes the utterances without subtitles, as for [`~EmotionPipeline.__call__`].
+            question (`str`, *optional*, defaults to `"What does the speaker feel in this utterance, and why?"`):
+                The question about each utterance, and about a clip in which there is none.
+            evidence (`bool`, *optional*, defaults to `False`):
+                Whether to find what moved each answer, and to check its claims ([`find_evidence`]).
+            observations_only (`bool`, *optional*, defaults to `False`):
+                Whether to leave emotions out: facial clues, times and measures of the voice are left.
+            vocabulary (`Sequence[str]`, *optional*):
+                The emotion words whose scores are compared. By default those of the checkpoint's calibration, or where it
+                has none the words of the emotion wheels.
+            generate_kwargs (`Any`, *optional*): Further arguments of `generate`, which is greedy by default.
+
+        Returns:
+            [`EmotionAnalysis`]: What was found.
+
+        Raises:
+            ValueError: if the input cannot be used (see [`MicroEmoProcessor`]).
+        """
+        *_, analysis = self.stream_analysis(
+            clip,
+            utterances,
+            audio,
+            audio_track,
+            asr,
+            question,
+            evidence,
+            observations_only,
+            vocabulary,
+            **generate_kwargs,
+        )
+        return analysis
+
+    def stream_analysis(self, clip: Any, *args: Any, **kwargs: Any) -> Iterator[EmotionAnalysis]:
+        """Analyses a clip as [`~EmotionPipeline.analyze`] does, and gives the analysis while it grows.
+
+        Args:
+            clip (`Any`): The clip.
+            args (`Any`): The other arguments of [`~EmotionPipeline.analyze`].
+            kwargs (`Any`, *optional*): Likewise.
+
+        Yields:
+            [`EmotionAnalysis`]: The same object each time, with some more utterances; `is_complete` tells the end.
+        """
+        yield from stream_analysis(self, clip, *args, **kwargs)
+
+    def generate_texts(self, inputs: BatchFeature, **generate_kwargs: Any) -> list[str]:
+        """Answers prompts.
+
+        Args:
+            inputs (`BatchFeature`): What the processor made of them.
+            generate_kwargs (`Any`, *optional*): Arguments of `generate`.
+
+        Returns:
+            `list[str]`: The answers, without space around them.
+        """
+        answers = self.processor.batch_decode(self._generate(inputs, **generate_kwargs), skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
 
     def _generate(self, inputs: BatchFeature, **generate_kwargs: Any) -> torch.Tensor:
         """Returns the token ids of the answers, of shape `(B, new tokens)`."""

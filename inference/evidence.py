@@ -98,7 +98,7 @@ def find_evidence(
     is_answer = inputs.pop("assistant_masks").bool()
     text = {name: inputs.pop(name) for name in ("input_ids", "attention_mask")}
     names: list[tuple[str, str]] = [("modality", name) for name in variants]
-    media = {name: value for name, value in inputs.items()}
+    media = dict(inputs)
     parts = _parts(processor, clip)
     media, added = _without_parts(media, parts, clip, number)
     names += [("region", name) for name in added]

@@ -5,25 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from tqdm.auto import tqdm
 
+from ...evaluation.label_extraction import labels_of_answer
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ...processing.processing_microemo import MicroEmoProcessor
 from ..data import to_conversation
 from ..synthetic.synthetic_dialogues import cite_as
-
-LABELS = "Labels:"
-
-
-def labels_of_answer(answer: str) -> list[str]:
-    """Extracts the labels that an answer lists behind its last "Labels:".
-
-    Args:
-        answer (`str`): The answer.
-
-    Returns:
-        `list[str]`: The labels; empty if the answer has no such list.
-    """
-    _, marker, listed = answer.rpartition(LABELS)
-    return [label.strip() for label in listed.split(",")] if marker else []
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
+from ...evaluation.label_extraction import labels_of_answer
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ...processing.processing_microemo import MicroEmoProcessor
 from ..data import to_conversation
@@ -21,7 +22,7 @@ from ..synthetic.people_answers import (
     felt,
     senses,
 )
-from .dialogue_scores import generate_answers, labels_of_answer
+from .dialogue_scores import generate_answers
 
 NOTHING = "nothing"  # stands for no face, and for no voice
 _SEEN = {STILL: "neutral", NO_FACE: NOTHING} | {words: clue for clue, (_, words) in CLUES.items() if clue != "neutral"}

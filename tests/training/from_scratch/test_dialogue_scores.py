@@ -7,9 +7,10 @@ import torch
 from transformers import GenerationConfig
 
 from microemo import MicroEmoConfig, MicroEmoForConditionalGeneration
+from microemo.evaluation.label_extraction import labels_of_answer
 from microemo.training.data import load_table, to_conversation
 from microemo.training.feature_cache import FeatureCache
-from microemo.training.from_scratch.dialogue_scores import accuracy, answer_utterance_questions, labels_of_answer
+from microemo.training.from_scratch.dialogue_scores import accuracy, answer_utterance_questions
 from microemo.training.synthetic.synthetic_dialogues import CITATIONS, TABLE, cite_as, read_truth
 
 EMOTION = "joy"
