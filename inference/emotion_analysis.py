@@ -216,7 +216,9 @@ class EmotionAnalysis:
         Raises:
             ValueError: if it is no analysis. The message names the field.
         """
-        text = source if isinstance(source, str) and source.lstrip().startswith("{") else Path(source).read_text("utf-8")
+        text = (
+            source if isinstance(source, str) and source.lstrip().startswith("{") else Path(source).read_text("utf-8")
+        )
         where = "the JSON text" if text is source else str(source)
         try:
             return _read(cls, json.loads(text))
@@ -279,7 +281,13 @@ class EmotionAnalysis:
         return draw_time_line(self, clip=clip, path=path)
 
 
-_ITEMS = {"labels": LabelScore, "evidence": Evidence, "claims": Claim, "frames": FrameFacts, "utterances": UtteranceAnalysis}
+_ITEMS = {
+    "labels": LabelScore,
+    "evidence": Evidence,
+    "claims": Claim,
+    "frames": FrameFacts,
+    "utterances": UtteranceAnalysis,
+}
 
 
 def _read(kind: type, fields: dict[str, Any]) -> Any:

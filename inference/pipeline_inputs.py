@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from ..processing.clip_reader import ClipInput, as_clip_inputs
+from ..processing.clip_reader import ClipInput, as_clip_inputs, clip_duration
 from ..processing.decoded_clip import is_frames
 from ..processing.decoding.container import MediaError, source_name
-from ..processing.media import probe
+from ..processing.frame_files import as_frame_files
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.speech import SpeechReader
 from ..utils.keywords import refuse_unknown
@@ -48,7 +48,7 @@ class Query:
             source = next((source[key] for key in ("video", "audio") if source.get(key) is not None), source)
         if isinstance(source, Mapping):
             return str(source.get("path") or f"<{', '.join(source)}>")
-        return f"<{type(source).__name__}>" if is_frames(source) else source_name(source)
+        return f"<{type(source).__name__}>" if is_frames(source) else source_name(as_frame_files(source))
 
 
 class QueryDataset(Dataset):
@@ -101,8 +101,7 @@ def read_item(item: Any) -> tuple[ClipInput, str | None]:
     if "subtitles" in fields:
         clip.utterances = fields["subtitles"]
     if "subtitle" in fields:  # a sentence without times, which lasts as long as the clip
-        duration = probe(clip.audio if clip.video is None else clip.video).duration
-        clip.utterances = [{"start": 0.0, "end": duration, "text": fields["subtitle"]}]
+        clip.utterances = [{"start": 0.0, "end": clip_duration(clip), "text": fields["subtitle"]}]
     return clip, fields.get("question", fields.get("instruction"))
 
 
@@ -117,7 +116,7 @@ def as_queries(inputs: Any, **arguments: Any) -> Query | list[Query] | QueryData
     Args:
         inputs (`Any`):
             One input as [`read_item`] takes it, a list of them, a data set (of torch or of the library `datasets`), or a
-            generator. A list of pictures is one clip of decoded frames.
+            generator. A list of pictures is one clip of decoded frames, and in a list a list of image files is one clip.
         arguments (`Any`, *optional*):
             `utterances`, `audio` and `audio_track` of the clip, or lists with those of each clip; of a track one for all.
 

@@ -13,6 +13,15 @@
     };
     document.addEventListener("change", refuse, true);
     document.addEventListener("drop", refuse, true);
+    // A clip that the browser cannot play is no error: MicroEmo reads more formats.
+    document.addEventListener("error", (event) => {
+        if (!event.target.closest?.("#clip")) return;
+        event.stopImmediatePropagation();
+        document.querySelector("#clip").dataset.unplayable = "";
+    }, true);
+    document.addEventListener("loadstart", (event) => {
+        if (event.target.closest?.("#clip")) delete document.querySelector("#clip").dataset.unplayable;
+    }, true);
     // Gradio's fields for files have other names than what is written on them.
     const rename = () => document.querySelectorAll("button[aria-dropeffect][aria-label]").forEach(
         (button) => button.removeAttribute("aria-label"));

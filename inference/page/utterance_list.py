@@ -6,6 +6,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..emotion_analysis import EmotionAnalysis, UtteranceAnalysis
+from ..figure_parts import FAMILY_COLORS, clean, clock, emotion_family, plain_name
+from ..time_line import describe_time_line
 
 # The measures of the voice, with their names, formats and units.
 _VOICE = {
@@ -14,19 +16,6 @@ _VOICE = {
     "pitch_range": ("pitch range", "{:.1f} semitones"),
     "words_per_second": ("speed", "{:.1f} words per second"),
 }
-
-
-def clock(seconds: float) -> str:
-    """Writes a time as players do.
-
-    Args:
-        seconds (`float`): The time in seconds.
-
-    Returns:
-        `str`: Minutes and seconds, such as `"1:02.3"`.
-    """
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    return f"{minutes}:{tenths // 10:02}.{tenths % 10}"
 
 
 def utterance_list(analysis: EmotionAnalysis) -> str:
@@ -38,24 +27,38 @@ def utterance_list(analysis: EmotionAnalysis) -> str:
     Returns:
         `str`: The HTML. Each button has the number and the start of its utterance.
     """
-    length = analysis.duration or max((of.end for of in analysis.utterances), default=0) or 1
+    length = _length(analysis)
     return f'<ol class="utterances">{"".join(_entry(of, length) for of in analysis.utterances)}</ol>'
+
+
+def _length(analysis: EmotionAnalysis) -> float:
+    return max([analysis.duration or 0, *(of.end for of in analysis.utterances)]) or 1.0
+
+
+def _text(text: str) -> str:
+    """Text as HTML, in one line of characters that every browser takes."""
+    return escape(clean(text))
+
+
+def _times(of: UtteranceAnalysis, length: float) -> str:
+    return f"{clock(of.start, length)} – {clock(of.end, length)}"
 
 
 def _entry(of: UtteranceAnalysis, length: float) -> str:
     found = ", ".join(of.emotions) or of.observation or of.description
     left, width = (f"{min(100, 100 * part / length):.2f}%" for part in (of.start, of.end - of.start))
+    color = FAMILY_COLORS[emotion_family(of.emotions[0])] if of.emotions else "var(--color-accent)"
     return (
         f'<li><button type="button" data-number="{of.number}" data-start="{of.start:.3f}" aria-pressed="false">'
-        f'<span class="when">{clock(of.start)} – {clock(of.end)}</span> '
-        f'<span class="words">{_words(of)}</span> <span class="found">{escape(found)}</span>'
-        f'<span class="track"><span style="left:{left};width:{width}"></span></span></button></li>'
+        f'<span class="when">{_times(of, length)}</span> '
+        f'<span class="words">{_words(of)}</span> <span class="found">{_text(found)}</span>'
+        f'<span class="track"><span style="left:{left};width:{width};background:{color}"></span></span></button></li>'
     )
 
 
 def _words(of: UtteranceAnalysis) -> str:
-    speaker = f"<b>{escape(of.speaker)}:</b> " if of.speaker else ""
-    return speaker + (f"“{escape(of.text)}”" if of.text else "<i>words not known</i>")
+    speaker = f"<b>{_text(of.speaker)}:</b> " if of.speaker else ""
+    return speaker + (f"“{_text(of.text)}”" if of.text else "<i>words not known</i>")
 
 
 def utterance_details(analysis: EmotionAnalysis, number: int, picture: Path | None = None) -> str:
@@ -72,30 +75,30 @@ def utterance_details(analysis: EmotionAnalysis, number: int, picture: Path | No
     of = next(one for one in analysis.utterances if one.number == number)
     voice = [f"{name} {form.format(of.voice[key])}" for key, (name, form) in _VOICE.items() if key in of.voice]
     facts = {
-        "The answer": escape(of.description),
+        "The answer": _text(of.description),
         "Emotion words": _list(_label(one.label, one.score, one.said) for one in of.labels),
-        "Seen in the face": escape(of.observation),
+        "Seen in the face": _text(of.observation),
         "Face found": f"in {of.faces} of {of.frames} frames" if of.frames else "",
         "Voice": ", ".join(voice),
         "What the answer says, checked": _list(
-            f"{'✓ supported' if one.supported else '✗ not supported'}: {escape(one.text)} <small>({escape(one.about)})</small>"
+            f"{'✓ supported' if one.supported else '✗ not supported'}: {_text(one.text)} <small>({_text(one.about)})</small>"
             for one in of.claims
         ),
     }
     rows = "".join(f"<dt>{name}</dt><dd>{fact}</dd>" for name, fact in facts.items() if fact)
-    heading = f"<h2>Utterance {of.number}, {clock(of.start)} – {clock(of.end)}</h2><p>{_words(of)}</p>"
+    heading = f"<h2>Utterance {of.number}, {_times(of, _length(analysis))}</h2><p>{_words(of)}</p>"
     return f"{heading}<dl>{rows}</dl>" + ("" if picture is None else _picture(picture, _evidence(of)))
 
 
 def _evidence(of: UtteranceAnalysis) -> str:
     """The evidence in words, for those who do not see its picture."""
     parts = sorted(of.evidence, key=lambda part: -abs(part.weight))
-    return "Evidence: " + ", ".join(f"{part.kind} {part.name} {part.weight:+.2f} nats" for part in parts)
+    return "Evidence: " + ", ".join(f"{part.kind} {plain_name(part.name)} {part.weight:+.2f} nats" for part in parts)
 
 
 def _picture(path: Path, alternative: str) -> str:
     address = _address(path)
-    return f'<a href="{address}" target="_blank"><img src="{address}" alt="{escape(alternative)}"></a>'
+    return f'<a href="{address}" target="_blank"><img src="{address}" alt="{_text(alternative)}"></a>'
 
 
 def _address(path: Path) -> str:
@@ -103,27 +106,27 @@ def _address(path: Path) -> str:
     return f"gradio_api/file={quote(str(path))}?{path.stat().st_mtime_ns}"
 
 
-def file_list(time_line: Path, files: Iterable[Path]) -> str:
+def file_list(analysis: EmotionAnalysis, time_line: Path, files: Iterable[Path]) -> str:
     """Shows the time line, and links to the files to download.
 
     Args:
+        analysis ([`EmotionAnalysis`]): The analysis.
         time_line (`Path`): The picture of the time line.
         files (`Iterable[Path]`): The files.
 
     Returns:
         `str`: The HTML.
     """
-    alternative = "Time line of the clip; the list of utterances says the same in words."
     links = _list(
-        f'<a href="{_address(file)}" download="{escape(file.name)}">{escape(file.suffix[1:])}</a>' for file in files
+        f'<a href="{_address(file)}" download="{_text(file.name)}">{_text(file.suffix[1:])}</a>' for file in files
     )
-    return f"<h2>Time line</h2>{_picture(time_line, alternative)}<h2>Downloads</h2>{links}"
+    return f"<h2>Time line</h2>{_picture(time_line, describe_time_line(analysis))}<h2>Downloads</h2>{links}"
 
 
 def _label(label: str, score: float, said: bool) -> str:
     named = " <small>(named in the answer)</small>" if said else ""
     bar = f'<span class="bar"><span style="width:{100 * score:.1f}%"></span></span>'
-    return f"{bar} {100 * score:.0f} % {escape(label)}{named}"
+    return f"{bar} {100 * score:.0f} % {_text(label)}{named}"
 
 
 def _list(items: Iterable[str]) -> str:
@@ -141,4 +144,4 @@ def note(text: str, points: Iterable[str] = ()) -> str:
     Returns:
         `str`: The HTML.
     """
-    return f"<p>{escape(text)}</p>{_list(map(escape, points))}"
+    return f"<p>{_text(text)}</p>{_list(map(_text, points))}"
