@@ -14,6 +14,7 @@ import numpy as np
 from ..processing.faces.face_mesh_backends import Face
 from ..processing.faces.face_regions import WHOLE_FACE, face_box, find_regions, region_outlines
 from .emotion_analysis import EmotionAnalysis, Evidence, UtteranceAnalysis
+from .evidence import PARTS
 from .facial_actions import follow_faces
 from .figure_parts import (
     BAR,
@@ -197,14 +198,14 @@ class _Evidence:
         kind = "whole_face" if self.regions.keys() & WHOLE_FACE.keys() else "facial"
         outlines = region_outlines((face.landmarks[:, :2] * size)[None], kind)[0]
         most = max([*self.regions.values(), 1e-9])
-        for name, outline in zip(find_regions(kind), outlines, strict=True):
-            weight = self.regions.get(name)
-            if weight is None:
-                continue
+        of_region = dict(zip(find_regions(kind), outlines, strict=True))
+        for name, weight in self.regions.items():
             share = max(weight, 0) / most
-            axes.fill(*outline.T, color=_SHADE, alpha=0.08 + 0.62 * share, linewidth=0)
-            axes.fill(*outline.T, fill=False, edgecolor="white", linewidth=0.6 + 1.2 * share, joinstyle="round")
-            if name in self.ranks:
+            parts = [of_region[region] for region in PARTS.get(name, (name,)) if region in of_region]
+            for outline in parts:
+                axes.fill(*outline.T, color=_SHADE, alpha=0.08 + 0.62 * share, linewidth=0)
+                axes.fill(*outline.T, fill=False, edgecolor="white", linewidth=0.6 + 1.2 * share, joinstyle="round")
+            for outline in parts[:2] if name in self.ranks else ():  # right and left
                 mark = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": _SHADE}
                 style: dict[str, Any] = {"ha": "center", "va": "center", "fontweight": "bold", "clip_on": True}
                 x, y = outline.mean(0)
@@ -244,12 +245,14 @@ class _Evidence:
         rank = self.ranks.get(part.name) if part.kind == "region" else None
         name = (f"{rank}  " if rank else "") + _part_name(part, self.of)
         sheet.text(axes, names - 0.1, 0.11, name, 9, ha="right", va="center", fontweight="bold" if rank else "normal")
-        long = (wide - names - 0.5) * abs(part.weight) / most
+        weight = round(part.weight, 2)
+        long = (wide - names - 0.5) * abs(weight) / most
         look: dict[str, Any] = {"facecolor": _SHADE if part.kind == "region" else BAR, "linewidth": 0.8}
-        if part.weight < 0:
+        if weight < 0:
             look = {"facecolor": "white", "edgecolor": FAINT, "hatch": "/////", "linewidth": 0.8}
         axes.add_patch(Rectangle((names, 0.04), long, 0.14, **look))
-        told = f"{part.weight:+.2f}" + ("  surer without it" if part.weight < 0 and long < 1.2 else "")
+        told = f"{weight:+.2f}" if weight else "0.00"
+        told += "  surer without it" if weight < 0 and long < 1.2 else ""
         sheet.text(axes, names + long + 0.06, 0.11, told, 8, va="center", color=FAINT)
         sheet.bottom += 0.22
 

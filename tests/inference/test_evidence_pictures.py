@@ -85,6 +85,14 @@ def test_a_small_face_is_shown_larger(make_clip):
     assert left < mouth[:, 0].min() and mouth[:, 0].max() < right
 
 
+def test_parts_of_the_face_have_several_regions(talk):
+    said = utterance(1, 0, 1, "happy", evidence=False)
+    said.evidence = [Evidence("region", "brows", 0.3), Evidence("region", "mouth", -0.002)]
+    figure = draw_evidence(analysis(talk, said), 1)
+    assert [round(shape.get_alpha(), 2) for shape in shades(figure)] == [0.7] * 3 + [0.08]
+    assert texts(figure).count("1") == 2 and "1 brows" in texts(figure) and "0.00" in texts(figure)
+
+
 def test_the_whole_face_as_one_region(talk):
     said = utterance(1, 0, 1, "happy", evidence=False)
     said.evidence = [Evidence("region", "face", 0.3)]
