@@ -68,12 +68,15 @@ def make_space_plan(folder: str | os.PathLike, model: str, space: str, license: 
         "models": [model],
         "tags": ["emotion-recognition", "microemo"],
     }
+    own = version("microemo")
     header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     files: dict[str, Path | bytes] = {
         CARD: f"---\n{header}---\n\n# {metadata['title']}\n{CARD_TEXT.format(model=model)}".encode(),
         "app.py": APP.format(model=model).encode(),
         "requirements.txt": "".join(f"{line}\n" for line in _requirements()).encode(),
         "packages.txt": SYSTEM_PACKAGES.encode(),
+        # By which the package knows its version.
+        f"microemo-{own}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: microemo\nVersion: {own}\n".encode(),
         **{f"microemo/{path.relative_to(PACKAGE).as_posix()}": path for path in _package_files()},
     }
     return PublishPlan(space, False, model, dict(sorted(files.items())), {}, repo_type="space")

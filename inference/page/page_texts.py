@@ -47,7 +47,7 @@ STOPPED = "Stopped. What is done stays in the list."
 ANSWERED = "The question is answered."
 NO_CLIP = "There is no clip yet: drop one, record one, or take the example."
 NOBODY_SPEAKS = (
-    "Nobody speaks in this clip, so that there is no utterance to describe. You can ask one question about it."
+    "Nobody speaks in this clip, so that there is no utterance to choose. The answer is about the whole clip."
 )
 GONE = "The page was left alone for too long, and its files are deleted. Please drop the clip again."
 

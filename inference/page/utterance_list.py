@@ -5,8 +5,9 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from ..emotion_analysis import EmotionAnalysis, UtteranceAnalysis
-from ..figure_parts import FAMILY_COLORS, clean, clock, emotion_family, plain_name
+from ..emotion_analysis import EmotionAnalysis, LabelScore, UtteranceAnalysis
+from ..evidence_pictures import describe_evidence
+from ..figure_parts import FAMILY_COLORS, clean, clock, emotion_family
 from ..time_line import describe_time_line
 
 # The measures of the voice, with their names, formats and units.
@@ -76,7 +77,7 @@ def utterance_details(analysis: EmotionAnalysis, number: int, picture: Path | No
     voice = [f"{name} {form.format(of.voice[key])}" for key, (name, form) in _VOICE.items() if key in of.voice]
     facts = {
         "The answer": _text(of.description),
-        "Emotion words": _list(_label(one.label, one.score, one.said) for one in of.labels),
+        _emotions(analysis): _labels(of.labels),
         "Seen in the face": _text(of.observation),
         "Face found": f"in {of.faces} of {of.frames} frames" if of.frames else "",
         "Voice": ", ".join(voice),
@@ -85,15 +86,10 @@ def utterance_details(analysis: EmotionAnalysis, number: int, picture: Path | No
             for one in of.claims
         ),
     }
-    rows = "".join(f"<dt>{name}</dt><dd>{fact}</dd>" for name, fact in facts.items() if fact)
     heading = f"<h2>Utterance {of.number}, {_times(of, _length(analysis))}</h2><p>{_words(of)}</p>"
-    return f"{heading}<dl>{rows}</dl>" + ("" if picture is None else _picture(picture, _evidence(of)))
-
-
-def _evidence(of: UtteranceAnalysis) -> str:
-    """The evidence in words, for those who do not see its picture."""
-    parts = sorted(of.evidence, key=lambda part: -abs(part.weight))
-    return "Evidence: " + ", ".join(f"{part.kind} {plain_name(part.name)} {part.weight:+.2f} nats" for part in parts)
+    return f"{heading}{_facts(facts)}" + (
+        "" if picture is None else _picture(picture, describe_evidence(analysis, number))
+    )
 
 
 def _picture(path: Path, alternative: str) -> str:
@@ -106,8 +102,8 @@ def _address(path: Path) -> str:
     return f"gradio_api/file={quote(str(path))}?{path.stat().st_mtime_ns}"
 
 
-def file_list(analysis: EmotionAnalysis, time_line: Path, files: Iterable[Path]) -> str:
-    """Shows the time line, and links to the files to download.
+def clip_details(analysis: EmotionAnalysis, time_line: Path, files: Iterable[Path]) -> str:
+    """Describes the whole clip, shows its time line, and links to the files to download.
 
     Args:
         analysis ([`EmotionAnalysis`]): The analysis.
@@ -120,13 +116,26 @@ def file_list(analysis: EmotionAnalysis, time_line: Path, files: Iterable[Path])
     links = _list(
         f'<a href="{_address(file)}" download="{_text(file.name)}">{_text(file.suffix[1:])}</a>' for file in files
     )
-    return f"<h2>Time line</h2>{_picture(time_line, describe_time_line(analysis))}<h2>Downloads</h2>{links}"
+    facts = _facts({"The answer": _text(analysis.description), _emotions(analysis): _labels(analysis.labels)})
+    picture = _picture(time_line, describe_time_line(analysis))
+    return f"<h2>The whole clip</h2>{facts}<h2>Time line</h2>{picture}<h2>Downloads</h2>{links}"
 
 
-def _label(label: str, score: float, said: bool) -> str:
-    named = " <small>(named in the answer)</small>" if said else ""
-    bar = f'<span class="bar"><span style="width:{100 * score:.1f}%"></span></span>'
-    return f"{bar} {100 * score:.0f} % {_text(label)}{named}"
+def _facts(facts: dict[str, str]) -> str:
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{fact}</dd>' for name, fact in facts.items() if fact)}</dl>"
+
+
+def _emotions(analysis: EmotionAnalysis) -> str:
+    return "Emotion words" if analysis.calibrated else "Emotion words, not calibrated"
+
+
+def _labels(labels: Iterable[LabelScore]) -> str:
+    named = " <small>(named in the answer)</small>"
+    return _list(
+        f'<span class="bar"><span style="width:{100 * one.score:.1f}%"></span></span> '
+        f"{100 * one.score:.0f} % {_text(one.label)}{named if one.said else ''}"
+        for one in labels
+    )
 
 
 def _list(items: Iterable[str]) -> str:
