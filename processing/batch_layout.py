@@ -1,9 +1,11 @@
 """The rows of a batch: which video, which sound and which subtitles belong to which text."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from .clip_reader import ClipInput, as_clip_inputs, is_frames
+from .frame_files import as_frame_files
 from .prompt_microemo import AUDIO_TOKEN, VIDEO_TOKEN
 from .utterances import Utterance
 
@@ -114,11 +116,10 @@ def _flatten(media: Any) -> Any:
     if not isinstance(media, (list, tuple)) or is_frames(media):
         return media
     rows = []
-    for row in media:
+    for row in map(as_frame_files, media):
         if isinstance(row, (list, tuple)) and not is_frames(row):
-            if any(is_frames(entry) or isinstance(entry, dict) for entry in row[1:]):
+            if any(is_frames(entry) or isinstance(entry, (dict, str, os.PathLike)) for entry in row[1:]):
                 raise ValueError(f"a text has one clip, but {len(row)} were given for it")
-            # More than one path is left as it is: they name the frames of a clip.
             row = None if not row else row[0] if len(row) == 1 else row
         rows.append(row)
     return rows

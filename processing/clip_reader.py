@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .clip_metadata import ClipMetadata
-from .decoded_clip import is_frames
+from .decoded_clip import is_frames, open_clip
 from .feature_extraction_microemo import as_samples, is_waveform
+from .frame_files import as_frame_files
 from .media import AudioTrack, Clip, load_audio
 from .speech import SpeechReader, as_speech_reader
 from .utterances import Utterance, merge_utterances, read_utterances
@@ -110,7 +111,7 @@ class ClipReader:
         tracks: list[AudioTrack | None] = []
         with ExitStack() as files:
             for clip in clips:
-                source, info, duration = clip.video, None, None
+                source, info, duration = as_frame_files(clip.video), None, None
                 if source is not None and not is_frames(source):
                     # A sound of its own is heard in place of the clip's: the choice of a track is among its tracks.
                     source = files.enter_context(Clip(source, clip.audio_track if clip.audio is None else None))
@@ -238,6 +239,26 @@ def as_clip_inputs(
             raise ValueError(f"utterances of a batch of {len(clips)} clips must be a list with a list for each clip")
     rows = zip(*columns.values(), strict=True)
     return [ClipInput(**dict(zip(columns, row, strict=True)), sampling_rate=sampling_rate) for row in rows]
+
+
+def clip_duration(clip: ClipInput) -> float:
+    """Finds the length of a clip.
+
+    Args:
+        clip ([`ClipInput`]): The clip, which has a video or a sound.
+
+    Returns:
+        `float`: The seconds of the video, or of the sound where there is none.
+
+    Raises:
+        MediaError: If the file cannot be used.
+        ValueError: If a waveform cannot be used.
+    """
+    if clip.video is None and is_waveform(clip.audio):
+        samples, rate = as_samples(clip.audio, clip.sampling_rate)
+        return samples.shape[1] / rate
+    with open_clip(clip.audio if clip.video is None else clip.video, clip.video_metadata) as opened:
+        return opened.info.duration
 
 
 def deduplicate(clips: Sequence[ClipInput]) -> tuple[list[ClipInput], list[int]]:

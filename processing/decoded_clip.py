@@ -8,6 +8,7 @@ import numpy as np
 from transformers.utils import logging
 
 from .decoding.container import unwrap_source
+from .frame_files import FrameFiles, as_frame_files
 from .media import Clip, MediaError, MediaInfo
 
 try:
@@ -52,11 +53,12 @@ def is_frames(video: Any) -> bool:
         video (`Any`): A clip as [`MicroEmoVideoProcessor`] takes it.
 
     Returns:
-        `bool`: Whether it is an array `(T, H, W, 3)`, a list of arrays `(H, W, 3)` or of pictures, or a decoder.
+        `bool`: Whether it is an array `(T, H, W, 3)`, a list of arrays `(H, W, 3)` or of pictures, [`FrameFiles`], or a
+        decoder.
     """
     if isinstance(video, (list, tuple)):
         return len(video) > 0 and all(map(is_picture, video))
-    return hasattr(video, "ndim") or is_decoder(video)
+    return hasattr(video, "ndim") or isinstance(video, FrameFiles) or is_decoder(video)
 
 
 def open_clip(
@@ -80,7 +82,8 @@ def open_clip(
         return nullcontext(source)
     if is_decoder(source):
         return nullcontext(DecoderClip(source))
-    if isinstance(source, list | tuple) or hasattr(source, "ndim"):
+    source = as_frame_files(source)
+    if isinstance(source, list | tuple | FrameFiles) or hasattr(source, "ndim"):
         return nullcontext(DecodedClip(source, metadata, channel_order))
     return Clip(source)
 
@@ -89,7 +92,7 @@ class DecodedClip:
     """Reads frames that are pictures already in the way [`Clip`] reads a file.
 
     Args:
-        frames (`Any`): An array or tensor `(n, H, W, 3)` or `(n, 3, H, W)`, or a list of pictures.
+        frames (`Any`): An array or tensor `(n, H, W, 3)` or `(n, 3, H, W)`, a list of pictures, or [`FrameFiles`].
         metadata (`dict` or `VideoMetadata`, *optional*):
             The times of the frames: `frame_times`, or `fps` and maybe `frames_indices`. The default is 24 frames per
             second. `frames_indices` are the places of the frames in a clip that they were sampled from, which they stay.
@@ -123,7 +126,7 @@ class DecodedClip:
         step = float(np.ptp(times)) / max(1, len(np.unique(times)) - 1) or 1 / (fps or 24)
         self._frames, self._channel_order = frames, channel_order
         self.info = MediaInfo(
-            source=f"<{len(frames)} decoded frames>",
+            source=frames.name if isinstance(frames, FrameFiles) else f"<{len(frames)} decoded frames>",
             frame_times=times,
             has_video=True,
             has_audio=False,

@@ -235,8 +235,8 @@ class MicroEmoProcessor(OmniModalProcessorMixin):
                 are tokens. Without text there are no `input_ids`.
             videos (`Any`, *optional*):
                 A clip or a list of clips: path, URL, bytes, file object, a row of a video column of the `datasets`
-                library, or decoded frames, as [`MicroEmoVideoProcessor`] takes them. A sound file counts as a clip
-                without pictures. `None` in the list stands for a row without a clip. A list with a list for each row is
+                library, decoded frames, or in a list a list of image files, as [`MicroEmoVideoProcessor`] takes them. A
+                sound file counts as a clip without pictures. `None` in the list stands for a row without a clip. A list with a list for each row is
                 taken, too, and so are as many clips as there are texts with a `<video>` placeholder.
             audio (`Any`, *optional*):
                 Sound in place of the videos' own: a path, a waveform `(samples,)` or `(channels, samples)`, or a row of an

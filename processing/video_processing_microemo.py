@@ -21,6 +21,7 @@ from .decoded_clip import is_frames, is_picture, open_clip
 from .faces.face_mesh import FaceMesh
 from .faces.face_mesh_backends import BLENDSHAPE_NAMES, Face
 from .faces.face_regions import find_regions, region_masks
+from .frame_files import as_frame_files
 from .frame_sampling import add_span_frames, fps_indices, uniform_indices
 from .frame_views import NO_FACE, FrameProcessor, resize
 from .media import shown_size
@@ -242,7 +243,8 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
                 One clip or a list of clips. The next three arguments are one clip's own, or lists with an entry for each
                 clip. A clip is a path, a URL, the bytes of a file, a binary file object, an open [`Clip`], a row of the
                 `datasets` library (decoded or not), a torchcodec decoder, or already decoded frames: an array or tensor
-                `(n, H, W, 3)` or `(n, 3, H, W)`, or a list of pictures (PIL or arrays); uint8, or floats in 0..1.
+                `(n, H, W, 3)` or `(n, 3, H, W)`, or a list of pictures (PIL or arrays); uint8, or floats in 0..1. In a list
+                of clips a list of image files is a clip whose frames they are.
             spans (`Any`, *optional*):
                 The start and end of each utterance in seconds, `(K, 2)`. The middle frame of an utterance in which no
                 sampled frame lies is added.
@@ -360,7 +362,7 @@ class MicroEmoVideoProcessor(VideoProcessorMixin):
             MediaError: If a file cannot be used.
         """
         if isinstance(video_url_or_urls, list) and not is_frames(video_url_or_urls):
-            fetched = [self.fetch_videos(clip, sample_indices_fn) for clip in video_url_or_urls]
+            fetched = [self.fetch_videos(as_frame_files(clip), sample_indices_fn) for clip in video_url_or_urls]
             return [tuple(column) for column in zip(*fetched, strict=True)]
         reformatter = VideoReformatter()
         with open_clip(video_url_or_urls) as clip:
@@ -543,7 +545,7 @@ def _innermost(metadata: Any) -> Any:
 
 def _flatten(videos: Any) -> Iterator[Any]:
     """Yields the clips in nested lists of them, as chat templates give."""
-    for clip in videos:
+    for clip in map(as_frame_files, videos):
         if isinstance(clip, list | tuple) and not all(map(is_picture, clip)):
             yield from _flatten(clip)
         else:

@@ -5,7 +5,6 @@ from typing import Any
 
 from datasets import Audio, Dataset, Video
 
-from ..processing.decoded_clip import open_clip
 from ..processing.feature_extraction_microemo import as_samples
 from ..processing.media import AudioTrack
 from .data_checks import is_empty
@@ -84,26 +83,3 @@ def first_medium(row: dict, *columns: str) -> tuple[str, Any] | None:
                 return "track", AudioTrack(samples.numpy(), rate)
             return kind, source
     return None
-
-
-def clip_duration(row: dict) -> float:
-    """Finds the length of the clip of a row.
-
-    Args:
-        row (`dict`): A row of a data set with a `video` or `audio`.
-
-    Returns:
-        `float`: The seconds.
-
-    Raises:
-        MediaError: if the clip cannot be used.
-        ValueError: if the row has no clip, or if sound in memory cannot be used.
-    """
-    found = first_medium(row, "video", "audio")
-    if found is None:
-        raise ValueError("the row has no video and no audio")
-    kind, source = found
-    if kind == "track":
-        return source.samples.shape[1] / source.rate
-    with open_clip(source) as clip:
-        return clip.info.duration

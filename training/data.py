@@ -28,9 +28,10 @@ from datasets import Dataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..evaluation.emotion_labels import parse_labels
+from ..processing.clip_reader import ClipInput, clip_duration
 from ..utils.files import read_json, read_json_lines, read_table
 from ..utils.keywords import suggestion
-from .clip_columns import clip_duration, media_source, without_decoding
+from .clip_columns import media_source, without_decoding
 from .corpora.corpus_list import CORPORA, Corpus, CorpusOptions, find_corpus, read_corpus
 from .data_checks import COLUMNS, FILE_COLUMNS, DataError, is_empty, report_problems, row_problems
 from .label_tables import (
@@ -401,19 +402,16 @@ def to_conversation(row: dict) -> list[dict]:
 
 
 def _clip_items(row: dict) -> list[dict]:
-    speech = {}
+    speech: dict[str, Any] = {}
+    sources = {kind: media_source(row[kind]) for kind in ("video", "audio") if not is_empty(row.get(kind))}
     for name in ("subtitles", "utterances"):
         if row.get(name):
             speech = {"utterances": _without_none(row[name])}
     if row.get("subtitle") and not speech:
         # A sentence without times: somebody says it somewhere in the clip.
-        speech = {"utterances": [{"start": 0.0, "end": clip_duration(row), "text": row["subtitle"]}]}
-    items = []
-    for kind in ("video", "audio"):
-        value = row.get(kind)
-        if not is_empty(value):
-            key, source = media_source(value)
-            items.append({"type": kind, key if key == "path" else kind: source})
+        end = clip_duration(ClipInput(**{kind: source for kind, (_, source) in sources.items()}))
+        speech = {"utterances": [{"start": 0.0, "end": end, "text": row["subtitle"]}]}
+    items = [{"type": kind, key if key == "path" else kind: source} for kind, (key, source) in sources.items()]
     if items:
         items[0] |= speech
     return items

@@ -166,7 +166,7 @@ def open_container(source: Source) -> Iterator["av.container.InputContainer"]:
             if isinstance(source, str) and urlparse(source).scheme in ("http", "https"):
                 container = av.open(source, "r", timeout=NETWORK_TIMEOUT, metadata_errors="replace")
             else:
-                content = _Content(files.enter_context(_stream(source)))
+                content = _Content(files.enter_context(open_source(source)))
                 container = av.open(content, "r", options=NO_OTHER_FILES, metadata_errors="replace")
         except (av.InvalidDataError, av.ArgumentError) as error:
             raise MediaError(f"{name} is not a media file, or is damaged beyond use: {error.strerror}") from error
@@ -202,7 +202,19 @@ class _Content:
 
 
 @contextmanager
-def _stream(source: Source) -> Iterator[BinaryIO]:
+def open_source(source: Source) -> Iterator[BinaryIO]:
+    """Opens the file of a source as a context manager.
+
+    Args:
+        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`): A path, a URL, the bytes of a file or a file object.
+
+    Returns:
+        `Iterator[BinaryIO]`: The open file.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        MediaError: If it is a folder or empty, or if the source is something else.
+    """
     if isinstance(source, bytes):
         yield BytesIO(source)
     elif isinstance(source, str | os.PathLike):
@@ -226,7 +238,9 @@ def _stream(source: Source) -> Iterator[BinaryIO]:
         source.seek(0)
         yield source
     else:
-        raise MediaError(f"a clip is a path, a URL, bytes or a binary file object, not {type(source).__name__}")
+        raise MediaError(
+            f"a clip is a path, a URL, bytes, a binary file object or a list of image files, not {type(source).__name__}"
+        )
 
 
 def best_stream(container: "av.container.InputContainer", kind: Literal["video", "audio"]) -> Any:

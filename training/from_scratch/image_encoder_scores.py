@@ -14,10 +14,11 @@ from transformers.video_utils import VideoMetadata
 
 from ...modeling_microemo.towers import MicroEmoVisionModel
 from ...processing.faces.face_mesh_backends import BLENDSHAPE_NAMES
+from ...processing.frame_files import read_picture
 from ...processing.video_processing_microemo import MicroEmoVideoProcessor
 from ..synthetic.acting_people import read_frames
 from ..synthetic.face_acting import ACTIONS
-from ..synthetic.photographs import load_photograph, read_photographs
+from ..synthetic.photographs import read_photographs
 from .acting_frames import HEADS, TOWER, ActingProbe, correlations
 
 # What a face landmarker calls an action.
@@ -130,7 +131,7 @@ def score_smiles(
         shapes.append([])
         for person in people:
             path = getattr(person, kind)
-            amplitudes, _, seen = _look(probe, load_photograph(path)[None], processor)
+            amplitudes, _, seen = _look(probe, read_picture(path)[None], processor)
             if not len(amplitudes):
                 raise ValueError(f"{path}: no face found")
             smiles[-1].append(amplitudes[0, list(ACTIONS).index("smile")])

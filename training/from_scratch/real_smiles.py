@@ -13,12 +13,13 @@ import torch
 from transformers import BatchFeature
 
 from ...modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
+from ...processing.frame_files import read_picture
 from ...processing.processing_microemo import MicroEmoProcessor
 from ..collator import IGNORED, MicroEmoCollator
 from ..synthetic.dialogue_plan import CLUES
 from ..synthetic.media_writer import write_media
 from ..synthetic.people_answers import ASK_UTTERANCE, clue_words
-from ..synthetic.photographs import load_photograph, read_photographs
+from ..synthetic.photographs import read_photographs
 from .dialogue_scores import generate_answers
 from .image_encoder_scores import order_of
 from .people_scores import is_well_formed
@@ -57,7 +58,7 @@ def write_smile_clips(folder: Path, photographs: str | Path, split: str | None =
         for kind, path in (("neutral", person.neutral), ("smiling", person.smiling)):
             video = folder / f"{person.id}-{kind}.mp4"
             # The camera moves alike before both photographs of a person.
-            write_media(video, _handheld(load_photograph(path), times, np.random.default_rng(number)), times)
+            write_media(video, _handheld(read_picture(path), times, np.random.default_rng(number)), times)
             utterance = {"start": _SPOKEN[0], "end": _SPOKEN[1], "text": ""}
             row = {"name": video.stem, "video": str(video.absolute()), "utterances": [utterance]}
             rows.append(row | {"person": person.id, "smiles": kind == "smiling"})

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ...processing.frame_files import read_picture
 from .face_acting import ACTIONS, FaceActor, find_face
 from .face_covers import OPAQUE, blend, draw_cover, draw_hand, paste
 from .people_plan import PeopleDialogue
 from .person_outline import find_outline
-from .photographs import Person, load_photograph
+from .photographs import Person
 from .picture_quality import Quality, draw_backdrop
 
 try:
@@ -69,7 +70,7 @@ def load_sitter(person: Person) -> Sitter:
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns a photograph, no larger than clips need it, and the landmarks of its face."""
-    photograph = load_photograph(path)
+    photograph = read_picture(path)
     try:
         face = find_face(photograph)
     except ValueError as error:

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
+from ...processing.frame_files import read_picture
 from ...utils.files import read_table
 from .dialogue_plan import SPLITS
 from .face_acting import FaceActor, find_face
@@ -64,31 +63,6 @@ def read_photographs(folder: str | Path, split: str | None = None) -> list[Perso
         of_split = "" if split is None else f" of the split {split!r}"
         raise ValueError(f"{table or folder}: no neutral photograph{of_split}")
     return chosen
-
-
-def load_photograph(path: str | Path) -> np.ndarray:
-    """Reads a photograph, turned upright as its EXIF data say.
-
-    Args:
-        path (`str` or `Path`): The path of the image.
-
-    Returns:
-        `np.ndarray` of shape `(H, W, 3)`: The uint8 RGB image.
-
-    Raises:
-        ValueError: If the file is no image.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # Pillow would clip the 16 bits of a grey value to its lowest 8
-                grey = np.asarray(upright).astype(np.int64) >> 8
-                return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, -1)
-            return np.asarray(upright.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image") from error
 
 
 def _listed(table: Path, folder: Path) -> list[tuple[Person, str]]:
@@ -152,7 +126,7 @@ def actor_of(person: Person) -> FaceActor:
     Raises:
         ValueError: If there is no face in a photograph of the person.
     """
-    pictures = [load_photograph(path) for path in (person.neutral, person.smiling) if path is not None]
+    pictures = [read_picture(path) for path in (person.neutral, person.smiling) if path is not None]
     faces = []
     for path, picture in zip((person.neutral, person.smiling), pictures, strict=False):
         try:

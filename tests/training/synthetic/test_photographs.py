@@ -6,7 +6,7 @@ from PIL import Image
 
 pytest.importorskip("cv2", reason="faces act with OpenCV")
 
-from microemo.training.synthetic.photographs import actor_of, load_photograph, read_photographs
+from microemo.training.synthetic.photographs import actor_of, read_photographs
 
 
 def _images(folder, *names):
@@ -87,21 +87,3 @@ def test_no_folder_and_no_face(tmp_path):
     (person,) = read_photographs(_images(tmp_path, "wall.png"))
     with pytest.raises(ValueError, match=r"wall\.png: no face in the photograph of 16 x 24 pixels"):
         actor_of(person)
-    (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.png is not an image"):
-        load_photograph(tmp_path / "text.png")
-
-
-def test_a_photograph_is_upright_and_in_colour(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera lay on its side
-    Image.new("L", (30, 20)).save(tmp_path / "side.jpg", exif=exif)
-    assert load_photograph(tmp_path / "side.jpg").shape == (30, 20, 3)
-
-
-def test_sixteen_bits_of_grey_become_eight(tmp_path):
-    grey = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    photograph = load_photograph(tmp_path / "grey.png")
-    assert photograph.shape == (20, 30, 3)
-    np.testing.assert_array_equal(photograph, np.repeat((grey >> 8)[..., None], 3, -1))
