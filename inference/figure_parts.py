@@ -1,9 +1,10 @@
 """What the pictures of an analysis share: a sheet that grows downwards, text that fits, colours of emotions, files.
 
-matplotlib's object-oriented interface is used without pyplot, so nothing is shared between threads or left behind.
+matplotlib's object-oriented interface is used without pyplot, so no figure is left behind.
 """
 
 import re
+import threading
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,7 @@ INK, FAINT, BAR = "#1A1A1A", "#5F6368", "#44546A"
 SUFFIXES = (".png", ".svg")
 MARGIN = 0.25  # inches
 _DPI = 150
+_settings_lock = threading.Lock()  # those of matplotlib are shared by all threads
 # Characters that XML or a line of text cannot hold.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
 _FONT, _LAST_RESORT = "DejaVu Sans", "Last Resort"
@@ -341,7 +343,7 @@ class Sheet:
                     )
                 self.figure.savefig(part, metadata={"Title": title, "Description": description})
                 return path
-            with matplotlib.rc_context({"svg.fonttype": "none"}):
+            with _settings_lock, matplotlib.rc_context({"svg.fonttype": "none"}):
                 self.figure.savefig(part, metadata={"Date": None})
             svg = part.read_text(encoding="utf-8")
             start = svg.index(">", svg.index("<svg ")) + 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..processing.decoded_clip import is_frames
 from ..processing.media import load_audio
 from .emotion_analysis import EmotionAnalysis, UtteranceAnalysis
 from .facial_actions import FacialActions, facial_actions
@@ -346,7 +347,7 @@ class _TimeLine:
         self.sheet.bottom += 0.22
 
     def _draw_sound(self) -> None:
-        track = load_audio(self.clip)
+        track = None if is_frames(self.clip) else load_audio(self.clip)
         if track is None or not track.samples.shape[1]:
             return
         axes = self._lane("sound", 0.55)

@@ -5,12 +5,14 @@ import re
 import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
 
+import matplotlib
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -247,6 +249,20 @@ def test_other_files_are_refused_and_nothing_is_half_written(talk, tmp_path, mon
 def test_the_clip_may_have_moved(talk):
     shown = texts(draw_time_line(analysis("/old/place/talk.mp4", utterance(1, 0, 1, "happy")), clip=talk))
     assert "frames" in shown and not [text for text in shown if "not there any more" in text]
+
+
+def test_decoded_frames(talk):
+    frames = np.full((5, 90, 120, 3), 128, np.uint8)
+    shown = texts(draw_time_line(analysis("frames", utterance(1, 0, 0.2, "happy"), duration=0.21), clip=frames))
+    assert "frames" in shown and "sound" not in shown
+
+
+def test_threads_write_text_and_leave_the_settings_of_matplotlib(tmp_path):
+    result = analysis("gone.mp4", utterance(1, 0, 1, "happy"))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: draw_time_line(result, path=tmp_path / f"{number}.svg"), range(4)))
+    assert all(">happy</text>" in path.read_text() for path in tmp_path.iterdir())
+    assert matplotlib.rcParams["svg.fonttype"] == "path"
 
 
 def test_no_figure_is_left_behind_in_pyplot():
