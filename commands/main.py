@@ -14,7 +14,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -27,23 +27,28 @@ from .assemble_command import assemble
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
 from .from_scratch_command import ablation, from_scratch, score_dialogues, score_people
+from .predict_command import line_of, predict
 from .publish_command import card, publish
 from .serve_command import serve
 from .shared_options import (
     Asr,
+    Audio,
+    AudioTrack,
+    Clip,
     KeepUtterances,
+    Model,
+    Subtitles,
     Tokens,
     check_files,
     check_sources,
+    check_speech,
     errors,
     load_libraries,
+    load_pipeline,
     speech_reader,
 )
 from .synthesize_command import synthesize
 from .train_command import TRAIN_CONTEXT, merge, precompute, train
-
-if TYPE_CHECKING:
-    from ..inference.emotion_pipeline import EmotionPipeline
 
 # Old names, kept for one version.
 OLD_COMMANDS = {"score": "score-dialogues"}
@@ -76,6 +81,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="MicroEmo: open, explainable emotion recognition from video dialogue.",
 )
+app.command()(predict)
 app.command()(assemble)
 app.command()(convert)
 app.command()(synthesize)
@@ -111,98 +117,6 @@ def options(
     """MicroEmo: open, explainable emotion recognition from video dialogue."""
 
 
-Clip = Annotated[str, typer.Argument(help="The video or sound file.", show_default=False)]
-Subtitles = Annotated[
-    str | None, typer.Option(help="The subtitles: SRT, WebVTT, ASS, LRC ... or the JSON of a speech recogniser.")
-]
-Audio = Annotated[str | None, typer.Option(help="A sound file in place of the clip's own sound.")]
-AudioTrack = Annotated[
-    str | None,
-    typer.Option(help="The sound track to read: its number, from 0, or its language (eng). `inspect` lists them."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="The checkpoint folder or Hub id. By default the package's microemo-small, for non-commercial use."
-    ),
-]
-
-
-def _pipeline(model: str | None) -> "EmotionPipeline":
-    load_libraries()
-    from ..inference.emotion_pipeline import EmotionPipeline
-
-    if model is None:
-        errors.print(
-            "No --model given: the shipped microemo-small answers. It learned from [bold]photographs that act and acted "
-            "speech[/], never from people who felt what they showed; its weights are for non-commercial use."
-        )
-        return EmotionPipeline.from_pretrained()
-    return EmotionPipeline.from_pretrained(model)
-
-
-@app.command()
-def predict(
-    clip: Clip,
-    subtitles: Subtitles = None,
-    audio: Audio = None,
-    audio_track: AudioTrack = None,
-    question: Annotated[
-        str | None, typer.Option(help="The question. By default what the speaker feels, and why.")
-    ] = None,
-    by_utterance: Annotated[bool, typer.Option(help="Ask about each utterance separately.")] = False,
-    asr: Asr = None,
-    keep_utterances: KeepUtterances = False,
-    model: Model = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    max_new_tokens: Tokens = 256,
-):
-    """Say what the speaker of CLIP feels, and why."""
-    check_files(clip, subtitles, audio)
-    check_sources(model, asr)
-    _check_speech(subtitles, asr, keep_utterances)
-    question_argument: dict[str, Any] = {} if question is None else {"question": question}
-    load_libraries()
-    speech = speech_reader(asr, keep_utterances)  # before a larger model: an error comes at once
-    pipeline = _pipeline(model)
-    if by_utterance:
-        answer = pipeline.by_utterance(
-            clip,
-            subtitles,
-            audio=audio,
-            audio_track=audio_track,
-            asr=speech,
-            max_new_tokens=max_new_tokens,
-            **question_argument,
-        )
-        lines = [_line(entry) for entry in answer]
-    else:
-        answer = pipeline(
-            clip,
-            utterances=subtitles,
-            audio=audio,
-            audio_track=audio_track,
-            asr=speech,
-            max_new_tokens=max_new_tokens,
-            **question_argument,
-        )
-        lines = [answer["description"]]
-    print(json.dumps(answer, ensure_ascii=False) if as_json else "\n".join(lines))
-
-
-def _line(entry: dict) -> str:
-    """Formats an utterance and the answer about it."""
-    words = f' "{entry["text"]}"' if entry["text"] else ""
-    return f"{entry['start']:.1f}-{entry['end']:.1f}s{words} {' '.join(entry['description'].split())}"
-
-
-def _check_speech(subtitles: str | None, asr: str | None, keep_utterances: bool) -> None:
-    """Refuses options for clips without subtitles where there are some."""
-    if subtitles is not None and (asr is not None or keep_utterances):
-        option = "--keep-utterances" if asr is None else "--asr"
-        raise ValueError(f"{option} is for clips without subtitles; leave out {option} or --subtitles")
-
-
 @app.command()
 def inspect(
     clip: Clip,
@@ -217,7 +131,7 @@ def inspect(
     """Draw the inputs of the model for CLIP: frames, face mesh, clue regions, windows, mel."""
     check_files(clip, subtitles, audio)
     check_sources(model, asr)
-    _check_speech(subtitles, asr, keep_utterances)
+    check_speech(subtitles, asr, keep_utterances)
     load_libraries()
     from ..inference.emotion_pipeline import SHIPPED
     from ..inference.inspection import inspect_clip
@@ -291,13 +205,13 @@ def demo(
     clip, subtitles = (Path(shutil.copy(EXAMPLE.with_suffix(suffix), output)) for suffix in (".mp4", ".srt"))
     played = json.loads(EXAMPLE.with_suffix(".json").read_text(encoding="utf-8"))
     print(f"Photographs that act and recordings that speak, no real dialogue: {clip}, {subtitles}")
-    pipeline = _pipeline(model)
+    pipeline = load_pipeline(model)
     answer = pipeline(str(clip), utterances=str(subtitles), max_new_tokens=max_new_tokens)
     print(f"Question: {answer['question']}\nMicroEmo: {answer['description']}")
     answers = pipeline.by_utterance(str(clip), str(subtitles), max_new_tokens=max_new_tokens)
     print(f"Question: {UTTERANCE_QUESTION} (of each)")
     for entry, plays in zip(answers, played["utterances"], strict=True):
-        print(f"{_line(entry)}   [it plays: {plays['clue']}, {plays['voice']}]")
+        print(f"{line_of(entry)}   [it plays: {plays['clue']}, {plays['voice']}]")
     report = inspect_clip(pipeline.processor, str(clip), utterances=str(subtitles), output=output)
     print("What the model saw: " + ", ".join(str(path) for path in report["files"]))
 

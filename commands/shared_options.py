@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from ..inference.emotion_pipeline import EmotionPipeline
     from ..processing.speech import SpeechReader
 
 errors = Console(stderr=True, soft_wrap=True)
@@ -26,6 +27,21 @@ KeepUtterances = Annotated[
     typer.Option(
         "--keep-utterances",
         help="Keep the recognised utterances beside the clip, in CLIP.utterances.json, for the next time.",
+    ),
+]
+Clip = Annotated[str, typer.Argument(help="The video or sound file.", show_default=False)]
+Subtitles = Annotated[
+    str | None, typer.Option(help="The subtitles: SRT, WebVTT, ASS, LRC ... or the JSON of a speech recogniser.")
+]
+Audio = Annotated[str | None, typer.Option(help="A sound file in place of the clip's own sound.")]
+AudioTrack = Annotated[
+    str | None,
+    typer.Option(help="The sound track to read: its number, from 0, or its language (eng). `inspect` lists them."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="The checkpoint folder or Hub id. By default the package's microemo-small, for non-commercial use."
     ),
 ]
 Token = Annotated[str | None, typer.Option(help="The access token. By default HF_TOKEN or that of `hf auth login`.")]
@@ -128,3 +144,40 @@ def load_libraries() -> None:
 
     logging.disable_progress_bar()
     register_auto_classes()
+
+
+def load_pipeline(model: str | None) -> "EmotionPipeline":
+    """Loads the emotion pipeline.
+
+    Args:
+        model (`str` or `None`): The checkpoint folder or Hub id. Without one the shipped microemo-small, and a note says so.
+
+    Returns:
+        [`EmotionPipeline`]: The pipeline.
+    """
+    load_libraries()
+    from ..inference.emotion_pipeline import EmotionPipeline
+
+    if model is None:
+        errors.print(
+            "No --model given: the shipped microemo-small answers. It learned from [bold]photographs that act and acted "
+            "speech[/], never from people who felt what they showed; its weights are for non-commercial use."
+        )
+        return EmotionPipeline.from_pretrained()
+    return EmotionPipeline.from_pretrained(model)
+
+
+def check_speech(subtitles: str | None, asr: str | None, keep_utterances: bool) -> None:
+    """Refuses options for clips without subtitles where there are some.
+
+    Args:
+        subtitles (`str` or `None`): The subtitles.
+        asr (`str` or `None`): The model of the speech recogniser.
+        keep_utterances (`bool`): Whether recognised utterances are kept.
+
+    Raises:
+        ValueError: if there are subtitles and one of the others.
+    """
+    if subtitles is not None and (asr is not None or keep_utterances):
+        option = "--keep-utterances" if asr is None else "--asr"
+        raise ValueError(f"{option} is for clips without subtitles; leave out {option} or --subtitles")
