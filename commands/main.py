@@ -24,6 +24,7 @@ from ..utils.news import show_news
 from .actions_command import actions
 from .app_command import open_page
 from .assemble_command import assemble
+from .calibrate_command import calibrate
 from .convert_command import convert
 from .evaluate_command import app as evaluate_app
 from .from_scratch_command import ablation, from_scratch, score_dialogues, score_people
@@ -84,6 +85,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(assemble)
 app.command()(convert)
+app.command()(calibrate)
 app.command()(synthesize)
 app.command()(precompute)
 app.command(context_settings=TRAIN_CONTEXT)(train)
