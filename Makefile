@@ -1,5 +1,5 @@
 # The tasks of a day's work. `make setup` first; PYTHON=... names another Python 3.11 for it.
-.PHONY: setup quality style test test-changed test-slow test-transformers docs
+.PHONY: setup quality style test test-changed test-slow test-transformers test-suites docs
 
 setup:
 	.ci/setup
@@ -31,6 +31,10 @@ test-transformers:
 	PYTHONPATH=$(TRANSFORMERS) .venv/bin/pytest tests/configuration tests/modeling_microemo tests/processing \
 		tests/publishing tests/inference/test_emotion_pipeline.py tests/inference/test_transformers_pipelines.py \
 		tests/test_private_hooks.py
+
+# Transformers' own common suites (docs/transformers-suites.md); TESTERS=... names the folder of the testers.
+test-suites:
+	TESTERS="$(TESTERS)" .venv/bin/python tests/transformers_suites.py
 
 # Pictures and the page of commands.
 docs:
