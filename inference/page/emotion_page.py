@@ -41,13 +41,14 @@ from .page_texts import (
     READY,
     START,
     STAYS_HERE,
+    STEPS,
     STOPPED,
     TITLE,
     WRITING,
     notice,
 )
 from .utterance_list import clip_details, note, utterance_details, utterance_list
-from .visitors import Visitors
+from .visitors import Visitor, Visitors
 
 _FOLDER = Path(__file__).parent
 _SUBTITLES = [".srt", ".vtt", ".ass", ".ssa", ".lrc", ".sbv", ".sub", ".ttml", ".xml", ".json", ".txt"]
@@ -99,7 +100,7 @@ class EmotionPage:
             with gr.Row(elem_id="columns"):
                 with gr.Column(elem_id="left"):
                     clip = gr.Video(label="Clip", sources=["upload", "webcam"], elem_id="clip")
-                    example = gr.Button("No clip at hand? Take the example", size="sm")
+                    example = gr.Button("Take the example: photographs that act", size="sm")
                     with gr.Group():
                         evidence = gr.Checkbox(True, label="Evidence", info="What moved each answer. Takes longer.")
                         observations_only = gr.Checkbox(
@@ -119,15 +120,15 @@ class EmotionPage:
                             visible=bool(self.recognisers),
                         )
                     with gr.Row():
-                        start = gr.Button("Describe all utterances", variant="primary")
-                        stop = gr.Button("Stop", visible=False)
+                        start = gr.Button("Describe all utterances", variant="primary", scale=3)
+                        stop = gr.Button("Stop", visible=False, min_width=80)
                     with gr.Group(visible=not self.observations_only) as asking:
                         question = gr.Textbox(QUESTION, label="Or ask one question about the clip", max_length=1000)
                         ask = gr.Button("Ask")
                         answer = gr.Textbox(label="Answer", interactive=False, visible=False, lines=2)
                 with gr.Column(elem_id="right"):
                     status = gr.HTML(
-                        note(START),
+                        note(START, STEPS),
                         html_template='<div role="status" aria-live="polite">${value}</div>',
                         elem_id="status",
                     )
@@ -143,15 +144,21 @@ class EmotionPage:
             results = [status, listing, details, files]
             of_model: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress_on": status}
             private: dict[str, Any] = {"api_visibility": "private"}
-            clean = [clip.change, subtitles.change]
-            gr.on(
-                clean, self.take, [clip, subtitles], [*results, answer], show_progress="hidden", queue=False, **private
-            )
-            example.click(self.take_example, None, [clip, subtitles], **private)
             running = start.click(lambda: gr.update(visible=True), None, stop, queue=False, **private).then(
                 self.describe, [*inputs, evidence, observations_only], results, **of_model, **private
             )
             running.then(lambda: gr.update(visible=False), None, stop, queue=False, **private)
+            gr.on(
+                [clip.change, subtitles.change],
+                self.take,
+                [clip, subtitles],
+                [*results, answer, stop],
+                cancels=running,
+                show_progress="hidden",
+                queue=False,
+                **private,
+            )
+            example.click(self.take_example, None, [clip, subtitles], **private)
             stop.click(self.stop, None, [status, stop], cancels=running, queue=False, **private)
             gr.on(
                 [ask.click, question.submit],
@@ -179,12 +186,13 @@ class EmotionPage:
             request (`gradio.Request`): Who asks.
 
         Returns:
-            `tuple`: Status, list, details and files, and the answer.
+            `tuple`: Status, list, details and files, the answer, and the button that stops.
         """
         visitor = self.visitors.find(str(request.session_hash))
         visitor.uploads |= {Path(name) for name in (clip, subtitles) if name}
         visitor.analysis = None
-        return *_results(note(START if clip is None else READY)), gr.update(value="", visible=False)
+        status = note(START, STEPS) if clip is None else note(READY)
+        return *_results(status), gr.update(value="", visible=False), gr.update(visible=False)
 
     def take_example(self, request: gr.Request) -> tuple[str, str]:
         """Gives a visitor the example dialogue.
@@ -238,22 +246,30 @@ class EmotionPage:
                     observations_only=observations_only or self.observations_only,
                 )
             ):
+                if visitor.has_left:
+                    return
+                # Neither page nor file says where it lies on the server.
+                analysis.clip, analysis.model = Path(clip).name, self.name
+                analysis.warnings = [_with_names(warning, clip, subtitles) for warning in analysis.warnings]
                 visitor.clip, visitor.analysis = clip, analysis
                 yield _results(note(_progress(analysis)), utterance_list(analysis))
             assert analysis is not None  # a stream gives one at least
             yield _results(note(WRITING), utterance_list(analysis))
-            picture = visitor.folder / "time line.png"
-            self._thread.submit(analysis.plot, picture, clip=clip).result()
-            # No file says where it lay on the server.
-            analysis.clip, analysis.model = Path(clip).name, self.name
-            analysis.warnings = [_with_names(warning, clip, subtitles) for warning in analysis.warnings]
-            start = visitor.folder / Path(clip).stem
-            written = [write_analysis(analysis, f"{start}{suffix}", name) for name, (suffix, _) in FORMATS.items()]
+            files = self._write_files(visitor, analysis)
         except (ValueError, OSError) as error:
             yield _results(note(f"This cannot be used. {_with_names(str(error), clip, subtitles)}"))
             return
-        status = note(_progress(analysis), analysis.warnings)
-        yield _results(status, utterance_list(analysis), clip_details(analysis, picture, written))
+        finally:
+            if visitor.has_left:
+                visitor.forget_files()
+        yield _results(note(_progress(analysis), analysis.warnings), utterance_list(analysis), files)
+
+    def _write_files(self, visitor: Visitor, analysis: EmotionAnalysis) -> str:
+        """Draws the time line, writes every format, and returns the HTML that shows them."""
+        picture, stem = visitor.folder / "time line.png", visitor.folder / Path(visitor.clip).stem
+        self._thread.submit(analysis.plot, picture, clip=visitor.clip).result()
+        written = [write_analysis(analysis, f"{stem}{suffix}", name) for name, (suffix, _) in FORMATS.items()]
+        return clip_details(analysis, picture, written)
 
     def stop(self) -> tuple[str, Any]:
         """Says that the description was stopped.

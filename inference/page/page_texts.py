@@ -39,7 +39,12 @@ OBSERVATIONS_ONLY = "What is seen and heard, without emotions."
 ALWAYS_OBSERVATIONS = "This page says what is seen and heard, and names no emotions."
 NO_QUESTIONS = "With observations only there are no free questions, because their answers could name emotions."
 
-START = "Drop a clip, record one, or take the example. What its utterances show appears here."
+START = "What the utterances of a clip show appears here:"
+STEPS = (
+    "Drop a clip, record one, or take the example.",
+    "Choose “Describe all utterances”. They come one by one.",
+    "Choose an utterance: the video goes there, and below stands what moved the answer.",
+)
 READY = "The clip is here. Choose “Describe all utterances”, or ask a question."
 READING = "Reading the clip: its faces, its voices and its pauses ..."
 WRITING = "All utterances are described. Drawing the time line, and writing the files ..."

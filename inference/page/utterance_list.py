@@ -94,7 +94,7 @@ def utterance_details(analysis: EmotionAnalysis, number: int, picture: Path | No
 
 def _picture(path: Path, alternative: str) -> str:
     address = _address(path)
-    return f'<a href="{address}" target="_blank"><img src="{address}" alt="{_text(alternative)}"></a>'
+    return f'<a href="{address}" target="_blank" title="Large, in a new tab"><img src="{address}" alt="{_text(alternative)}"></a>'
 
 
 def _address(path: Path) -> str:
@@ -113,12 +113,13 @@ def clip_details(analysis: EmotionAnalysis, time_line: Path, files: Iterable[Pat
     Returns:
         `str`: The HTML.
     """
-    links = _list(
-        f'<a href="{_address(file)}" download="{_text(file.name)}">{_text(file.suffix[1:])}</a>' for file in files
+    links = "".join(
+        f'<li><a href="{_address(file)}" download="{_text(file.name)}">{_text(file.suffix[1:])}</a></li>'
+        for file in files
     )
     facts = _facts({"The answer": _text(analysis.description), _emotions(analysis): _labels(analysis.labels)})
     picture = _picture(time_line, describe_time_line(analysis))
-    return f"<h2>The whole clip</h2>{facts}<h2>Time line</h2>{picture}<h2>Downloads</h2>{links}"
+    return f'<h2>The whole clip</h2>{facts}<h2>Time line</h2>{picture}<h2>Downloads</h2><ul class="downloads">{links}</ul>'
 
 
 def _facts(facts: dict[str, str]) -> str:
@@ -135,6 +136,7 @@ def _labels(labels: Iterable[LabelScore]) -> str:
         f'<span class="bar"><span style="width:{100 * one.score:.1f}%"></span></span> '
         f"{100 * one.score:.0f} % {_text(one.label)}{named if one.said else ''}"
         for one in labels
+        if one.said or one.score >= 0.005
     )
 
 

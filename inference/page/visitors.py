@@ -17,12 +17,18 @@ class Visitor:
         uploads (`set[Path]`): The files that the visitor sent.
         clip (`str`): The clip of the analysis.
         analysis ([`EmotionAnalysis`], *optional*): The analysis that the visitor looks at.
+        has_left (`bool`): Whether the visitor has closed the page, so that nothing may be kept any more.
     """
 
     folder: Path
     uploads: set[Path] = field(default_factory=set)
     clip: str = ""
     analysis: EmotionAnalysis | None = None
+    has_left: bool = False
+
+    def forget_files(self) -> None:
+        """Deletes the folder of what was made for the visitor."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Visitors:
@@ -61,6 +67,7 @@ class Visitors:
             visitor = self._visitors.pop(name, None)
             if visitor is None:
                 return
-            shutil.rmtree(visitor.folder, ignore_errors=True)
+            visitor.has_left = True
+            visitor.forget_files()
             for upload in visitor.uploads.difference(*(other.uploads for other in self._visitors.values())):
                 upload.unlink(missing_ok=True)

@@ -130,7 +130,7 @@ def test_a_clip_without_sound_is_told(page, visitor, make_clip):
 def test_another_clip_clears_what_was_found(page, visitor):
     clip, subtitles = page.take_example(visitor)
     describe(page, visitor, clip, subtitles)
-    status, listing, details, files, answer = page.take(clip, None, visitor)
+    status, listing, details, files, answer, _ = page.take(clip, None, visitor)
     assert text(status) == texts.READY and not (listing or details or files) and not answer["visible"]
     assert page.show(SimpleNamespace(number=1), visitor) == f"<p>{texts.GONE}</p>"
 
@@ -149,6 +149,17 @@ def test_visitors_are_apart_and_leave_nothing(page, visitor, tmp_path):
     page.leave(other)
     page.leave(other)
     assert not list(tmp_path.iterdir())
+
+
+def test_who_leaves_in_the_middle_leaves_nothing(page, visitor, tmp_path):
+    for steps in (2, 5):  # while utterances come, and before the files are written
+        clip, subtitles = page.take_example(visitor)
+        running = page.describe(clip, subtitles, "none", True, False, visitor)
+        for _ in range(steps):
+            next(running)
+        page.leave(visitor)
+        list(running)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_reader_who_stops_ends_the_analysis(page, pipeline, visitor):
