@@ -5,12 +5,13 @@ python benchmarks/evidence.py CORPUS --output answers.jsonl
 
 CORPUS is a folder of `microemo synthesize --photographs --recordings`. Of each utterance of its clips that shows a face and has
 sound and words, the model's own answer is checked, and once more with a claim that is made false: another facial clue, or
-another voice. Figures come with 95 % intervals over clips.
+another voice. The same questions are asked without picture, sound or words, which tells what each sense gives. Figures come with 95 % intervals over clips.
 """
 
 import argparse
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from microemo.inference.held_clip import HeldClip
 from microemo.inference.label_scores import labels_said
 from microemo.processing.clip_reader import ClipInput
 from microemo.training.synthetic.dialogue_plan import CLUES
-from microemo.training.synthetic.people_answers import VOICES
+from microemo.training.synthetic.people_answers import VOICES, felt
 from microemo.training.synthetic.synthetic_dialogues import TABLE, read_truth
 from microemo.utils.files import read_json_lines
 
@@ -63,11 +64,17 @@ def look_at(pipeline: EmotionPipeline, corpus: Path, row: dict, facts: dict) -> 
     ]
     prompts = held.prompts([(held.given(), question) for question in questions])
     answers = pipeline.generate_texts(prompts, do_sample=False, max_new_tokens=128)
+    without = {}
+    for name in ("picture", "sound", "words"):
+        prompts = held.prompts([(replace(held.given(), **{name: False}), question) for question in questions])
+        without[name] = pipeline.generate_texts(prompts, do_sample=False, max_new_tokens=128)
     records = []
     for number, (utterance, question, answer) in enumerate(zip(facts["utterances"], questions, answers, strict=True)):
         found = evidence(pipeline, held, question, answer, number + 1)
         record = {"clip": row["name"], "number": number + 1, "utterances": len(questions), "answer": answer}
         record |= {"clue": utterance["clue"], "heard": utterance["heard"], "seen": utterance["seen"]}
+        record["label"] = felt(utterance["clue"] if utterance["seen"] else None, utterance["heard"])[1][0]
+        record["without"] = {name: texts[number] for name, texts in without.items()}
         record |= {"person": utterance["person"], "evidence": [vars(one) for one in found.evidence]}
         record["claims"] = [vars(one) for one in found.claims]
         record["false"] = []
@@ -111,6 +118,9 @@ def score(records: list[dict]) -> dict[str, tuple[float, float, float, int]]:
 
     for record in records:
         clip = record["clip"]
+        for name, answer in {"": record["answer"], **record["without"]}.items():
+            is_right = labels_said(answer)[:1] == [record["label"]]
+            add(f"first label right without the {name}" if name else "first label right", clip, is_right)
         weight = {(one["kind"], one["name"]): one["weight"] for one in record["evidence"]}
         regions = {name: value for (kind, name), value in weight.items() if kind == "region"}
         windows = {name: value for (kind, name), value in weight.items() if kind == "window"}
