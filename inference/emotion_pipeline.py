@@ -408,8 +408,9 @@ class EmotionPipeline(Pipeline):
             audio_track (`int` or `str`, *optional*): The sound track that is read, as [`MicroEmoProcessor`] takes it.
             asr (`SpeechReader`, `Callable`, `str` or `False`, *optional*):
                 What makes the utterances without subtitles, as for [`~EmotionPipeline.__call__`].
-            question (`str`, *optional*, defaults to `"What does the speaker feel in this utterance, and why?"`):
-                The question about each utterance, and about a clip in which there is none.
+            question (`str`, *optional*):
+                The question about each utterance, and about a clip in which there is none, in place of "What does the speaker
+                feel in this utterance, and why?".
             evidence (`bool`, *optional*, defaults to `False`):
                 Whether to find what moved each answer, and to check its claims ([`find_evidence`]).
             observations_only (`bool`, *optional*, defaults to `False`):

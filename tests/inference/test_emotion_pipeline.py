@@ -15,11 +15,11 @@ import transformers
 from transformers.pipelines.pt_utils import KeyDataset, PipelineIterator
 
 import microemo
+from microemo.evaluation.label_extraction import labels_of_answer
 from microemo.inference import emotion_pipeline
 from microemo.inference.emotion_pipeline import TASK, EmotionPipeline
 from microemo.inference.run_dataset import run_dataset
 from microemo.publishing.initialize import SHIPPED, initialize
-from microemo.training.from_scratch.dialogue_scores import labels_of_answer
 from microemo.training.synthetic.dialogue_plan import EMOTIONS
 from microemo.training.synthetic.media_writer import DEMO_LINES
 from microemo.training.synthetic.synthetic_dialogues import write_demo
