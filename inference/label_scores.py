@@ -56,6 +56,8 @@ class Calibration:
         Raises:
             ValueError: if the file is no calibration. The message names it.
         """
+        if not str(checkpoint):  # a model that was made and not loaded
+            return None
         file = cached_file(
             str(checkpoint),
             CALIBRATION,
@@ -66,13 +68,16 @@ class Calibration:
         if file is None:
             return None
         try:
-            content = json.loads(Path(file).read_text(encoding="utf-8"))
-            found = cls(tuple(map(str, content["vocabulary"])), float(content["temperature"]))
+            content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+            vocabulary, temperature = content["vocabulary"], float(content["temperature"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: no calibration of labels (vocabulary, temperature): {error!r}") from error
-        if not found.vocabulary or not found.temperature > 0:
-            raise ValueError(f"{file}: expected a vocabulary and a temperature above 0, got {content}")
-        return found
+        is_list = isinstance(vocabulary, list) and all(isinstance(word, str) and word for word in vocabulary)
+        if not is_list or not vocabulary or not 0 < temperature < float("inf"):
+            raise ValueError(
+                f"{file}: expected a list of words as vocabulary and a temperature above 0, got {content}"
+            )
+        return cls(tuple(vocabulary), temperature)
 
 
 def open_vocabulary() -> list[str]:
