@@ -144,7 +144,7 @@ class EmotionPage:
             results = [status, listing, details, files]
             of_model: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress_on": status}
             private: dict[str, Any] = {"api_visibility": "private"}
-            running = start.click(lambda: gr.update(visible=True), None, stop, queue=False, **private).then(
+            running = start.click(self.begin, None, stop, queue=False, **private).then(
                 self.describe, [*inputs, evidence, observations_only], results, **of_model, **private
             )
             running.then(lambda: gr.update(visible=False), None, stop, queue=False, **private)
@@ -153,13 +153,12 @@ class EmotionPage:
                 self.take,
                 [clip, subtitles],
                 [*results, answer, stop],
-                cancels=running,
                 show_progress="hidden",
                 queue=False,
                 **private,
             )
             example.click(self.take_example, None, [clip, subtitles], **private)
-            stop.click(self.stop, None, [status, stop], cancels=running, queue=False, **private)
+            stop.click(self.stop, None, [status, stop], queue=False, **private)
             gr.on(
                 [ask.click, question.submit],
                 self.ask,
@@ -190,7 +189,7 @@ class EmotionPage:
         """
         visitor = self.visitors.find(str(request.session_hash))
         visitor.uploads |= {Path(name) for name in (clip, subtitles) if name}
-        visitor.analysis = None
+        visitor.analysis = visitor.run = None
         status = note(START, STEPS) if clip is None else note(READY)
         return *_results(status), gr.update(value="", visible=False), gr.update(visible=False)
 
@@ -206,6 +205,19 @@ class EmotionPage:
         folder = self.visitors.find(str(request.session_hash)).folder
         clip, subtitles = (shutil.copy(EXAMPLE.with_suffix(suffix), folder) for suffix in (".mp4", ".srt"))
         return str(clip), str(subtitles)
+
+    def begin(self, request: gr.Request) -> Any:
+        """Takes note that a visitor asks for a description, which may have to wait.
+
+        Args:
+            request (`gradio.Request`): Who asks.
+
+        Returns:
+            `Any`: The button that stops, which is shown.
+        """
+        visitor = self.visitors.find(str(request.session_hash))
+        visitor.analysis, visitor.run = None, object()
+        return gr.update(visible=True)
 
     def describe(
         self,
@@ -230,7 +242,10 @@ class EmotionPage:
             `tuple`: Status, list, details and files.
         """
         visitor = self.visitors.find(str(request.session_hash))
-        visitor.analysis = None
+        run, nothing = visitor.run, (gr.skip(),) * 4
+        if run is None:  # stopped while it waited
+            yield nothing
+            return
         if clip is None or not Path(clip).is_file():
             yield _results(_missing(clip))
             return
@@ -246,7 +261,8 @@ class EmotionPage:
                     observations_only=observations_only or self.observations_only,
                 )
             ):
-                if visitor.has_left:
+                if visitor.run is not run:
+                    yield nothing  # Gradio repeats the last of what it was given
                     return
                 # Neither page nor file says where it lies on the server.
                 analysis.clip, analysis.model = Path(clip).name, self.name
@@ -256,6 +272,9 @@ class EmotionPage:
             assert analysis is not None  # a stream gives one at least
             yield _results(note(WRITING), utterance_list(analysis))
             files = self._write_files(visitor, analysis)
+            if visitor.run is not run:
+                yield nothing
+                return
         except (ValueError, OSError) as error:
             yield _results(note(f"This cannot be used. {_with_names(str(error), clip, subtitles)}"))
             return
@@ -271,12 +290,16 @@ class EmotionPage:
         written = [write_analysis(analysis, f"{stem}{suffix}", name) for name, (suffix, _) in FORMATS.items()]
         return clip_details(analysis, picture, written)
 
-    def stop(self) -> tuple[str, Any]:
-        """Says that the description was stopped.
+    def stop(self, request: gr.Request) -> tuple[str, Any]:
+        """Stops a description.
+
+        Args:
+            request (`gradio.Request`): Who asks.
 
         Returns:
             `tuple`: The status, and the button, which is hidden.
         """
+        self.visitors.find(str(request.session_hash)).run = None
         return note(STOPPED), gr.update(visible=False)
 
     def ask(

@@ -17,6 +17,7 @@ class Visitor:
         uploads (`set[Path]`): The files that the visitor sent.
         clip (`str`): The clip of the analysis.
         analysis ([`EmotionAnalysis`], *optional*): The analysis that the visitor looks at.
+        run (`object`, *optional*): The description that was asked for last; none once it was stopped.
         has_left (`bool`): Whether the visitor has closed the page, so that nothing may be kept any more.
     """
 
@@ -24,6 +25,7 @@ class Visitor:
     uploads: set[Path] = field(default_factory=set)
     clip: str = ""
     analysis: EmotionAnalysis | None = None
+    run: object | None = None
     has_left: bool = False
 
     def forget_files(self) -> None:
@@ -67,7 +69,7 @@ class Visitors:
             visitor = self._visitors.pop(name, None)
             if visitor is None:
                 return
-            visitor.has_left = True
+            visitor.run, visitor.has_left = None, True
             visitor.forget_files()
             for upload in visitor.uploads.difference(*(other.uploads for other in self._visitors.values())):
                 upload.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from microemo.inference.page.visitors import Visitors
 
 
 def describe(page, visitor, clip, subtitles=None, recogniser="none", evidence=True, observations_only=False) -> list:
+    page.begin(visitor)
     return list(page.describe(clip, subtitles, recogniser, evidence, observations_only, visitor))
 
 
@@ -151,9 +152,23 @@ def test_visitors_are_apart_and_leave_nothing(page, visitor, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_description_is_stopped_while_it_waits_and_while_it_runs(page, pipeline, visitor):
+    clip, subtitles = page.take_example(visitor)
+    page.begin(visitor)
+    page.stop(visitor)
+    assert list(page.describe(clip, subtitles, "none", False, False, visitor)) == [(gr.skip(),) * 4]
+    assert not pipeline.asked
+    page.begin(visitor)
+    running = page.describe(clip, subtitles, "none", False, False, visitor)
+    assert [next(running)[1].count("<button") for _ in range(2)] == [0, 1]
+    page.stop(visitor)
+    assert list(running) == [(gr.skip(),) * 4]
+
+
 def test_who_leaves_in_the_middle_leaves_nothing(page, visitor, tmp_path):
     for steps in (2, 5):  # while utterances come, and before the files are written
         clip, subtitles = page.take_example(visitor)
+        page.begin(visitor)
         running = page.describe(clip, subtitles, "none", True, False, visitor)
         for _ in range(steps):
             next(running)
@@ -174,6 +189,7 @@ def test_a_reader_who_stops_ends_the_analysis(page, pipeline, visitor):
 
     pipeline.stream_analysis = stream
     clip, _ = page.take_example(visitor)
+    page.begin(visitor)
     running = page.describe(clip, None, "none", False, False, visitor)
     next(running), next(running)
     running.close()
