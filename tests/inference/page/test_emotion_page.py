@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import gradio as gr
 import httpx
 import pytest
+from matplotlib.figure import Figure
 
+from microemo.inference import time_line
 from microemo.inference.emotion_analysis import EmotionAnalysis, UtteranceAnalysis
 from microemo.inference.emotion_pipeline import EXAMPLE
 from microemo.inference.formats.analysis_files import FORMATS
@@ -17,6 +19,19 @@ from microemo.inference.page import page_texts as texts
 from microemo.inference.page.emotion_page import EmotionPage
 from microemo.inference.page.utterance_list import utterance_details, utterance_list
 from microemo.inference.page.visitors import Visitors
+
+
+@pytest.fixture(autouse=True)
+def quick_time_line(monkeypatch):
+    """A small picture in place of the time line, which has tests of its own and is drawn in those of the browser."""
+
+    def draw(analysis, clip=None, path=None):
+        figure = Figure(figsize=(1, 1))
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+    monkeypatch.setattr(time_line, "draw_time_line", draw)
 
 
 def describe(page, visitor, clip, subtitles=None, recogniser="none", evidence=True, observations_only=False) -> list:
