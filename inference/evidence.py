@@ -96,7 +96,10 @@ def find_evidence(
     variants = _modalities(clip)
     inputs = clip.prompts([(given, question) for given in variants.values()], [answer] * len(variants))
     is_answer = inputs.pop("assistant_masks").bool()
-    text = {name: inputs.pop(name) for name in ("input_ids", "attention_mask")}
+    # Prompts are padded on the left, so that all answers end at one place; the template writes a new line behind it.
+    end = int(is_answer[0].nonzero()[-1]) + 1
+    is_answer = is_answer[:, :end]
+    text = {name: inputs.pop(name)[:, :end] for name in ("input_ids", "attention_mask")}
     names: list[tuple[str, str]] = [("modality", name) for name in variants]
     media = dict(inputs)
     parts = _parts(processor, clip)
@@ -121,7 +124,6 @@ def find_evidence(
         logits_to_keep=length + 1,
         use_cache=False,
     )
-    # Prompts are padded on the left: of every row the last tokens are those of the answer, the end of it with them.
     targets = text["input_ids"][:, -length:]
     scores = outputs.logits[:, :-1].float().log_softmax(dim=-1).cpu().gather(-1, targets[..., None])[..., 0]
     places = _places(processor, targets[0], answer)
