@@ -126,7 +126,7 @@ def line_of(entry: dict) -> str:
 
 def _check_formats(output: list[Path], output_format: str | None) -> None:
     """Refuses formats and files before the model is loaded."""
-    from ..inference.formats import FORMATS
+    from ..inference.formats.analysis_files import FORMATS
 
     if output_format is not None and output_format not in FORMATS:
         raise ValueError(f"--format {output_format}: expected one of {', '.join(FORMATS)}")
@@ -144,7 +144,7 @@ def _check_formats(output: list[Path], output_format: str | None) -> None:
 
 def _write(analysis: "EmotionAnalysis", clip: str, output: list[Path], output_format: str | None) -> None:
     """Writes the files, or prints the analysis where none is asked for."""
-    from ..inference.formats import format_analysis, write_analysis
+    from ..inference.formats.analysis_files import format_analysis, write_analysis
 
     for path in output:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 All variants of a question go through the model in one batch, over the features of the towers, which are computed once. What is
 taken away:
 
-- a *region* of the face: its patches leave the clue regions of every frame of the utterance (paper 3.2);
+- a *region* of the face: in every frame of the utterance its patches are as they mostly are in the rest of the clip, so that
+  nothing moves there; in a model without face crops they leave the clue regions (paper 3.2);
 - the *window* of an utterance: its tokens of frames and of sound hold nothing (paper 3.3);
 - a *modality*: the prompt has no frames, no sound, or no words.
 
@@ -25,26 +26,23 @@ from ..processing.processing_microemo import MicroEmoProcessor
 from .emotion_analysis import Claim, Evidence
 from .held_clip import Given, HeldClip
 
-# Parts of the face as people name them, and the clue regions that belong to them.
+# Parts of the face as people name them, and the clue regions that belong to them. The muscle that raises the brows is that of
+# the forehead, and those of the lips move the chin; patches of the image encoder often lie in both.
 PARTS = {
-    "brows": ("brow_right", "brow_left", "glabella"),
+    "brows": ("brow_right", "brow_left", "glabella", "forehead"),
     "eyes": ("eye_right", "eye_left"),
     "nose": ("nose",),
     "cheeks": ("cheek_right", "cheek_left"),
-    "mouth": ("mouth",),
-    "chin": ("chin",),
-    "forehead": ("forehead",),
+    "mouth": ("mouth", "chin"),
     "face": ("face",),
 }
 # What a claim is about, by its words.
 _ABOUT = {
-    "brows": r"(?:eye)?brows?|frowns?|frowning",
+    "brows": r"(?:eye)?brows?|frowns?|frowning|foreheads?",
     "eyes": r"eyes?|eyelids?|gaze|stares?|staring|blinks?",
     "nose": r"nose|nostrils?",
     "cheeks": r"cheeks?",
-    "mouth": r"mouth|lips?|smil(?:e|es|ing)|grins?|jaw|teeth",
-    "chin": r"chin",
-    "forehead": r"forehead",
+    "mouth": r"mouth|lips?|smil(?:e|es|ing)|grins?|jaws?|chin|teeth",
     "sound": r"voices?|tone|pitch|loud(?:ly|er)?|hear|heard|sounds?|speaks?|speech|laugh(?:s|ing|ter)?|sobs?|sighs?",
     "words": r"words?|says?|said|text|subtitles?|transcript",
     "picture": r"faces?|facial|expressions?|looks?|seen|sees?",
@@ -54,6 +52,7 @@ _END_OF_CLAUSE = re.compile(r"(?<=[.!?;])\s+|,?\s+(?:and|but|while)\s+(?=(?:the|
 _PLACE = re.compile(r"\s*(?:in|during|at) (?:utterance \d+|the clip|this utterance)\b,?\s*", re.I)
 # Of a claim that the model itself would make each word is at least so probable; chosen on the people of the dev split.
 LEAST_PROBABLE = 0.1
+_FEWEST_AT_REST = 3  # frames outside the utterance that show the face at rest; with fewer all frames do
 
 
 @dataclass
@@ -132,8 +131,17 @@ def find_evidence(
     for start, end in [*(claim[:2] for claim in claims), *_occurrences(answer, emotions)]:
         counts |= _inside(places, start, end)
     falls = (scores[:1] - scores).numpy()  # (rows, tokens)
-    of_parts = {name: float(falls[row, counts].sum()) for row, name in enumerate(names) if row}
-    evidence = [Evidence(cast(Any, kind), name, weight) for (kind, name), weight in of_parts.items()]
+    # Parts of the face are compared by the words about the face: what is said of the voice has another cause.
+    of_face = np.zeros(length, bool)
+    for start, end, about in claims:
+        if about in PARTS or about == "picture":
+            of_face |= _inside(places, start, end)
+    counted = {"region": of_face if of_face.any() else counts}
+    evidence = [
+        Evidence(cast(Any, kind), name, float(falls[row, counted.get(kind, counts)].sum()))
+        for row, (kind, name) in enumerate(names)
+        if row
+    ]
     evidence.sort(key=lambda one: (("modality", "region", "window").index(one.kind), -one.weight))
     checked = []
     row_of = {name: row for row, (_, name) in enumerate(names) if row}
@@ -204,7 +212,11 @@ def _parts(processor: MicroEmoProcessor, clip: HeldClip) -> dict[str, list[int]]
 def _without_parts(
     media: dict[str, torch.Tensor], parts: dict[str, list[int]], clip: HeldClip, number: int | None
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Adds rows to the media whose clue regions lack one part of the face in the frames of the utterance."""
+    """Adds rows to the media in which one part of the face does nothing in the frames of the utterance.
+
+    In face crops, which all show the face at one place, its patches are as they mostly are in the other frames of the clip.
+    In whole frames its clue regions cover no patches.
+    """
     masks = media.get("region_masks")
     if masks is None:
         return media, []
@@ -213,17 +225,25 @@ def _without_parts(
         start, end = media["utterance_windows"][0, number - 1].tolist()
         frame = torch.arange(masks.shape[1])
         inside = (frame >= start) & (frame < end)
-    added, rows = [], []
-    for name, regions in parts.items():
-        patches = masks[0, :, regions].any(dim=1, keepdim=True) & inside[:, None, None]
-        if patches.any():
-            added.append(name)
-            rows.append(masks[0] & ~patches)
-    count = len(added)
-    media = {name: torch.cat([value, value[:1].expand(count, *value.shape[1:])]) for name, value in media.items()}
-    if count:
-        media["region_masks"][-count:] = torch.stack(rows)
-    return media, added
+    patches = {
+        name: masks[0, :, regions].any(dim=1) & inside[:, None] for name, regions in parts.items()
+    }  # (T, P) each
+    patches = {name: of_part for name, of_part in patches.items() if of_part.any()}
+    count = len(patches)
+    added = {name: torch.cat([value, value[:1].expand(count, *value.shape[1:])]) for name, value in media.items()}
+    if not count:
+        return media, []
+    if "face_features" not in media:
+        added["region_masks"][-count:] &= ~torch.stack(list(patches.values()))[:, :, None]
+        return added, list(patches)
+    has_face = masks[0].flatten(1).any(dim=1)
+    others = has_face & ~inside
+    resting = media["face_features"][0, others if int(others.sum()) >= _FEWEST_AT_REST else has_face]
+    at_rest = resting.median(dim=0).values[-masks.shape[3] :]
+    for row, of_part in enumerate(patches.values()):
+        features = added["face_features"][len(media["region_masks"]) + row, :, -masks.shape[3] :]
+        features[of_part] = at_rest.expand_as(features)[of_part]
+    return added, list(patches)
 
 
 def _windows(model: MicroEmoForConditionalGeneration, clip: HeldClip) -> list[int]:
