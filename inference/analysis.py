@@ -22,7 +22,7 @@ from .emotion_analysis import EmotionAnalysis, FrameFacts, LabelScore, Utterance
 from .evidence import find_evidence
 from .held_clip import HeldClip
 from .label_scores import Calibration, label_log_probabilities, open_vocabulary, score_labels
-from .observations import without_emotions
+from .observations import has_emotion_words, without_emotions
 from .pipeline_inputs import QUESTION
 from .voice_measures import measure_voice
 
@@ -120,6 +120,8 @@ def stream_analysis(
                     emotions = [label.label for label in one.labels if label.said]
                     result = find_evidence(pipeline.model, pipeline.processor, held, items, answer, number, emotions)
                     one.evidence, one.claims = result.evidence, result.claims
+                    if observations_only:
+                        one.claims = [claim for claim in result.claims if not has_emotion_words(claim.text)]
                     for part in one.evidence:
                         if part.kind == "window":
                             part.name = str(int(part.name) + stretch.first)
