@@ -126,7 +126,7 @@ def stream_analysis(
                         if part.kind == "window":
                             part.name = str(int(part.name) + stretch.first)
                 analysis.utterances.append(one)
-            yield analysis
+                yield analysis
         _describe_clip(pipeline, analysis, held, question, words, temperature, generate_kwargs)
     _warn(analysis)
     yield analysis
