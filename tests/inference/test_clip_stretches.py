@@ -111,7 +111,7 @@ def test_each_utterance_is_analysed_once_at_its_time(tiny, long_clip):
             str(long_clip), subtitles, observations_only=True, asr=False, max_new_tokens=2
         )
     ]
-    assert [count for count, _ in seen] == [4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 40]
+    assert [count for count, _ in seen] == [*range(1, 41), 40]
     analysis = tiny.analyze(str(long_clip), subtitles[:26], observations_only=True, max_new_tokens=2)
     assert [one.number for one in analysis.utterances] == list(range(1, 27))
     assert [(one.start, one.end, one.text) for one in analysis.utterances] == [
