@@ -243,4 +243,7 @@ def _warn(analysis: EmotionAnalysis) -> None:
     hidden = [str(one.number) for one in analysis.utterances if one.frames and not one.faces]
     if hidden and any(frame.faces for frame in analysis.frames):
         notes.append(f"No face is found in utterance {', '.join(hidden)}.")
+    overlooked = [str(one.number) for one in analysis.utterances if one.faces and "no face" in one.description.lower()]
+    if overlooked:
+        notes.append(f"The answer sees no face in utterance {', '.join(overlooked)}, where the face mesh finds one.")
     analysis.warnings += [note for note in notes if note not in analysis.warnings]

@@ -230,8 +230,14 @@ class EmotionAnalysis:
 
         Returns:
             `pandas.DataFrame`: The columns of [`~EmotionAnalysis.rows`].
+
+        Raises:
+            ImportError: if pandas is not installed.
         """
-        import pandas as pd
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("a table needs pandas: pip install pandas", name="pandas") from error
 
         return pd.DataFrame(self.rows())
 

@@ -123,7 +123,7 @@ def test_bad_input_is_one_error_and_exit_code_2(microemo, bad, demo_clip, checkp
 
 def test_inspect_writes_two_pictures_and_the_numbers(microemo, demo_clip, tmp_path, monkeypatch):
     """It needs no language model."""
-    monkeypatch.setattr(main, "_pipeline", None)
+    monkeypatch.setattr(main, "load_pipeline", None)
     subtitles = demo_clip.with_suffix(".srt")
     done = microemo("inspect", demo_clip, "--subtitles", subtitles, "--output", tmp_path / "seen")
     assert done.returncode == 0 and "answers" not in done.stderr, done.stderr

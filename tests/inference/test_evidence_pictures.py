@@ -10,6 +10,7 @@ from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
 from microemo.inference.emotion_analysis import Claim, Evidence, FrameFacts
+from microemo.inference.evidence import PARTS
 from microemo.inference.evidence_pictures import describe_evidence, draw_evidence
 from microemo.processing.faces.face_regions import REGIONS
 from microemo.tests.inference.figure_checks import analysis, collisions, texts, utterance
@@ -32,11 +33,13 @@ def shades(figure) -> list[Polygon]:
 def test_the_face_is_shaded_by_the_evidence(talk, tmp_path):
     said = utterance(1, 0.1, 0.9, "happy", text="Oh, hello.", speaker="Ann", description="She smiles.", claims=CLAIMS)
     said.evidence = [part for part in said.evidence if part.kind != "region"]
-    said.evidence += [Evidence("region", name, 0.1 if name != "mouth" else 0.5) for name in REGIONS]
+    parts = {name: regions for name, regions in PARTS.items() if name != "face"}
+    said.evidence += [Evidence("region", name, 0.1 if name != "mouth" else 0.5) for name in parts]
     said.evidence[3].weight = -0.2
     result = analysis(talk, said, frames=[FrameFacts(0.2, 1), FrameFacts(0.6, 1)])
     figure = draw_evidence(result, 1, path=tmp_path / "new" / "one.png")
-    of_region = dict(zip(REGIONS, shades(figure), strict=True))
+    of_region = dict(zip([region for regions in parts.values() for region in regions], shades(figure), strict=True))
+    assert of_region.keys() == REGIONS.keys()
     assert max(of_region, key=lambda name: of_region[name].get_alpha()) == "mouth"
     mouth, forehead, chin = (of_region[name].get_xy()[:, 1].mean() for name in ("mouth", "forehead", "chin"))
     assert forehead < mouth < chin, "pixels, downwards"
@@ -72,7 +75,7 @@ def test_the_frame_is_the_one_with_the_face_next_to_the_middle(make_clip):
     frames = np.stack([np.full((240, 320, 3), 128, np.uint8)] * 15 + there)
     said = utterance(1, 0, 1, "happy")
     figure = draw_evidence(analysis("frames", said), 1, clip=frames)
-    assert len(shades(figure)) == 3 and any("the frame at 0.7 s; the more" in text for text in texts(figure))
+    assert len(shades(figure)) == 4 and any("the frame at 0.7 s; the more" in text for text in texts(figure))
 
 
 def test_a_small_face_is_shown_larger(make_clip):
@@ -89,7 +92,7 @@ def test_parts_of_the_face_have_several_regions(talk):
     said = utterance(1, 0, 1, "happy", evidence=False)
     said.evidence = [Evidence("region", "brows", 0.3), Evidence("region", "mouth", -0.002)]
     figure = draw_evidence(analysis(talk, said), 1)
-    assert [round(shape.get_alpha(), 2) for shape in shades(figure)] == [0.7] * 3 + [0.08]
+    assert [round(shape.get_alpha(), 2) for shape in shades(figure)] == [0.7] * 4 + [0.08] * 2
     assert texts(figure).count("1") == 2 and "1 brows" in texts(figure) and "0.00" in texts(figure)
 
 
