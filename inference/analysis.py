@@ -23,13 +23,12 @@ from .evidence import find_evidence
 from .held_clip import HeldClip
 from .label_scores import Calibration, label_log_probabilities, open_vocabulary, score_labels
 from .observations import has_emotion_words, without_emotions
-from .pipeline_inputs import QUESTION
+from .pipeline_inputs import QUESTION, UTTERANCE_QUESTION
 from .voice_measures import measure_voice
 
 if TYPE_CHECKING:
     from .emotion_pipeline import EmotionPipeline
 
-ASK_UTTERANCE = "What does the speaker feel in this utterance, and why?"
 ASK_FACE = "What moves in the face?"  # with observations only; it asks for no emotion
 _AT_ONCE = 4  # utterances that the model answers about in one batch
 
@@ -90,7 +89,7 @@ def stream_analysis(
         has_video=info.has_video,
         has_audio=info.has_audio or audio is not None,
         fps=round(info.fps, 3) if info.has_video else None,
-        question=ASK_FACE if observations_only else question or ASK_UTTERANCE,
+        question=ASK_FACE if observations_only else question or UTTERANCE_QUESTION,
         observations_only=observations_only,
         vocabulary=[] if observations_only else words,
         calibrated=calibration is not None and not observations_only,

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence, Sized
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,13 @@ from ..processing.media import probe
 from ..processing.processing_microemo import MicroEmoProcessor
 from ..processing.speech import SpeechReader, as_speech_reader
 from ..processing.utterances import merge_utterances, read_utterances
-from .analysis import ASK_UTTERANCE, stream_analysis
-from .emotion_analysis import EmotionAnalysis
-from .pipeline_inputs import QUESTION, QueryCollator, QueryReader, as_queries, first_of
+from .pipeline_inputs import QUESTION, UTTERANCE_QUESTION, QueryCollator, QueryReader, as_queries, first_of
 
 logger = logging.get_logger(__name__)
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "microemo-small"
 EXAMPLE = SHIPPED.parent / "example" / "two_people.mp4"
 TASK = "video-emotion-recognition"
-UTTERANCE_QUESTION = ASK_UTTERANCE
 
 
 class EmotionPipeline(Pipeline):
@@ -395,7 +393,7 @@ class EmotionPipeline(Pipeline):
         observations_only: bool = False,
         vocabulary: Sequence[str] | None = None,
         **generate_kwargs: Any,
-    ) -> EmotionAnalysis:
+    ) -> Any:
         """Analyses a clip utterance by utterance.
 
         A clip of more than 12 utterances or 60 seconds of them is read in stretches, so that each utterance has frames of
@@ -440,7 +438,7 @@ class EmotionPipeline(Pipeline):
         )
         return analysis
 
-    def stream_analysis(self, clip: Any, *args: Any, **kwargs: Any) -> Iterator[EmotionAnalysis]:
+    def stream_analysis(self, clip: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Analyses a clip as [`~EmotionPipeline.analyze`] does, and gives the analysis while it grows.
 
         Args:
@@ -449,9 +447,18 @@ class EmotionPipeline(Pipeline):
             kwargs (`Any`, *optional*): Likewise.
 
         Yields:
-            [`EmotionAnalysis`]: The same object each time, with some more utterances; `is_complete` tells the end.
+            [`EmotionAnalysis`]: The same object each time, with one more utterance; the last one is complete.
+
+        Raises:
+            ImportError: if this code came with a checkpoint, without the package.
         """
-        yield from stream_analysis(self, clip, *args, **kwargs)
+        try:  # a published checkpoint brings the pipeline, and not all that an analysis is made with
+            analysis = import_module(".analysis", __package__)
+        except ModuleNotFoundError as error:
+            if error.name != f"{__package__}.analysis":
+                raise
+            raise ImportError("an analysis needs the package: pip install microemo", name="microemo") from error
+        yield from analysis.stream_analysis(self, clip, *args, **kwargs)
 
     def generate_texts(self, inputs: BatchFeature, **generate_kwargs: Any) -> list[str]:
         """Answers prompts.

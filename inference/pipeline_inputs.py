@@ -17,6 +17,7 @@ from ..processing.speech import SpeechReader
 from ..utils.keywords import refuse_unknown
 
 QUESTION = "What does the speaker feel, and why?"
+UTTERANCE_QUESTION = "What does the speaker feel in this utterance, and why?"
 
 # The keys of an input that is a dictionary; the last three are those of the rows of data sets.
 CLIP_KEYS = ("video", "audio", "utterances", "landmarks", "video_metadata", "sampling_rate", "audio_track")

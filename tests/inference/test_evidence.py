@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from microemo.evaluation.label_extraction import LABELS
-from microemo.inference.analysis import ASK_UTTERANCE
 from microemo.inference.evidence import PARTS, find_claims, find_evidence
 from microemo.inference.held_clip import HeldClip
+from microemo.inference.pipeline_inputs import UTTERANCE_QUESTION
 from microemo.processing.clip_reader import ClipInput
 
 ANSWER = f"The brows go up, and the voice sounds flat\n{LABELS} joy"
@@ -70,7 +70,7 @@ def lines(count: int, text: str = "Oh.", seconds: float = 1.8) -> list[dict]:
 
 def ask(number: int | None) -> list[dict]:
     cited = [] if number is None else [{"type": "utterance", "index": number}]
-    return [{"type": "text", "text": f"{ASK_UTTERANCE}\n"}, *cited]
+    return [{"type": "text", "text": f"{UTTERANCE_QUESTION}\n"}, *cited]
 
 
 def look(pipeline, held: HeldClip, answer: str = ANSWER, number: int | None = 1, emotions=("joy",)):

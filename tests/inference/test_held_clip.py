@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from microemo.inference.analysis import ASK_UTTERANCE
 from microemo.inference.held_clip import Given, HeldClip
+from microemo.inference.pipeline_inputs import UTTERANCE_QUESTION
 from microemo.processing.clip_reader import ClipInput, ClipReader
 
-QUESTION = [{"type": "text", "text": f"{ASK_UTTERANCE}\n"}, {"type": "utterance", "index": 1}]
+QUESTION = [{"type": "text", "text": f"{UTTERANCE_QUESTION}\n"}, {"type": "utterance", "index": 1}]
 ASK_CLIP = [{"type": "text", "text": "Why?"}]
 LINES = [{"start": 0.0, "end": 1.0, "text": 'ünï <b>"quoted"</b>, 你好'}, {"start": 1.0, "end": 1.8, "text": "No."}]
 

@@ -8,9 +8,9 @@ import torch
 
 from microemo.evaluation.label_extraction import LABELS
 from microemo.inference import label_scores
-from microemo.inference.analysis import ASK_UTTERANCE
 from microemo.inference.held_clip import HeldClip
 from microemo.inference.label_scores import (
+from microemo.inference.pipeline_inputs import UTTERANCE_QUESTION
     CALIBRATION,
     MOST,
     Calibration,
@@ -30,7 +30,7 @@ DESCRIPTION = "The brows go up\n"
 def inputs(tiny, faceless_clip):
     lines = [{"start": 0.0, "end": 2.0, "text": "Oh."}]
     held = HeldClip(tiny.model, tiny.processor, ClipInput(str(faceless_clip), utterances=lines), asr=False)
-    question = [{"type": "text", "text": f"{ASK_UTTERANCE}\n"}, {"type": "utterance", "index": 1}]
+    question = [{"type": "text", "text": f"{UTTERANCE_QUESTION}\n"}, {"type": "utterance", "index": 1}]
     return held.prompts([(held.given(), question)])
 
 
