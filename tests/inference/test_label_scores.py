@@ -10,7 +10,6 @@ from microemo.evaluation.label_extraction import LABELS
 from microemo.inference import label_scores
 from microemo.inference.held_clip import HeldClip
 from microemo.inference.label_scores import (
-from microemo.inference.pipeline_inputs import UTTERANCE_QUESTION
     CALIBRATION,
     MOST,
     Calibration,
@@ -19,6 +18,7 @@ from microemo.inference.pipeline_inputs import UTTERANCE_QUESTION
     open_vocabulary,
     score_labels,
 )
+from microemo.inference.pipeline_inputs import UTTERANCE_QUESTION
 from microemo.processing.clip_reader import ClipInput
 
 # Words of several tokens, and one that is the beginning of another.
