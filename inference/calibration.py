@@ -11,8 +11,9 @@ import torch
 from ..evaluation.label_extraction import labels_of_answer
 from ..processing.clip_reader import ClipInput
 from ..utils.atomic_files import write_text
+from ..utils.checkpoint_files import CALIBRATION
 from .held_clip import HeldClip
-from .label_scores import CALIBRATION, label_log_probabilities
+from .label_scores import label_log_probabilities
 
 if TYPE_CHECKING:
     from .emotion_pipeline import EmotionPipeline

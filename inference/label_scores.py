@@ -24,9 +24,9 @@ from ..modeling_microemo.generation_microemo import CACHE_NAME
 from ..modeling_microemo.media_inputs import MediaEncodings
 from ..modeling_microemo.modeling_microemo import MicroEmoForConditionalGeneration
 from ..processing.processing_microemo import MicroEmoProcessor
+from ..utils.checkpoint_files import CALIBRATION
 from .emotion_analysis import LabelScore
 
-CALIBRATION = "label_calibration.json"  # beside the weights of a checkpoint
 _BEAMS, _LEAST_SHARE = 8, 0.02  # of descriptions: those much less likely than the best are passed over
 MOST = 5  # labels that an utterance has in an analysis, besides those that its answer names
 

@@ -18,6 +18,7 @@ from ..utils.checkpoint_files import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL_CONFIG,
     ADAPTER_WEIGHTS,
+    CALIBRATION,
     CARD,
     CONVERSION_REPORT,
     IMAGE_QUERIES,
@@ -46,7 +47,7 @@ PROCESSOR = (
     *(f"qformer_tokenizer/{name}" for name in TOKENIZER),
 )
 WORDS = (CARD, "LICENSE*", "LICENCE*", "NOTICE*")
-MODEL = ("config.json", "generation_config.json", SAFE_WEIGHTS_INDEX_NAME)
+MODEL = ("config.json", "generation_config.json", CALIBRATION, SAFE_WEIGHTS_INDEX_NAME)
 ADAPTER = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_MODEL_CONFIG)
 REQUIRED = ("processor_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
 

@@ -4,6 +4,8 @@ CARD = "README.md"
 # The facts of a training run and of a conversion, which the card of a published model tells.
 RUN_FACTS = "training_run.json"
 CONVERSION_REPORT = "conversion_report.json"
+# The vocabulary and the temperature of label scores, which `microemo calibrate` writes.
+CALIBRATION = "label_calibration.json"
 # PEFT's names.
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
