@@ -11,6 +11,7 @@ another voice. The same questions are asked without picture, sound or words, whi
 import argparse
 import json
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def main() -> None:
             records += look_at(pipeline, options.corpus, row, facts)
     if options.output:
         options.output.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    seconds = {name: sum(record["seconds"][name] for record in records) for name in ("answer", "evidence")}
+    print(
+        f"CPU time of the evidence: {seconds['evidence'] / seconds['answer']:.2f} times that of one answer at a time"
+    )
     for name, (value, low, high, count) in score(records).items():
         print(f"{name:<60} {value:5.1f} % ({low:.1f} to {high:.1f}) of {count}")
 
@@ -62,17 +67,28 @@ def look_at(pipeline: EmotionPipeline, corpus: Path, row: dict, facts: dict) -> 
         [{"type": "text", "text": f"{UTTERANCE_QUESTION}\n"}, {"type": "utterance", "index": number + 1}]
         for number in range(len(held.utterances))
     ]
-    prompts = held.prompts([(held.given(), question) for question in questions])
-    answers = pipeline.generate_texts(prompts, do_sample=False, max_new_tokens=128)
+    answers, costs = [], []
+    for question in questions:
+        started = time.process_time()
+        prompt = held.prompts([(held.given(), question)])
+        answers += pipeline.generate_texts(prompt, do_sample=False, max_new_tokens=128)
+        costs.append({"answer": time.process_time() - started})
     without = {}
     for name in ("picture", "sound", "words"):
         prompts = held.prompts([(replace(held.given(), **{name: False}), question) for question in questions])
         without[name] = pipeline.generate_texts(prompts, do_sample=False, max_new_tokens=128)
     records = []
     for number, (utterance, question, answer) in enumerate(zip(facts["utterances"], questions, answers, strict=True)):
+        started = time.process_time()
         found = evidence(pipeline, held, question, answer, number + 1)
+        costs[number]["evidence"] = time.process_time() - started
         record = {"clip": row["name"], "number": number + 1, "utterances": len(questions), "answer": answer}
-        record |= {"clue": utterance["clue"], "heard": utterance["heard"], "seen": utterance["seen"]}
+        record |= {
+            "seconds": costs[number],
+            "clue": utterance["clue"],
+            "heard": utterance["heard"],
+            "seen": utterance["seen"],
+        }
         record["label"] = felt(utterance["clue"] if utterance["seen"] else None, utterance["heard"])[1][0]
         record["without"] = {name: texts[number] for name, texts in without.items()}
         record |= {"person": utterance["person"], "evidence": [vars(one) for one in found.evidence]}

@@ -5,7 +5,7 @@ taken away:
 
 - a *region* of the face: in every frame of the utterance its patches are as they mostly are in the rest of the clip, so that
   nothing moves there; in a model without face crops they leave the clue regions (paper 3.2);
-- the *window* of an utterance: its tokens of frames and of sound hold nothing (paper 3.3);
+- the *window* of the utterance or of one beside it: its tokens of frames and of sound hold nothing (paper 3.3);
 - a *modality*: the prompt has no frames, no sound, or no words.
 
 The same numbers check what the answer claims ([`check_claims`]).
@@ -106,10 +106,11 @@ def find_evidence(
     names += [("region", name) for name in added]
     encodings = model.model.encode_media(**_moved(media, model))
     rows = {name: list(output.pooler_output) for name, output in encodings.items()}
-    windows = _windows(model, clip)
+    count = len(clip.utterances)
+    windows = _windows(model, count, number)
     for window in windows:
         for modality in rows:
-            rows[modality].append(_without_window(model, modality, rows[modality][0], window, len(windows), number))
+            rows[modality].append(_without_window(model, modality, rows[modality][0], window, count, number))
     names += [("window", str(window + 1)) for window in windows]
 
     extra = len(names) - len(variants)
@@ -246,10 +247,12 @@ def _without_parts(
     return added, list(patches)
 
 
-def _windows(model: MicroEmoForConditionalGeneration, clip: HeldClip) -> list[int]:
-    """The windows that are utterances; one alone is the clip."""
-    count = len(clip.utterances) if model.config.windows == "utterance" else 0
-    return list(range(count)) if count > 1 else []
+def _windows(model: MicroEmoForConditionalGeneration, count: int, number: int | None) -> list[int]:
+    """The windows to take away: those of the utterance and of its neighbours. One alone is the clip."""
+    if model.config.windows != "utterance" or count < 2:
+        return []
+    near = range(count) if number is None else range(max(0, number - 2), min(count, number + 1))
+    return list(near)
 
 
 def _without_window(
