@@ -60,7 +60,7 @@ def main() -> None:
 
 def look_at(pipeline: EmotionPipeline, corpus: Path, row: dict, facts: dict) -> list[dict]:
     clip = ClipInput(str(corpus / row["video"]), utterances=str(corpus / row["subtitles"]))
-    held = HeldClip(pipeline.model, pipeline.processor, clip, asr=False)
+    held = HeldClip(pipeline.model, pipeline.processor, clip)
     if len(held.utterances) != len(facts["utterances"]):
         return []
     questions = [

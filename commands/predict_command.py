@@ -31,8 +31,6 @@ from .shared_options import (
 if TYPE_CHECKING:
     from ..inference.emotion_analysis import EmotionAnalysis
 
-PICTURES = (".png", ".svg")
-
 
 def predict(
     clip: Clip,
@@ -126,6 +124,7 @@ def line_of(entry: dict) -> str:
 
 def _check_formats(output: list[Path], output_format: str | None) -> None:
     """Refuses formats and files before the model is loaded."""
+    from ..inference.figure_parts import SUFFIXES
     from ..inference.formats.analysis_files import FORMATS
 
     if output_format is not None and output_format not in FORMATS:
@@ -134,7 +133,7 @@ def _check_formats(output: list[Path], output_format: str | None) -> None:
         raise ValueError(
             f"--format {output_format} is for one --output, got {len(output)}; their suffixes say the formats"
         )
-    known = {suffix.lower() for suffix, _ in FORMATS.values()} | set(PICTURES)
+    known = {suffix.lower() for suffix, _ in FORMATS.values()} | set(SUFFIXES)
     for path in output:
         if path.is_dir():
             raise IsADirectoryError(f"{path}: is a directory, not a file")
@@ -144,11 +143,12 @@ def _check_formats(output: list[Path], output_format: str | None) -> None:
 
 def _write(analysis: "EmotionAnalysis", clip: str, output: list[Path], output_format: str | None) -> None:
     """Writes the files, or prints the analysis where none is asked for."""
+    from ..inference.figure_parts import SUFFIXES
     from ..inference.formats.analysis_files import format_analysis, write_analysis
 
     for path in output:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if output_format is None and path.suffix.lower() in PICTURES:
+        if output_format is None and path.suffix.lower() in SUFFIXES:
             analysis.plot(path, clip)
         else:
             write_analysis(analysis, path, output_format)

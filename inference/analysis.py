@@ -101,7 +101,7 @@ def stream_analysis(
     for stretch in in_stretches(clip, found, pipeline.processor, audio, audio_track):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            held = HeldClip(pipeline.model, pipeline.processor, stretch.clip, asr=False)
+            held = HeldClip(pipeline.model, pipeline.processor, stretch.clip)
         analysis.warnings += [text for text in _texts(caught) if text not in analysis.warnings]
         _add_frames(analysis, held.content.video_metadata, stretch)
         for first in range(0, len(held.utterances), _AT_ONCE):

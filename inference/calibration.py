@@ -70,7 +70,7 @@ def calibrate(
         if not questions:
             continue
         clip = ClipInput(row.get("video"), row.get("audio"), utterances=row.get("subtitles") or row.get("utterances"))
-        held = HeldClip(pipeline.model, pipeline.processor, clip, asr=False)
+        held = HeldClip(pipeline.model, pipeline.processor, clip)
         for items, label in questions:
             prompt = held.prompts([(held.given(), items)])
             found = label_log_probabilities(

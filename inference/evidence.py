@@ -8,7 +8,7 @@ taken away:
 - the *window* of the utterance or of one beside it: its tokens of frames and of sound hold nothing (paper 3.3);
 - a *modality*: the prompt has no frames, no sound, or no words.
 
-The same numbers check what the answer claims ([`check_claims`]).
+The same numbers check what the answer claims ([`find_claims`]).
 """
 
 import re
@@ -50,7 +50,7 @@ _ABOUT = {
 _IS_ABOUT = {name: re.compile(rf"\b(?:{pattern})\b", re.I) for name, pattern in _ABOUT.items()}
 _END_OF_CLAUSE = re.compile(r"(?<=[.!?;])\s+|,?\s+(?:and|but|while)\s+(?=(?:the|nothing|no|he|she|they)\b)|\n", re.I)
 _PLACE = re.compile(r"\s*(?:in|during|at) (?:utterance \d+|the clip|this utterance)\b,?\s*", re.I)
-# Of a claim that the model itself would make each word is at least so probable; chosen on the people of the dev split.
+# Of a claim that the model itself would make each word is at least so probable.
 LEAST_PROBABLE = 0.1
 _FEWEST_AT_REST = 3  # frames outside the utterance that show the face at rest; with fewer all frames do
 
@@ -97,12 +97,10 @@ def find_evidence(
     is_answer = inputs.pop("assistant_masks").bool()
     # Prompts are padded on the left, so that all answers end at one place; the template writes a new line behind it.
     end = int(is_answer[0].nonzero()[-1]) + 1
-    is_answer = is_answer[:, :end]
+    length = int(is_answer[0].sum())
     text = {name: inputs.pop(name)[:, :end] for name in ("input_ids", "attention_mask")}
     names: list[tuple[str, str]] = [("modality", name) for name in variants]
-    media = dict(inputs)
-    parts = _parts(processor, clip)
-    media, added = _without_parts(media, parts, clip, number)
+    media, added = _without_parts(dict(inputs), _parts(processor, clip), number)
     names += [("region", name) for name in added]
     encodings = model.model.encode_media(**_moved(media, model))
     rows = {name: list(output.pooler_output) for name, output in encodings.items()}
@@ -115,9 +113,7 @@ def find_evidence(
 
     extra = len(names) - len(variants)
     text = {name: torch.cat([value, value[:1].expand(extra, -1)]) for name, value in text.items()}
-    is_answer = torch.cat([is_answer, is_answer[:1].expand(extra, -1)])
     rows = {name: of_rows for name, of_rows in rows.items() if sum(map(len, of_rows))}
-    length = int(is_answer[0].sum())
     outputs = model(
         **{name: value.to(model.device) for name, value in text.items()},
         mm_encoder_outputs={name: BaseModelOutputWithPooling(pooler_output=value) for name, value in rows.items()},
@@ -211,7 +207,7 @@ def _parts(processor: MicroEmoProcessor, clip: HeldClip) -> dict[str, list[int]]
 
 
 def _without_parts(
-    media: dict[str, torch.Tensor], parts: dict[str, list[int]], clip: HeldClip, number: int | None
+    media: dict[str, torch.Tensor], parts: dict[str, list[int]], number: int | None
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Adds rows to the media in which one part of the face does nothing in the frames of the utterance.
 

@@ -20,6 +20,7 @@ from .figure_parts import (
     BAR,
     FAINT,
     MARGIN,
+    MODALITIES,
     Sheet,
     check_picture,
     clean,
@@ -40,7 +41,6 @@ _SHADE, _SUPPORTED, _NOT_SUPPORTED = "#D55E00", "#00694D", "#A63C00"
 _SMALL_FACE, _CROP_SCALE = 1.5, 2.0
 _LOOKS = 5  # frames of the utterance in which a face is looked for
 _MOST_WINDOWS, _MOST_CLAIMS = 12, 20
-_MODALITIES = {"picture": "the picture", "sound": "the sound", "words": "the words"}
 
 
 def draw_evidence(
@@ -100,7 +100,7 @@ def _title(analysis: EmotionAnalysis, of: UtteranceAnalysis) -> str:
 def _part_name(part: Evidence, of: UtteranceAnalysis) -> str:
     if part.kind == "window":
         return f"utterance {part.name}" + (" (this one)" if part.name == str(of.number) else "")
-    return _MODALITIES.get(part.name, part.name) if part.kind == "modality" else plain_name(part.name)
+    return MODALITIES.get(part.name, part.name) if part.kind == "modality" else plain_name(part.name)
 
 
 class _Evidence:
@@ -264,7 +264,7 @@ class _Evidence:
         wide = _WIDTH - 2 * MARGIN
         for claim in claims[:_MOST_CLAIMS]:
             mark, color = ("✓ supported", _SUPPORTED) if claim.supported else ("✗ not supported", _NOT_SUPPORTED)
-            about = _MODALITIES.get(claim.about, plain_name(claim.about))
+            about = MODALITIES.get(claim.about, plain_name(claim.about))
             lines = sheet.wrap(f"“{claim.text}” ({about}, {claim.weight:+.2f})", wide - 1.5, 9, 3)
             height = line_height(9) * max(1, len(lines)) + 0.04
             axes = sheet.axes(MARGIN, sheet.bottom, wide, height)

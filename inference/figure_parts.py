@@ -40,6 +40,7 @@ FAMILY_COLORS = {
     NO_FAMILY: "#DDDDDD",
 }
 INK, FAINT, BAR = "#1A1A1A", "#5F6368", "#44546A"
+MODALITIES = {"picture": "the picture", "sound": "the sound", "words": "the words"}
 SUFFIXES = (".png", ".svg")
 MARGIN = 0.25  # inches
 _DPI = 150

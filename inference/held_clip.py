@@ -39,7 +39,6 @@ class HeldClip(ClipReader):
         model ([`MicroEmoForConditionalGeneration`]): The model whose towers encode the clip.
         processor ([`MicroEmoProcessor`]): Its processor.
         clip ([`ClipInput`]): The clip with its utterances.
-        asr (`Any`, *optional*): What makes the utterances where it has none, as [`MicroEmoProcessor`] takes it.
 
     Attributes:
         content ([`ClipContent`]): What the clip holds besides its features.
@@ -53,10 +52,9 @@ class HeldClip(ClipReader):
         model: MicroEmoForConditionalGeneration,
         processor: MicroEmoProcessor,
         clip: ClipInput,
-        asr: Any = None,
     ) -> None:
         super().__init__(processor)
-        arrays, (self.content,) = ClipReader(processor).read([clip], asr)
+        arrays, (self.content,) = ClipReader(processor).read([clip], asr=False)
         tensors = {name: torch.as_tensor(value) for name, value in arrays.items()}
         self._features = tower_features(model.model, tensors)
         self._asking = copy.copy(processor)  # its clip reader becomes this one

@@ -23,6 +23,7 @@ from .figure_parts import (
     FAMILY_COLORS,
     INK,
     MARGIN,
+    MODALITIES,
     NO_FAMILY,
     Sheet,
     check_picture,
@@ -56,7 +57,6 @@ _SHOWN_ACTIONS = {
     "AU24": ("lips pressed", 0.04),
     "AU26": ("mouth open", 0.2),
 }
-_MODALITIES = {"picture": "the picture", "sound": "the sound", "words": "the words"}
 
 
 def draw_time_line(analysis: EmotionAnalysis, clip: Any = None, path: str | Path | None = None) -> "Figure":
@@ -391,7 +391,7 @@ class _TimeLine:
         axes.set_ylim(height, 0)
 
     def _draw_evidence(self) -> None:
-        weights: dict[str, dict[int, float]] = {name: {} for name in _MODALITIES}
+        weights: dict[str, dict[int, float]] = {name: {} for name in MODALITIES}
         for of in self.utterances:
             for one in of.evidence:
                 if one.kind == "modality":
@@ -404,7 +404,7 @@ class _TimeLine:
         self._heading("What the answer rests on (the higher, the less sure the model becomes without it" + hatched)
         for name, of_utterance in weights.items():
             if of_utterance:
-                self._draw_bars(_MODALITIES.get(name, name), of_utterance, most, least)
+                self._draw_bars(MODALITIES.get(name, name), of_utterance, most, least)
         regions = {}
         for of in self.utterances:
             room = (of.end - of.start) / self.length * _TIME - 0.04

@@ -60,7 +60,7 @@ def test_a_claim_begins_behind_the_name_of_its_utterance():
 
 
 def hold(pipeline, clip, utterances=None) -> HeldClip:
-    return HeldClip(pipeline.model, pipeline.processor, ClipInput(str(clip), utterances=utterances), asr=False)
+    return HeldClip(pipeline.model, pipeline.processor, ClipInput(str(clip), utterances=utterances))
 
 
 def lines(count: int, text: str = "Oh.", seconds: float = 1.8) -> list[dict]:

@@ -15,7 +15,7 @@ LINES = [{"start": 0.0, "end": 1.0, "text": 'ünï <b>"quoted"</b>, 你好'}, {"
 
 
 def hold(pipeline, clip, utterances=None, **others) -> HeldClip:
-    return HeldClip(pipeline.model, pipeline.processor, ClipInput(clip, utterances=utterances, **others), asr=False)
+    return HeldClip(pipeline.model, pipeline.processor, ClipInput(clip, utterances=utterances, **others))
 
 
 def process(pipeline, media: list[dict], question: list[dict]):

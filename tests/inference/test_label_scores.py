@@ -29,7 +29,7 @@ DESCRIPTION = "The brows go up\n"
 @pytest.fixture(scope="module")
 def inputs(tiny, faceless_clip):
     lines = [{"start": 0.0, "end": 2.0, "text": "Oh."}]
-    held = HeldClip(tiny.model, tiny.processor, ClipInput(str(faceless_clip), utterances=lines), asr=False)
+    held = HeldClip(tiny.model, tiny.processor, ClipInput(str(faceless_clip), utterances=lines))
     question = [{"type": "text", "text": f"{UTTERANCE_QUESTION}\n"}, {"type": "utterance", "index": 1}]
     return held.prompts([(held.given(), question)])
 
